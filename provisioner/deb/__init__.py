@@ -1,0 +1,1 @@
+"""The Debian format: index, version order, archives, maintainer scripts, trust."""

@@ -1,0 +1,72 @@
+"""The distro-neutral model of what a repository offers.
+
+An `Index` exists only if it was verified. What it is read from lives in the format folders (`deb/index.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """One package name with an optional version condition and architecture qualifier: `libc6:any (>= 2.38)`."""
+
+    name: str
+    operator: str = ""  # one of "", "<<", "<=", "=", ">=", ">>"
+    version: str = ""
+    qualifier: str = ""  # "", "any", "native" or an architecture
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """Alternatives of which one is enough, in the order in which they are preferred."""
+
+    alternatives: tuple[Relation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """One version of one package, as its signed index stanza tells it."""
+
+    name: str
+    version: str
+    arch: str
+    pre_depends: tuple[Clause, ...] = ()
+    depends: tuple[Clause, ...] = ()
+    recommends: tuple[Clause, ...] = ()
+    provides: tuple[Relation, ...] = ()
+    conflicts: tuple[Relation, ...] = ()
+    breaks: tuple[Relation, ...] = ()
+    essential: bool = False
+    priority: str = "optional"
+    multi_arch: str = "no"
+    size: int = 0  # bytes of the archive
+    installed_size: int = 0  # bytes
+    sha256: str = ""
+    url: str = ""  # where its archive is
+    origin: str = ""  # Origin of its repository, or `local`
+
+
+class Index(Protocol):
+    """Every package that the verified sources of one run offer for one architecture."""
+
+    arch: str
+
+    def versions(self, name: str) -> Sequence[Package]:
+        """Return the packages called `name`, newest version first; empty where there is none."""
+        ...
+
+    def providers(self, name: str) -> Sequence[Package]:
+        """Return the packages that provide the virtual name `name`, newest version of each."""
+        ...
+
+    def essential(self) -> Sequence[Package]:
+        """Return the packages marked `Essential: yes`."""
+        ...
+
+    def mention(self, name: str) -> int:
+        """Return the order in which `name` is first mentioned: apt's package ID, its last tie-break."""
+        ...
