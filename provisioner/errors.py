@@ -1,12 +1,12 @@
 """What can go wrong between a package's name and a configured layer, as one tree of exceptions.
 
-    ProvisionError
-    ├ UntrustedIndex    signature, hash, freshness                 E_TRUST_*, E_MIRROR_*
-    ├ Unresolvable      no such package, or a conflict             E_NOTFOUND, E_PARAM
-    ├ DownloadFailed    network                                    E_NET_*, E_URL
-    ├ BadArchive        a .deb or a tree that may not be unpacked  E_DEB_*, E_ARCHIVE_*, E_ROOTFS_*
-    ├ ConfigureFailed   a maintainer script                        E_SCRIPT_*
-    └ StoreFailed       disk, locks, damage                        E_NOSPACE, E_LOCKED, E_CORRUPT, …
+ProvisionError
+├ UntrustedIndex    signature, hash, freshness                 E_TRUST_*, E_MIRROR_*
+├ Unresolvable      no such package, or a conflict             E_NOTFOUND, E_PARAM
+├ DownloadFailed    network                                    E_NET_*, E_URL
+├ BadArchive        a .deb or a tree that may not be unpacked  E_DEB_*, E_ARCHIVE_*, E_ROOTFS_*
+├ ConfigureFailed   a maintainer script                        E_SCRIPT_*
+└ StoreFailed       disk, locks, damage                        E_NOSPACE, E_LOCKED, E_CORRUPT, …
 """
 
 from __future__ import annotations

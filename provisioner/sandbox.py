@@ -21,31 +21,48 @@ class Root:
     work: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """How a sandboxed program ended: its status (128+N for signal N) and the last 64 KiB it wrote."""
+class Finished(Protocol):
+    """How a sandboxed program ended."""
 
-    status: int
-    output: bytes
-    timed_out: bool = False
-    leftover: tuple[str, ...] = ()  # names of processes that it left running; they were killed
+    @property
+    def status(self) -> int:
+        """Its exit status, 128+N for signal N."""
+        ...
+
+    @property
+    def output(self) -> bytes:
+        """The last 64 KiB that it wrote to stdout and stderr."""
+        ...
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether it was killed at the time limit."""
+        ...
+
+    @property
+    def leftover(self) -> tuple[str, ...]:
+        """Names of the processes that it left running; they were killed."""
+        ...
 
 
 class Sandbox(Protocol):
     """A small container: own user, mount, pid, ipc, uts and net namespaces, no network, nothing but `root` in reach."""
 
-    degraded: str  # why it is weaker than asked ("" where it is not)
+    @property
+    def degraded(self) -> str:
+        """Why it is weaker than asked ("" where it is not)."""
+        ...
 
     def run(
         self, root: Root, argv: Sequence[str], *, environment: Mapping[str, str], timeout: float
     ) -> Finished:
-        """Run `argv` (an absolute path below `root`) as its root user; /dev, /proc and /tmp are there."""
+        """Run `argv` (absolute path below `root`) as its root user; /dev, /proc and /tmp are there."""
         ...
 
     def call(self, root: Root, function: Callable[[], bytes]) -> bytes:
         """Return what `function` returns when called in a child that has pivoted into `root`.
 
-        The child has descriptors inherited from the caller and nothing else of the host in reach. A
-        ProvisionError raised in it is raised here again; so is any other exception, as its text.
+        The child has the descriptors of the caller and nothing else of the host in reach; it imports nothing.
+        An exception that leaves `function` is an error of ours: functions answer failures in their bytes.
         """
         ...
