@@ -14,7 +14,7 @@ from __future__ import annotations
 class ContainerError(Exception):
     """A failure with the product's error code, its object, what is wrong and what to do."""
 
-    def __init__(  # noqa: PLR0913 - these six are the error contract itself
+    def __init__(
         self,
         code: str,
         subject: str,
