@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 
 import pytest
 
@@ -38,9 +40,8 @@ def lacking(what: str) -> None:
 
 
 @pytest.fixture
-def needs():
+def needs() -> Callable[..., None]:
     """Return a function that stops a test whose program is not installed."""
-    import shutil
 
     def need(*programs: str) -> None:
         for program in programs:
