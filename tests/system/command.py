@@ -1,0 +1,54 @@
+"""The command as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+class Mkt:
+    """`mktemplate --path PATH …`, run as a process of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.environment = {
+            "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+            "HOME": str(path.parent / "home"),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(CHECKOUT),
+        }
+
+    def __call__(
+        self, *argv: str, timeout: float = 300, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command and return how it ended; nothing is checked."""
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "mktemplate", "--path", str(self.path), *argv],
+            env=self.environment | environment, cwd="/", input=stdin, text=True,
+            capture_output=True, timeout=timeout,
+        )  # fmt: skip
+
+    def ok(self, *argv: str, timeout: float = 300, **environment: str) -> str:
+        """Run the command, which must succeed; return its stdout."""
+        done = self(*argv, timeout=timeout, **environment)
+        assert done.returncode == 0, f"{argv}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *argv: str, timeout: float = 300) -> Any:  # noqa: ANN401 - JSON is any
+        """Run the command with --json, which must succeed; return its document."""
+        return json.loads(self.ok(*argv, "--json", timeout=timeout))
+
+    def names(self) -> list[str]:
+        """Return the names of the containers that exist."""
+        return [container["name"] for container in self.json("list")]
+
+    def sweep(self) -> None:
+        """Destroy every container, whatever state it is in."""
+        for name in self.names():
+            self("destroy", "--force", name)

@@ -1,0 +1,169 @@
+"""What goes wrong says its code, one clear line, and leaves nothing."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.command import Mkt
+
+pytestmark = pytest.mark.system
+
+
+def refused(done: subprocess.CompletedProcess[str], code: str, exit_status: int) -> None:
+    errors = [line for line in done.stderr.splitlines() if line.startswith("mktemplate: error")]
+    assert done.returncode == exit_status, done.stderr
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith(f"mktemplate: error[{code}]: "), errors
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("hint:") <= 2
+
+
+def leftovers(mkt: Mkt) -> list[str]:
+    """Return what lies in PATH but for the store's own folders, and what lies half-made in the store."""
+    visible = (
+        [name for name in os.listdir(mkt.path) if name != ".store"] if mkt.path.exists() else []
+    )
+    staging = mkt.path / ".store/staging"
+    return visible + (os.listdir(staging) if staging.exists() else [])
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "exit_status"),
+    [
+        (("create", "nosuch"), "E_USAGE", 2),
+        (("frobnicate",), "E_USAGE", 2),
+        (("create", "sshd", "../evil"), "E_NAME", 2),
+        (("create", "sshd", "web\nlxc.hook.start=/x"), "E_NAME", 2),
+        (("create", "sshd", "--set", "nosuch=1"), "E_PARAM", 2),
+        (("create", "sshd", "--distro", "nosuch"), "E_USAGE", 2),
+        (("create", "sshd", "--release", "nosuch"), "E_USAGE", 2),
+        (("create", "sshd", "--frob"), "E_USAGE", 2),
+        (("create", "sshd", "--mirror", "ftp://h/"), "E_URL", 2),
+        (("create", "sshd", "--mirror", "http://127.0.0.1:9/debian"), "E_NET_CONNECT", 4),
+        (("create", "sshd", "--mirror", "http://nosuch.invalid/debian"), "E_NET_RESOLVE", 4),
+        (("start", "nosuch"), "E_NOTFOUND", 8),
+        (("exec", "nosuch", "--", "true"), "E_NOTFOUND", 125),
+        (("create", "base", "--packages", "nginxx"), "E_NOTFOUND", 8),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)  # fmt: skip
+def test_a_wrong_word_is_refused_with_its_code(
+    mkt: Mkt, argv: tuple[str, ...], code: str, exit_status: int
+) -> None:
+    refused(mkt(*argv), code, exit_status)
+
+    assert leftovers(mkt) == []
+
+
+def test_with_json_the_error_object_is_on_stdout(mkt: Mkt) -> None:
+    done = mkt("create", "nosuch", "--json")
+
+    error = json.loads(done.stdout)["error"]
+    assert set(error) == {"code", "exit", "object", "detail", "path", "line", "hint"}
+    assert (error["code"], error["exit"]) == ("E_USAGE", 2)
+
+
+def test_a_taken_name_is_refused(mkt: Mkt) -> None:
+    mkt.ok("create", "base", "web", "--distro", "debian")
+
+    refused(mkt("create", "base", "web", "--distro", "debian"), "E_EXISTS", 8)
+
+
+def test_a_running_container_is_not_destroyed_without_force(mkt: Mkt) -> None:
+    mkt.ok("up", "base", "--distro", "debian")
+
+    refused(mkt("destroy", "base"), "E_RUNNING", 8)
+    assert mkt.names() == ["base"]
+
+
+@pytest.fixture
+def tampered() -> Iterator[str]:
+    """A mirror whose InRelease is the real one with one byte changed."""
+    from provisioner.distro import DISTROS  # the host's own mirror, found as the product finds it
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b""
+            for lists in Path("/var/lib/apt/lists").glob("*_dists_trixie_InRelease"):
+                body = lists.read_bytes().replace(b"Origin: Debian", b"Origin: Debiam", 1)
+            found = self.path.endswith("dists/trixie/InRelease") and body
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(body) if found else 0))
+            self.end_headers()
+            if found:
+                self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    assert "debian" in DISTROS
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/debian"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_tampered_release_is_not_trusted(cold: Mkt, tampered: str) -> None:
+    refused(
+        cold("create", "base", "--distro", "debian", "--release", "trixie", "--mirror", tampered),
+        "E_TRUST_BADSIG", 3,
+    )  # fmt: skip
+
+    assert leftovers(cold) == []
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", small], check=True)
+    try:
+        (small / "home").mkdir(mode=0o700)
+        mkt = Mkt(small / "path")
+
+        refused(mkt("create", "sshd", "--distro", "debian"), "E_NOSPACE", 7)
+        assert leftovers(mkt) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_an_interrupted_create_leaves_nothing(cold: Mkt) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "mktemplate", "--path", cold.path, "create", "sshd", "--distro", "debian"],
+        env=cold.environment, cwd="/", stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:  # the phase that unpacks says so when it begins
+        if "unpack" in line:
+            break
+    time.sleep(0.2)  # somewhere inside it
+    os.killpg(process.pid, signal.SIGINT)
+    rest = process.stderr.read()
+
+    assert process.wait(timeout=10) == 130, rest
+    assert "Traceback" not in rest
+    assert leftovers(cold) == []
+
+
+def test_a_user_without_subordinate_ids_is_told_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    checkout = Path(__file__).parent.parent.parent
+    done = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-P", "-m",
+         "mktemplate", "--path", str(tmp_path / "path"), "create", "base", "--distro", "debian"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(checkout)},
+        cwd="/", capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    refused(done, "E_SUBUID_MISSING", 6)
