@@ -1,0 +1,70 @@
+"""The Python performer: walks a list of Calls. It imports nothing on the way, as it may have pivoted into a rootfs."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Sequence
+
+from runtime.kernel.libc import NUMBERS, Buffer, address, raw
+from runtime.program import Argument, Call, Out, Pointer, Slot, Struct, Text
+
+_Native = int | bytes | Buffer | None
+UNEXPECTED = 0  # the errno of a call that succeeded, yet answered what must not be
+
+
+class Failed(Exception):
+    """Call number `index` of the list failed with `number` (errno, or UNEXPECTED)."""
+
+    def __init__(self, index: int, number: int) -> None:
+        """Keep the two."""
+        super().__init__(index, number)
+        self.index = index
+        self.number = number
+
+
+def perform(calls: Sequence[Call], slots: dict[str, int]) -> None:
+    """Make `calls` in order; results go to `slots`, which may hold some already. Raises Failed."""
+    index = 0
+    while index < len(calls):
+        call = calls[index]
+        native = [_resolve(argument, slots) for argument in call.args]
+        result = raw(NUMBERS[call.name], *native)
+        if result < 0:
+            if -result not in call.ignore:
+                raise Failed(index, -result)
+            index += call.skip
+        else:
+            _check(call, native, index)
+            if call.result:
+                slots[call.result] = result
+        index += 1
+
+
+def _resolve(argument: Argument, slots: dict[str, int]) -> _Native:
+    match argument:
+        case Slot(name):
+            return slots[name]
+        case Struct(layout, values):
+            return struct.pack(layout, *(_value(value, slots) for value in values))
+        case Text(form, names):
+            return (form % tuple(slots[slot.name] for slot in names)).encode() + b"\0"
+        case Out(size):
+            return Buffer(size)
+    return argument
+
+
+def _value(value: int | Slot | Pointer, slots: dict[str, int]) -> int:
+    if isinstance(value, Slot):
+        return slots[value.name]
+    return address(value.data) if isinstance(value, Pointer) else value
+
+
+def _check(call: Call, native: list[_Native], index: int) -> None:
+    if not call.expect:
+        return
+    data = next(bytes(item) for item in native if isinstance(item, Buffer))
+    for want in call.expect:
+        field = data[want.offset : want.offset + want.width]
+        if int.from_bytes(field, sys.byteorder) & want.mask != want.value:
+            raise Failed(index, UNEXPECTED)

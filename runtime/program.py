@@ -1,0 +1,106 @@
+"""System calls as values: what a start is, before any of it happens.
+
+A Program is decided in Python from a bundle and the host's facts, and performed by `perform` or shown by `show`.
+An argument is an int, bytes (a pointer to them), a Slot (the result of an earlier call, by name), or a Struct, Text,
+Pointer or Out that is made when its call is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The result of the earlier call whose `result` is `name`; most often a descriptor."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """The address of `data`, where a structure holds a pointer."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """A structure in memory: `layout` is a format of the `struct` module."""
+
+    layout: str
+    values: tuple[int | Slot | Pointer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A C string in which each `%d` is the decimal result of an earlier call."""
+
+    form: str
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """`size` bytes that the kernel fills in; a Call's `expect` looks at them."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """The `width` bytes at `offset` of the call's Out, masked, must be `value`."""
+
+    offset: int
+    width: int
+    value: int
+    mask: int = -1
+
+
+Argument = int | bytes | Slot | Struct | Text | Out | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a failed call means to a person: the error contract's code, object and detail."""
+
+    code: str
+    subject: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One system call, why it is made, and what its failure means.
+
+    `result` names the slot that takes its result. On an errno in `ignore` the next `skip` calls are left out; any
+    other failure ends the program. `expect` is checked after success; what does not hold is `unexpected`.
+    """
+
+    name: str
+    args: tuple[Argument, ...] = ()
+    result: str = ""
+    why: str = ""
+    ignore: tuple[int, ...] = ()
+    skip: int = 0
+    expect: tuple[Expect, ...] = ()
+    failure: Failure | None = None
+    unexpected: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A start as two lists: what the stage does on the host's side, and what init does inside.
+
+    The stage clones init as its second last act and lets it go as its last; init waits for that first.
+    """
+
+    stage: tuple[Call, ...] = ()
+    init: tuple[Call, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def calls(self) -> Iterator[Call]:
+        """Yield every call, the stage's first."""
+        yield from self.stage
+        yield from self.init
