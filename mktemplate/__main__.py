@@ -1,0 +1,156 @@
+"""main(): the command line → one verb → an exit status. The only place that turns failures into exits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from mktemplate.cli import Request, parse
+from mktemplate.console import Console
+from mktemplate.errors import BUG, CommandError, Interrupted, Several, exit_status
+
+_LAUNCHER_FAILED = 125  # what `run` and `exec` answer for every failure of ours
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what `argv` asks for and return the exit status; nothing is raised, whatever happens."""
+    console = Console(json="--json" in argv, quiet="-q" in argv or "--quiet" in argv)
+    request: Request | None = None
+    try:
+        request = parse(argv)
+        console = Console(
+            json=request.json, quiet=request.quiet, verbose=request.verbose, color=request.color
+        )
+        from mktemplate.verbs import perform
+
+        status = perform(request, console)
+        sys.stdout.flush()
+    except BaseException as failure:  # noqa: BLE001  # the one funnel: whatever was raised becomes a status here
+        return _answer(failure, request, console)
+    return status
+
+
+def _answer(failure: BaseException, request: Request | None, console: Console) -> int:
+    """Tell about a failure and return the exit status that it stands for."""
+    try:
+        return _tell(failure, request, console)
+    except OSError:  # stderr or stdout cannot take it: the status is all that is left
+        return _BROKEN_PIPE if isinstance(failure, BrokenPipeError) else 7
+
+
+def _tell(failure: BaseException, request: Request | None, console: Console) -> int:
+    if isinstance(failure, BrokenPipeError):
+        return _BROKEN_PIPE
+    if isinstance(failure, KeyboardInterrupt):
+        failure = Interrupted(signal.SIGINT)
+    if isinstance(failure, Interrupted):
+        words = request.words if request else ()
+        console.error(
+            CommandError(
+                "E_INTERRUPTED", words[0] if words else "mktemplate", "interrupted, undone"
+            )
+        )
+        return 128 + failure.signal
+    if isinstance(failure, Several):
+        for number, one in enumerate(failure.failures):
+            console.error(_known(one), to_stdout=number == 0)
+        failure = failure.failures[0]
+    elif isinstance(failure, Exception) and (
+        hasattr(failure, "code") or isinstance(failure, OSError)
+    ):
+        console.error(_known(failure))
+    elif not isinstance(failure, SystemExit):
+        return _bug(failure, console)
+    status = exit_status(str(getattr(_known(failure), "code", "")))
+    ours = request is not None and request.verb in ("run", "exec") and status != 2
+    return _LAUNCHER_FAILED if ours else status
+
+
+def _known(failure: BaseException) -> Exception:
+    """Return a failure of the contract: itself, or what an OSError means in its words."""
+    if isinstance(failure, Exception) and hasattr(failure, "code") and hasattr(failure, "subject"):
+        return failure
+    if not isinstance(failure, OSError):
+        return CommandError("E_BUG", "mktemplate", str(failure))
+    import errno
+
+    code = {
+        errno.ENOSPC: "E_NOSPACE",
+        errno.EDQUOT: "E_QUOTA",
+        errno.EROFS: "E_READONLY",
+        errno.EMFILE: "E_LIMIT",
+        errno.ENFILE: "E_LIMIT",
+        errno.EAGAIN: "E_LIMIT",
+        errno.ENOMEM: "E_LIMIT",
+    }.get(failure.errno or 0, "E_IO")
+    denied = failure.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0
+    return CommandError(
+        code,
+        os.fsdecode(failure.filename) if failure.filename else "system call",
+        failure.strerror or str(failure),
+        hints=("run it as root, or choose another --path",) if denied else (),
+    )
+
+
+def _bug(failure: BaseException, console: Console) -> int:
+    """Write the trace of a bug to a file, name the file in one line, return 70."""
+    import tempfile
+    import traceback
+
+    handle, name = tempfile.mkstemp(prefix="mktemplate-bug-", suffix=".txt")
+    with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+        traceback.print_exception(failure, file=file)
+    console.error(
+        CommandError(
+            "E_BUG", type(failure).__name__, f"a bug in mktemplate; the trace is in {name}"
+        )
+    )
+    return BUG
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Unwind, so that everything half-made is undone; a second signal must not disturb that."""
+    for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(caught, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+def _open_standard_files() -> None:
+    """Fill closed descriptors 0, 1, 2 with /dev/null, so that no file of ours gets their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115  # it lives as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def run() -> NoReturn:
+    """Be the program: signals, descriptors, umask, then main; leave without the interpreter's farewell."""
+    _open_standard_files()
+    os.umask(0o022)  # under a user's 0002 sshd would refuse /run/sshd
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish stands
+            signal.signal(number, _interrupt)
+    status = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = status or _BROKEN_PIPE
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,231 @@
+"""Every verb of the command line, as rows of a table (cli.md). No behaviour, no parsing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mktemplate import arguments
+from mktemplate.options import BUILD, RENDER, START, Option, flag, lines, seconds, value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """One verb: how many words it takes, which options, whether a command may follow `--`."""
+
+    name: str
+    usage: str
+    help: str
+    more: str = ""
+    least: int = 0
+    most: int = 999
+    options: tuple[Option, ...] = ()
+    command: bool = False
+    everyday: bool = False
+
+
+_TIMEOUT = value("--timeout", "S", "timeout", "seconds to wait", convert=seconds)
+_FORCE = flag("--force", "force", "stop it first")
+_OUTPUT = value("-o", "DIR", "output", "write the texts into this directory")
+_INSIDE = (
+    value("--user", "U", "user", "user inside (default: root)"),
+    value("--cwd", "D", "cwd", "working directory inside"),
+    value("--env", "K=V", "env", "set a variable", convert=arguments.environment, many=True),
+    Option(names=("-t",), field="tty", help="give it a terminal"),
+)
+_UP_MORE = "An existing container keeps its options; what differs is named. Repeating `up` is safe and fast."
+
+VERBS = (
+    Verb(
+        name="up",
+        usage="TEMPLATE [NAME] [OPTIONS]",
+        help="create if absent, start if stopped, wait until ready, say how to reach it",
+        more=_UP_MORE,
+        least=1,
+        most=2,
+        options=(*BUILD, _TIMEOUT),
+        everyday=True,
+    ),
+    Verb(
+        name="create",
+        usage="TEMPLATE [NAME] [OPTIONS]",
+        help="make a container, do not start it",
+        more="All or nothing: after a failure nothing half-made is left.",
+        least=1,
+        most=2,
+        options=BUILD + START,
+        everyday=True,
+    ),
+    Verb(
+        name="start",
+        usage="NAME…",
+        help="start stopped containers",
+        more="--print shows every system call instead of making it.",
+        least=1,
+        options=(
+            flag("--print", "print", "show every system call with its reason; start nothing"),
+            flag("--foreground", "foreground", "wait; the exit status is that of its PID 1"),
+        ),
+        everyday=True,
+    ),
+    Verb(
+        name="stop",
+        usage="NAME…",
+        help="ask containers to stop, then kill them",
+        least=1,
+        options=(_TIMEOUT,),
+        everyday=True,
+    ),
+    Verb(name="restart", usage="NAME…", help="stop, then start", least=1, options=(_TIMEOUT,)),
+    Verb(name="kill", usage="NAME [SIGNAL]", help="send a signal (KILL)", least=1, most=2),
+    Verb(name="freeze", usage="NAME…", help="suspend every process of a container", least=1),
+    Verb(name="unfreeze", usage="NAME…", help="let a frozen container go on", least=1),
+    Verb(
+        name="wait",
+        usage="NAME --state S",
+        help="wait for RUNNING, STOPPED, FROZEN or READY",
+        least=1,
+        most=1,
+        options=(
+            value(
+                "--state",
+                "S",
+                "state",
+                "the state to wait for",
+                choices=("RUNNING", "STOPPED", "FROZEN", "READY"),
+            ),
+            _TIMEOUT,
+        ),
+    ),
+    Verb(
+        name="run",
+        usage="TEMPLATE|NAME -- CMD…",
+        help="one command in a container of its own that is gone afterwards",
+        least=1,
+        most=1,
+        options=(*BUILD, Option(names=("-t",), field="tty", help="give it a terminal")),
+        command=True,
+        everyday=True,
+    ),
+    Verb(
+        name="exec",
+        usage="[--user U] [--cwd D] [--env K=V] NAME -- CMD…",
+        help="run a command inside a running container",
+        least=1,
+        options=_INSIDE,
+        command=True,
+        everyday=True,
+    ),
+    Verb(
+        name="shell",
+        usage="NAME",
+        help="a login shell inside",
+        least=1,
+        most=1,
+        options=_INSIDE[:3],
+        everyday=True,
+    ),
+    Verb(
+        name="ssh",
+        usage="NAME [CMD…]",
+        help="log in over ssh, with the keys we made: no question asked",
+        least=1,
+        options=(value("--user", "U", "user", "user inside (default: the template's)"),),
+        command=True,
+        everyday=True,
+    ),
+    Verb(
+        name="logs",
+        usage="NAME [-f] [-n N]",
+        help="what the service wrote",
+        least=1,
+        most=1,
+        options=(
+            Option(names=("-f",), field="follow", help="go on as it grows"),
+            value("-n", "N", "lines", "the last N lines", convert=lines),
+        ),
+        everyday=True,
+    ),
+    Verb(name="list", usage="", help="containers and their states", most=0, everyday=True),
+    Verb(
+        name="info",
+        usage="NAME",
+        help="everything about one container",
+        least=1,
+        most=1,
+        options=(flag("--isolation", "isolation", "what is forbidden inside, found by trying"),),
+        everyday=True,
+    ),
+    Verb(
+        name="destroy",
+        usage="NAME…",
+        help="remove containers",
+        least=1,
+        options=(_FORCE,),
+        everyday=True,
+    ),
+    Verb(
+        name="render",
+        usage="TEMPLATE [NAME] [OPTIONS]",
+        help="print the texts: no root, no network, no host facts",
+        more="-o DIR writes DIR/{config,fstab,tree,packages,files/}.",
+        least=1,
+        most=2,
+        options=(*RENDER, _OUTPUT),
+        everyday=True,
+    ),
+    Verb(
+        name="plan",
+        usage="TEMPLATE [NAME] [OPTIONS]",
+        help="resolve the packages; change nothing",
+        least=1,
+        most=2,
+        options=BUILD,
+    ),
+    Verb(name="templates", usage="", help="list templates", most=0, everyday=True),
+    Verb(name="show", usage="TEMPLATE", help="a template's options and wishes", least=1, most=1),
+    Verb(name="distros", usage="", help="list distributions", most=0),
+    Verb(
+        name="check",
+        usage="FILE|DIR…",
+        help="check a template, an fstab or an LXC config",
+        least=1,
+        options=(flag("--strict", "strict", "warnings are errors"),),
+    ),
+    Verb(
+        name="config",
+        usage="NAME get|set|unset|show KEY [VALUE]",
+        help="read or change the LXC config of a container",
+        least=2,
+        most=4,
+    ),
+    Verb(
+        name="prune",
+        usage="",
+        help="drop layers and downloads that nothing uses",
+        most=0,
+        options=(
+            flag("--layers", "layers", "only layers"),
+            flag("--downloads", "downloads", "only downloads"),
+            flag("--dry-run", "dry_run", "only say what it would free"),
+        ),
+    ),
+    Verb(name="doctor", usage="", help="what this host can do, found by trying", most=0),
+    Verb(
+        name="help",
+        usage="[VERB]",
+        help="explain a verb",
+        most=1,
+        options=(flag("--all", "everything", "all verbs, not only the everyday ones"),),
+    ),
+)
+BY_NAME = {verb.name: verb for verb in VERBS}
+ALIASES = {"ls": "list", "ps": "list"}
+
+# Every verb of cli.md, also those that this version does not have: no template may bear such a name.
+_EVERY_VERB = """
+    templates show distros render plan create up run start stop restart kill freeze unfreeze wait exec shell
+    console ssh cp logs list ls ps info top config check copy rename snapshot outdated upgrade rollback why
+    destroy export import push pull lock diff sbom autostart unit prune store trust new test-template adopt
+    compose doctor completion help
+"""
+RESERVED = frozenset(_EVERY_VERB.split())
