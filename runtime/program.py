@@ -91,16 +91,19 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A start as two lists: what the stage does on the host's side, and what init does inside.
+    """A start as three lists: the stage's up to the clone of init, the host's part for init, and init's own.
 
-    The stage clones init as its second last act and lets it go as its last; init waits for that first.
+    `stage` ends with the clone, whose result is slot `init`; then the stage goes on with `host`, which ends with the
+    word to go that `init` waits for.
     """
 
     stage: tuple[Call, ...] = ()
+    host: tuple[Call, ...] = ()
     init: tuple[Call, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     def calls(self) -> Iterator[Call]:
-        """Yield every call, the stage's first."""
+        """Yield every call in the order of the lists."""
         yield from self.stage
+        yield from self.host
         yield from self.init

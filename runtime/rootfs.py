@@ -1,0 +1,225 @@
+"""How a root comes about: the layers cloned and id-mapped by the host's root, the overlay made by the container's.
+
+Who makes an overlay needs the container's root as file system id, and pivot_root(2) refuses a root that was attached
+before the user namespace was entered. So the stage attaches the layers below a tmpfs that only it can see; init,
+which shares that mount namespace until it is told to go, then makes the overlay from relative names.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import steps
+from runtime.errors import HostError
+from runtime.idmap import IdMap, text
+from runtime.kernel import mount as m
+from runtime.kernel import namespace as ns
+from runtime.kernel import process
+from runtime.program import Call, Expect, Failure, Out, Slot, Struct, Text
+from runtime.steps import c
+
+_CLONE = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """What the stage clones, what it attaches once the ids are mapped, and how init makes the root of it."""
+
+    clone: tuple[Call, ...]
+    attach: tuple[Call, ...]
+    root: tuple[Call, ...]
+
+
+def private() -> tuple[Call, ...]:
+    """Enter a mount namespace whose changes nobody else sees (I-17), with a procfs for id maps (I-3)."""
+    attributes = m.mount_attributes(0, 0, m.MS_PRIVATE)
+    return (
+        Call(
+            name="unshare",
+            args=(ns.CLONE_NEWNS,),
+            failure=Failure("E_KERNEL_FEATURE", "mount namespace"),
+        ),
+        Call(
+            name="mount_setattr",
+            args=(m.AT_FDCWD, c("/"), m.AT_RECURSIVE, attributes, len(attributes)),
+            why="what is mounted from here on is seen by nobody outside",
+            failure=Failure("E_KERNEL_FEATURE", "mount_setattr"),
+        ),
+        *steps.filesystem("proc", "host_proc", steps.PLAIN, ("source=proc",)),
+    )
+
+
+def map_ids(idmap: IdMap) -> tuple[Call, ...]:
+    """Map the ids of init's user namespace, and keep a descriptor of it in slot `userns`."""
+    failure = Failure("E_IDMAP", "id map", "the kernel refuses it")
+    calls: list[Call] = []
+    for name, data in (("uid_map", text(idmap.uids)), ("gid_map", text(idmap.gids))):
+        calls += (
+            Call(
+                name="openat",
+                args=(
+                    Slot("host_proc"),
+                    Text(f"%d/{name}", (Slot("init"),)),
+                    os.O_WRONLY | os.O_CLOEXEC,
+                ),
+                result="map",
+                failure=failure,
+            ),
+            Call(name="write", args=(Slot("map"), data, len(data)), failure=failure),
+            steps.close("map"),
+        )
+    return (
+        *calls,
+        Call(
+            name="openat",
+            args=(
+                Slot("host_proc"),
+                Text("%d/ns/user", (Slot("init"),)),
+                os.O_RDONLY | os.O_CLOEXEC,
+            ),
+            result="userns",
+        ),
+    )
+
+
+def idmapped(slot: str, path: Path, attributes: int = 0) -> Call:
+    """Let the detached mount in `slot` show its owners as the container's: nothing on disk is shifted."""
+    return Call(
+        name="mount_setattr",
+        args=(
+            Slot(slot),
+            c(""),
+            m.AT_EMPTY_PATH,
+            Struct("=QQQQ", (m.MOUNT_ATTR_IDMAP | attributes, 0, 0, Slot("userns"))),
+            32,
+        ),
+        why="owners on disk stay as they are inside",
+        failure=Failure(
+            "E_FS_UNSUITABLE",
+            str(path),
+            "its file system cannot map owners; use ext4, xfs, btrfs or tmpfs",
+        ),
+    )
+
+
+def clone(path: Path, slot: str, flags: int = 0) -> Call:
+    """Clone the mount at `path` into a detached one."""
+    return Call(
+        name="open_tree",
+        args=(m.AT_FDCWD, c(str(path)), _CLONE | flags),
+        result=slot,
+        failure=Failure("E_MOUNT_SOURCE", str(path)),
+    )
+
+
+def stage(
+    lowers: tuple[Path, ...], upper: Path, work: Path | None, name: str, attributes: int
+) -> Layers:
+    """Return how the root is made of `upper` alone, or as an overlay of it over `lowers`, topmost first."""
+    base = upper
+    if lowers:
+        if work is None:
+            raise HostError("E_OVERLAY_RO", str(upper), "an overlay needs a work directory")
+        base = Path(os.path.commonpath([upper, work]))
+    layers = [(f"layer{number}", path) for number, path in enumerate(lowers)]
+    desk = (
+        *steps.filesystem(
+            "tmpfs", "desk", steps.PLAIN, ("source=mktemplate", "mode=0755", "size=64k")
+        ),
+        *(
+            Call(name="mkdirat", args=(Slot("desk"), c(name), 0o755))
+            for name in [*map(str, range(len(layers))), "upper", "root"]
+        ),
+    )
+    attach = [idmapped(slot, path, m.MOUNT_ATTR_RDONLY) for slot, path in layers]
+    attach.append(idmapped("upper", base, attributes))
+    attach.append(
+        Call(
+            name="move_mount",
+            args=(Slot("desk"), c(""), m.AT_FDCWD, c(str(upper)), m.MOVE_MOUNT_F_EMPTY_PATH),
+            why="a place for the layers that only this mount namespace has",
+        )
+    )
+    if lowers:
+        attach += [
+            steps.attach(slot, Slot("desk"), slot.removeprefix("layer")) for slot, _ in layers
+        ]
+        attach.append(steps.attach("upper", Slot("desk"), "upper"))
+    return Layers(
+        clone=(*(clone(path, slot) for slot, path in layers), clone(base, "upper"), *desk),
+        attach=tuple(attach),
+        root=_overlay(name, len(lowers), (base, upper, work), attributes)
+        if work and lowers
+        else _alone(),
+    )
+
+
+def _overlay(
+    name: str, lowers: int, places: tuple[Path, Path, Path], attributes: int
+) -> tuple[Call, ...]:
+    base, upper, work = places
+    return (
+        *steps.overlay(
+            name,
+            lowers,
+            str("upper" / upper.relative_to(base)),
+            str("upper" / work.relative_to(base)),
+            attributes,
+        ),
+        steps.attach("root", m.AT_FDCWD, "root"),
+    )
+
+
+def _alone() -> tuple[Call, ...]:
+    return (
+        Call(name="dup3", args=(Slot("upper"), Slot("desk"), os.O_CLOEXEC), result="root"),
+        steps.attach("root", m.AT_FDCWD, "root"),
+    )
+
+
+def wait_for_go() -> tuple[Call, ...]:
+    """Wait until the stage has mapped our ids and attached the layers; then be the container's root."""
+    gone = Failure("E_INIT_DIED", "stage", "it ended before its time")
+    return (
+        Call(
+            name="read",
+            args=(Slot("go_read"), Out(1), 1),
+            why="until our ids are mapped and the layers attached",
+            expect=(Expect(0, 1, ord("g")),),
+            unexpected=gone,
+        ),
+        Call(name="setresgid", args=(0, 0, 0)),
+        Call(name="setgroups", args=(0, None), why="no group of the caller's may help or deny"),
+        Call(name="setresuid", args=(0, 0, 0)),
+    )
+
+
+def die_with_parent() -> tuple[Call, ...]:
+    """Die when our parent dies, and at once if it is dead already: its end of `lifeline` is then closed."""
+    return (
+        Call(
+            name="prctl",
+            args=(process.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
+            why="after the ids: changing them cleared it",
+        ),
+        Call(
+            name="read",
+            args=(Slot("lifeline"), Out(1), 1),
+            ignore=(errno.EAGAIN,),
+            expect=(Expect(0, 1, ord("g")),),
+            unexpected=Failure("E_INIT_DIED", "parent", "it ended before its time"),
+        ),
+    )
+
+
+def enter(flags: int) -> tuple[Call, ...]:
+    """Take the remaining namespaces, standing on the desk of layers."""
+    failure = Failure("E_KERNEL_FEATURE", "namespaces")
+    return (
+        Call(name="fchdir", args=(Slot("desk"),), why="the layers have relative names from here"),
+        Call(name="unshare", args=(flags,), failure=failure),
+    )
