@@ -35,7 +35,9 @@ class ContainerError(Exception):
 
 
 class ConfigError(ContainerError):
-    """A line of a container's own files is wrong."""
+    """A line of a container's own files is wrong; `also` holds the other wrong lines of the same text."""
+
+    also: tuple[ConfigError, ...] = ()
 
 
 class HostError(ContainerError):
@@ -52,3 +54,11 @@ class StateError(ContainerError):
 
 class ResourceError(ContainerError):
     """A resource of the host ran out."""
+
+
+def raise_all(problems: list[ConfigError]) -> None:
+    """Raise the first of `problems`, if there is one, with the others in its `also`."""
+    if problems:
+        first, *others = problems
+        first.also = tuple(others)
+        raise first
