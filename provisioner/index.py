@@ -37,10 +37,12 @@ class Package:
     pre_depends: tuple[Clause, ...] = ()
     depends: tuple[Clause, ...] = ()
     recommends: tuple[Clause, ...] = ()
+    suggests: tuple[Clause, ...] = ()
     provides: tuple[Relation, ...] = ()
     conflicts: tuple[Relation, ...] = ()
     breaks: tuple[Relation, ...] = ()
     essential: bool = False
+    protected: bool = False  # `Protected: yes`, `Important: yes`
     priority: str = "optional"
     multi_arch: str = "no"
     size: int = 0  # bytes of the archive
@@ -54,6 +56,10 @@ class Index(Protocol):
     """Every package that the verified sources of one run offer for one architecture."""
 
     arch: str
+
+    def satisfies(self, version: str, operator: str, wanted: str) -> bool:
+        """Tell whether `version OPERATOR wanted` holds in this distribution's order."""
+        ...
 
     def versions(self, name: str) -> Sequence[Package]:
         """Return the packages called `name`, newest version first; empty where there is none."""
@@ -69,4 +75,12 @@ class Index(Protocol):
 
     def mention(self, name: str) -> int:
         """Return the order in which `name` is first mentioned: apt's package ID, its last tie-break."""
+        ...
+
+    def nearest(self, name: str) -> Sequence[str]:
+        """Return existing names that someone who typed `name` may have meant, likeliest first."""
+        ...
+
+    def label(self) -> str:
+        """Name what was searched, `trixie/main amd64`."""
         ...

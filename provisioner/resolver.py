@@ -1,0 +1,133 @@
+"""Wanted names + an index → the exact set of packages, in the order in which they can be installed. Pure.
+
+Two stages, as mmdebstrap has them: the closure of the packages marked Essential, then what is wanted on top of it as if
+that were installed. Each equals `apt-get --solver internal install`, with or without recommendations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from provisioner.deb.relation import spell
+from provisioner.errors import Unresolvable
+from provisioner.index import Index, Package
+from provisioner.marking import Marker, Universe
+from provisioner.ordering import chain, ordered
+from provisioner.sweep import sweep
+
+_WANTED = re.compile(
+    r"([a-z0-9][a-z0-9+.-]+)(?::([a-z0-9-]+))?(?:=((?:[0-9]{1,9}:)?[0-9A-Za-z.+~:-]{1,240}))?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageSet:
+    """What a container is made of."""
+
+    essential: tuple[Package, ...]  # the Essential closure: all that the base layer holds
+    added: tuple[Package, ...]  # what is wanted, and what that needs
+    wanted: tuple[str, ...] = ()  # the names that were asked for
+
+    @property
+    def packages(self) -> tuple[Package, ...]:
+        """All of it, in install order."""
+        return self.essential + self.added
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA256 over name, version, architecture and hash of each package, whatever their order."""
+        lines = sorted(
+            f"{each.name} {each.version} {each.arch} {each.sha256}\n" for each in self.packages
+        )
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def resolve(wanted: Sequence[str], index: Index, *, recommends: bool = False) -> PackageSet:
+    """Return the packages that `wanted` (`name`, `name:arch`, `name=version`) comes to.
+
+    Raise Unresolvable where a name does not exist or where the packages do not fit together.
+    """
+    with _deep_recursion():
+        asked = [_find(word, index) for word in wanted]
+        pinned = [package for word, package in zip(wanted, asked, strict=True) if "=" in word]
+        essential = _mark(index, index.essential(), (), pinned, recommends=False)
+        added = _mark(index, asked, essential, pinned, recommends=recommends)
+        return PackageSet(
+            essential=ordered(essential),
+            added=ordered(added),
+            wanted=tuple(each.name for each in asked),
+        )
+
+
+def why(chosen: PackageSet, name: str) -> tuple[str, ...]:
+    """Return the chain of reasons for `name`, from what was asked for down to it; empty if it is not in `chosen`."""
+    by_name = {each.name: each for each in chosen.packages}
+    if name not in by_name:
+        return ()
+    essential = tuple(each.name for each in chosen.packages if each.essential)
+    for roots, reason in ((chosen.wanted, "was asked for"), (essential, "is essential")):
+        steps = chain(chosen.packages, roots, name)
+        if steps or name in roots:
+            root = steps[0][0] if steps else name
+            return (
+                f"{root} {reason}",
+                *(f"{owner} asks for {spell(each)}" for owner, each in steps),
+            )
+    return (f"{name} is part of the Essential closure",)
+
+
+def _mark(
+    index: Index,
+    asked: Sequence[Package],
+    installed: Sequence[Package],
+    pinned: Sequence[Package],
+    *,
+    recommends: bool,
+) -> tuple[Package, ...]:
+    marker = Marker(Universe(index, pinned), installed, recommends=recommends)
+    marker.request(asked)
+    broken = marker.all_broken()
+    if broken:
+        raise Unresolvable("E_PARAM", broken[0].name, "cannot be installed")
+    sweep(marker)
+    return tuple(
+        state.install.package
+        for state in marker.universe.states()
+        if state.install and not state.current
+    )
+
+
+def _find(word: str, index: Index) -> Package:
+    """Return the package that `word` means."""
+    found = _WANTED.fullmatch(word)
+    if not found:
+        raise Unresolvable("E_PARAM", word, "is not a package name, name:arch or name=version")
+    name, arch, version = found.groups()
+    packages = index.versions(name)
+    if arch and arch not in (index.arch, "all", "any", "native"):
+        raise Unresolvable("E_NOTFOUND", word, f"no package for {arch} in {index.label()}")
+    if version:
+        for package in packages:
+            if package.version == version:
+                return package
+    elif packages:
+        return packages[0]
+    raise Unresolvable("E_NOTFOUND", name, f"no package in {index.label()}")
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Let marks nest as deeply as apt's; calls between Python functions use no C stack."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 20_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
