@@ -68,6 +68,7 @@ class Failure:
     code: str
     subject: str
     detail: str = ""
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

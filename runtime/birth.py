@@ -1,0 +1,202 @@
+"""How a Program's three lists come to life as processes.
+
+    parent ── stage (performs `stage` up to the clone, then `host`; ends at once)
+       └───── init, a child of the parent by CLONE_PARENT (performs `init`, then the body)
+
+The parent learns init's pid from the stage, and a failure from whichever of the two had it. Death travels downwards:
+both die with the parent, and with init, being pid 1 of its namespace, all that runs inside.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import struct
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from runtime.errors import ContainerError, HostError, LaunchError
+from runtime.kernel import process
+from runtime.kernel.libc import NUMBERS
+from runtime.perform import UNEXPECTED, Failed, perform
+from runtime.program import Program
+
+_PID = struct.Struct("=i")
+_FAILED = struct.Struct("=Bii")  # which list, index, errno
+_STAGE, _HOST, _INIT = range(3)
+_HOST_CODES = {
+    "E_KERNEL_FEATURE",
+    "E_USERNS_DISABLED",
+    "E_CGROUP",
+    "E_SECCOMP",
+    "E_FS_UNSUITABLE",
+    "E_OVERLAY_RO",
+}
+
+FAILURE, TRACE, ANSWER = b"!", b"?", b"="  # the first byte of a report
+
+
+@dataclass(slots=True)
+class Pipe:
+    """Both ends of a pipe; an end that is closed is -1."""
+
+    read: int
+    write: int
+
+    @classmethod
+    def open(cls) -> Pipe:
+        """Make one that no program inherits."""
+        return cls(*os.pipe2(os.O_CLOEXEC))
+
+    def close_read(self) -> None:
+        """Close the reading end."""
+        if self.read >= 0:
+            os.close(self.read)
+        self.read = -1
+
+    def close_write(self) -> None:
+        """Close the writing end."""
+        if self.write >= 0:
+            os.close(self.write)
+        self.write = -1
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.close_read()
+        self.close_write()
+
+
+@dataclass(slots=True)
+class Born:
+    """A pid 1, seen from its parent."""
+
+    program: Program
+    pid: int
+    pidfd: int
+    report: int  # read end: FAILURE, TRACE or ANSWER and what belongs to it; ends at exec
+    lifeline: int  # while it is open, the parent lives
+
+    def wait(self) -> int:
+        """Reap it when it ends; return its status, encoded as wait(2) does."""
+        _, status = os.waitpid(self.pid, 0)
+        return status
+
+    def kill(self) -> None:
+        """Kill it, and thereby everything in its pid namespace."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for descriptor in (self.pidfd, self.report, self.lifeline):
+            os.close(descriptor)
+
+    def heard(self) -> bytes:
+        """Return all that it reports, once it has closed its end."""
+        chunks = []
+        while chunk := os.read(self.report, 1 << 20):
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+def bear(
+    program: Program, subject: str, body: Callable[[int], NoReturn], slots: Mapping[str, int]
+) -> Born:
+    """Perform `program`; init then runs `body` with its end of the report. Raises what a failed stage means."""
+    if not NUMBERS:
+        raise HostError("E_KERNEL_FEATURE", os.uname().machine, "is not a machine we know")
+    go, report, lifeline, pids = (Pipe.open() for _ in range(4))
+    os.set_blocking(lifeline.read, False)
+    parent = os.getpid()
+    stage = os.fork()
+    if stage == 0:
+        try:
+            for pipe in (report, pids):
+                pipe.close_read()
+            lifeline.close_write()
+            mine = {
+                "go_read": go.read,
+                "go_write": go.write,
+                "lifeline": lifeline.read,
+            }
+            _live(program, {**slots, **mine}, parent, (report.write, pids.write), body)
+        finally:
+            os._exit(70)
+    go.close()
+    report.close_write()
+    pids.close_write()
+    lifeline.close_read()
+    data = os.read(pids.read, _PID.size)
+    pids.close_read()
+    os.waitpid(stage, 0)
+    if len(data) < _PID.size:
+        lifeline.close_write()
+        with os.fdopen(report.read, "rb") as file:
+            raise failure(program, file.read(), subject)
+    (pid,) = _PID.unpack(data)
+    return Born(program, pid, os.pidfd_open(pid), report.read, lifeline.write)
+
+
+def failure(program: Program, report: bytes, subject: str) -> ContainerError:
+    """Return the error that a report of FAILURE stands for."""
+    try:
+        which, index, number = _FAILED.unpack_from(report, 1)
+    except struct.error:
+        reason = report[1:].decode(errors="replace") or "it was killed while it started"
+        return LaunchError("E_INIT_DIED", subject, reason)
+    call = (program.stage, program.host, program.init)[which][index]
+    words = call.unexpected if number == UNEXPECTED else call.failure
+    reason = "" if number == UNEXPECTED else os.strerror(number)
+    more = report[1 + _FAILED.size :].decode(errors="replace")
+    if words is None:
+        return LaunchError("E_KERNEL_FEATURE", subject, f"{call.name}: {reason or 'unexpected'}")
+    parts = [words.detail, more, f"{call.name}: {reason}" if reason and not more else ""]
+    kind = HostError if words.code in _HOST_CODES else LaunchError
+    return kind(words.code, words.subject, ": ".join(filter(None, parts)), hints=words.hints)
+
+
+def _live(
+    program: Program,
+    slots: dict[str, int],
+    parent: int,
+    reports: tuple[int, int],
+    body: Callable[[int], NoReturn],
+) -> NoReturn:
+    """Be the stage, and after the clone init too."""
+    report, pids = reports
+    which = _STAGE
+    try:
+        process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        perform(program.stage, slots)
+        if slots["init"] == 0:
+            which = _INIT
+            os.close(slots["go_write"])
+            os.close(pids)
+            perform(program.init, slots)
+            body(report)
+        which = _HOST
+        perform(program.host, slots)
+        os.write(pids, _PID.pack(slots["init"]))
+        os._exit(0)
+    except Failed as failed:
+        more = explain(failed, program.init) if which == _INIT else b""
+        os.write(report, FAILURE + _FAILED.pack(which, failed.index, failed.number) + more)
+    except BaseException:  # noqa: BLE001  # a bug of ours: the parent must hear of it
+        os.write(report, TRACE + traceback.format_exc().encode())
+    if which == _HOST:
+        os.kill(slots["init"], signal.SIGKILL)
+    os._exit(1)
+
+
+def explain(failed: Failed, calls: tuple[object, ...]) -> bytes:
+    """Return why an execve failed, for people; nothing for another call."""
+    return b""
+
+
+def gone(pidfd: int, timeout: float | None = None) -> bool:
+    """Whether the process of `pidfd` has ended, at the latest after `timeout` seconds (None: wait)."""
+    return bool(select.select([pidfd], [], [], timeout)[0])
