@@ -1,0 +1,139 @@
+"""What a tree on disk consists of, as one digest; and the walk that makes its times reproducible.
+
+Names are opened one component at a time by descriptor, never through a symlink, so a hostile tree cannot lead away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from provisioner.errors import StoreFailed
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_SMALL = 64 << 10  # bytes up to which a thread costs more than the hash
+_WAITING = 64  # open files that wait for their hash
+_DEPTH = 512  # levels; unpacking allows 256
+
+
+class Entry(NamedTuple):
+    """One object below a tree. A NamedTuple: there are thousands."""
+
+    path: str  # relative, surrogateescape
+    name: str  # its last component, valid with `directory`
+    directory: int  # descriptor of its directory, open while the entry is looked at
+    status: os.stat_result
+
+
+def walk(top: Path) -> Iterator[Entry]:
+    """Yield everything below `top`, sorted by name, a directory before what is in it."""
+    fd = os.open(top, _DIRECTORY)
+    try:
+        yield Entry("", ".", fd, os.fstat(fd))
+        yield from _walk(fd, "", 0)
+    finally:
+        os.close(fd)
+
+
+def _walk(directory: int, prefix: str, depth: int) -> Iterator[Entry]:
+    if depth > _DEPTH:
+        raise StoreFailed("E_LIMIT", prefix[:80], f"deeper than {_DEPTH} directories")
+    for name in sorted(os.listdir(directory)):
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        yield Entry(prefix + name, name, directory, status)
+        if stat.S_ISDIR(status.st_mode):
+            below = os.open(name, _DIRECTORY, dir_fd=directory)
+            try:
+                yield from _walk(below, f"{prefix}{name}/", depth + 1)
+            finally:
+                os.close(below)
+
+
+def clamp(top: Path, newest: int) -> None:
+    """Set back every time below `top` that is later than `newest`, so that two builds agree."""
+    limit = newest * 1_000_000_000
+    for entry in walk(top):
+        if entry.status.st_mtime_ns > limit:
+            os.utime(entry.name, ns=(limit, limit), dir_fd=entry.directory, follow_symlinks=False)
+
+
+def digest(top: Path) -> str:
+    """Return the sha256 of all that `top` consists of: names, types, modes, owners, times, links, xattrs, contents."""
+    links: dict[tuple[int, int], str] = {}
+    whole = hashlib.sha256()
+    waiting: deque[tuple[str, Future[str]]] = deque()
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for entry in walk(top):
+            waiting.append((_head(entry), _content(entry, links, pool)))
+            if len(waiting) > _WAITING:
+                _count(whole, *waiting.popleft())
+        for head, text in waiting:
+            _count(whole, head, text)
+    return whole.hexdigest()
+
+
+def _count(whole: hashlib._Hash, head: str, text: Future[str]) -> None:
+    whole.update(f"{head} {text.result()}\n".encode("utf-8", "surrogateescape"))
+
+
+def _content(
+    entry: Entry, links: dict[tuple[int, int], str], pool: ThreadPoolExecutor
+) -> Future[str]:
+    """Return what `entry` is, hashed by the pool where it is large."""
+    what = _describe(entry, links)
+    if what is None:
+        fd = os.open(entry.name, _FILE, dir_fd=entry.directory)
+        if entry.status.st_size > _SMALL:
+            return pool.submit(_hash, fd)
+        what = _hash(fd)
+    done: Future[str] = Future()
+    done.set_result(what)
+    return done
+
+
+def _head(entry: Entry) -> str:
+    s = entry.status
+    path = entry.path.replace("\\", "\\134").replace("\n", "\\012")
+    return f"{path} {s.st_mode:o} {s.st_uid}:{s.st_gid} {s.st_mtime_ns // 1_000_000_000}"
+
+
+def _describe(entry: Entry, links: dict[tuple[int, int], str]) -> str | None:
+    """Return what `entry` is beside its metadata; None for a regular file, whose content says it."""
+    s = entry.status
+    if stat.S_ISLNK(s.st_mode):
+        return "-> " + os.readlink(entry.name, dir_fd=entry.directory).replace("\n", "\\012")
+    if stat.S_ISDIR(s.st_mode):
+        fd = os.open(entry.name, _DIRECTORY, dir_fd=entry.directory)
+        try:
+            return _attributes(fd)
+        finally:
+            os.close(fd)
+    if not stat.S_ISREG(s.st_mode):
+        return f"device {os.major(s.st_rdev)}:{os.minor(s.st_rdev)}"
+    if s.st_nlink > 1:
+        first = links.setdefault((s.st_dev, s.st_ino), entry.path)
+        if first != entry.path:
+            return f"is {first}"
+    return None
+
+
+def _hash(fd: int) -> str:
+    try:
+        attributes = _attributes(fd)
+        with open(fd, "rb", closefd=False) as file:
+            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}{attributes}"
+    finally:
+        os.close(fd)
+
+
+def _attributes(fd: int) -> str:
+    """Return the extended attributes of an open file; those that a security module adds by itself do not count."""
+    names = sorted(name for name in os.listxattr(fd) if name != "security.selinux")
+    return "".join(f" {name}={os.getxattr(fd, name).hex()}" for name in names)

@@ -1,0 +1,282 @@
+"""The door through which archive members enter a rootfs; runs inside it, where nothing else is in reach.
+
+Packages are applied one after the other, in order, so who comes first is never a race. A file is created only where
+nothing is (`O_EXCL`), straight under its own name: the tree is invisible until it is whole. What is already there is
+decided by dpkg's rules: directories stay, symlinks to directories stay directories, another package's file is an
+error unless one of the two Replaces the other, a conffile waits as `.dpkg-new`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from provisioner import tar
+from provisioner.deb import database
+from provisioner.deb.archive import Control, title, write_all
+from provisioner.deb.database import Unpacked
+from provisioner.deb.relation import parse_relations
+from provisioner.deb.version import satisfies
+from provisioner.errors import BadArchive
+from provisioner.index import Package
+from provisioner.tar import DIRECTORY, FILE, HARDLINK, Member, printable
+
+IDS = 65_536  # how many ids a container has
+_LATEST = 1 << 33  # seconds; ext4 cannot keep later times
+_KEPT = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+
+
+class Placer:
+    """Places the members of package after package; remembers what is whose."""
+
+    def __init__(self) -> None:
+        """Read what an earlier layer's dpkg knows of diversions; owners only when there is a conflict."""
+        self.installed: list[Unpacked] = []
+        self.digests: dict[bytes, str] = {}  # md5 of files of packages without md5sums
+        self.notes: list[str] = []
+        self.newest = 0
+        self._owner: dict[bytes, Unpacked] = {}
+        self._earlier: dict[bytes, bytes] | None = None
+        self._diverted = database.diversions()
+        fresh = not database.read(database.ADMIN + b"status")
+        # Directories whose owner and mode nobody has said yet; in a fresh root that is the root itself.
+        self._implied: set[bytes] = {b""} if fresh else set()
+        self._times: dict[bytes, int] = {}
+        self._package = Package(name="", version="", arch="")
+        self._control: Control
+        self._mine: dict[bytes, bytes] = {}  # this archive's names → their types
+        self._regular: dict[bytes, bytes] = {}  # its regular files → where they were put
+        self._conffiles: frozenset[bytes] = frozenset()
+
+    def place(self, package: Package, control: Control, view: memoryview) -> None:
+        """Unpack data.tar `view` of `package`.
+
+        Raises BadArchive: E_ARCHIVE_*, E_ROOTFS_SYMLINK, E_IDMAP.
+        """
+        one = Unpacked(package=package, control=control)
+        self._package, self._control = package, control
+        self._mine, self._regular = {}, {}
+        self._conffiles = frozenset(
+            path for path, removed in database.conffiles(control) if not removed
+        )
+        hashed = "md5sums" not in control.files
+        for member in tar.members(view, f"{title(package)}: data.tar"):
+            self._admit(member)
+            if self._put(one, member, view):
+                one.paths[member.name] = None
+            self.newest = max(self.newest, member.mtime)
+            if hashed and member.kind == FILE and member.name not in self._conffiles:
+                data = view[member.offset : member.offset + member.size]
+                self.digests[member.name] = database.md5(data)
+        if not self._mine:
+            raise BadArchive("E_ARCHIVE_TRUNC", title(package), "data.tar is empty")
+        self.newest = max(self.newest, control.newest)
+        self.installed.append(one)
+
+    def finish(self) -> None:
+        """Give the directories their times, now that nothing more is put into them."""
+        for path, mtime in self._times.items():
+            os.utime(b"/" + path, (mtime, mtime), follow_symlinks=False)
+
+    def _admit(self, member: Member) -> None:
+        """Refuse what contradicts the rest of its archive, or ids that no container has (T-22, T-27)."""
+        before = self._mine.get(member.name)
+        if before is not None and (before != DIRECTORY or member.kind != DIRECTORY):
+            raise self._refuse("E_ARCHIVE_DUP", member.name, "is in the archive twice")
+        if member.uid >= IDS or member.gid >= IDS:
+            who = f"uid {member.uid}" if member.uid >= IDS else f"gid {member.gid}"
+            raise self._refuse("E_IDMAP", member.name, f"{who} is outside the container's range")
+        self._mine[member.name] = member.kind
+
+    def _put(self, one: Unpacked, member: Member, view: memoryview) -> bool:
+        """Make `member`; False where another package's file stays instead."""
+        if member.kind == DIRECTORY:
+            self._directory(member)
+            return True
+        path = self._target(member.name)
+        data = view[member.offset : member.offset + member.size]
+        try:
+            self._make(path, member, data)
+        except FileNotFoundError:
+            self._parents(path)
+            self._make(path, member, data)
+        except FileExistsError:
+            if not self._make_room(path, member):
+                return False
+            self._make(path, member, data)
+        except NotADirectoryError:
+            raise self._refuse(
+                "E_ARCHIVE_DUP", member.name, "lies below what is no directory"
+            ) from None
+        except OSError as problem:
+            if problem.errno == errno.ELOOP:
+                raise self._refuse(
+                    "E_ROOTFS_SYMLINK", member.name, "its directory is a loop"
+                ) from None
+            raise
+        self._owner[path] = one
+        return True
+
+    def _target(self, name: bytes) -> bytes:
+        """Return where `name` goes: aside where it is diverted or a conffile."""
+        elsewhere = self._diverted.get(name)
+        if elsewhere is not None and elsewhere[1] != self._package.name.encode():
+            return elsewhere[0]
+        return name + b".dpkg-new" if name in self._conffiles else name
+
+    def _make(self, path: bytes, member: Member, data: memoryview) -> None:
+        """Create `member` as `path`, where nothing may be."""
+        place = b"/" + path
+        if member.kind == FILE:
+            self._regular[member.name] = path
+            _write(place, member, data, self._xattrs(member))
+        elif member.kind == HARDLINK:
+            source = tar.clean_name(member.link, title(self._package))
+            if source not in self._regular:
+                raise self._refuse(
+                    "E_ARCHIVE_LINK", member.name, "links to no file of this archive"
+                )
+            os.link(b"/" + self._regular[source], place, follow_symlinks=False)
+            self._regular[member.name] = path
+        else:
+            os.symlink(member.link, place)
+            if member.uid or member.gid:
+                os.chown(place, member.uid, member.gid, follow_symlinks=False)
+            os.utime(place, (_time(member), _time(member)), follow_symlinks=False)
+
+    def _directory(self, member: Member) -> None:
+        """Make the directory, or leave the one that is there; the first package that names it says how it is."""
+        if not self._make_directory(member.name):
+            return
+        place = b"/" + member.name
+        self._implied.discard(member.name)
+        if member.uid or member.gid:
+            os.chown(place, member.uid, member.gid)
+        if member.mode != 0o755 or not member.name:
+            os.chmod(place, member.mode)
+        for name, value in self._xattrs(member):
+            os.setxattr(place, name, value)
+        self._times[member.name] = _time(member)
+
+    def _make_directory(self, path: bytes) -> bool:
+        """Have a directory at `path`; False where an earlier package, or a lower layer, has said how it is."""
+        if path in self._implied:
+            return True
+        try:
+            os.mkdir(b"/" + path, 0o755)
+        except FileNotFoundError:
+            self._parents(path)
+            os.mkdir(b"/" + path, 0o755)
+        except FileExistsError:
+            if not _is_directory(b"/" + path):
+                raise self._refuse("E_ARCHIVE_DUP", path, "is no directory already") from None
+            return False
+        except NotADirectoryError:
+            raise self._refuse("E_ARCHIVE_DUP", path, "lies below what is no directory") from None
+        return True
+
+    def _parents(self, path: bytes) -> None:
+        """Make the directories above `path` that no package has named yet."""
+        parts = path.split(b"/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            parent = b"/".join(parts[:depth])
+            try:
+                os.mkdir(b"/" + parent, 0o755)
+                self._implied.add(parent)
+            except FileExistsError:
+                if not _is_directory(b"/" + parent):
+                    raise self._refuse(
+                        "E_ROOTFS_SYMLINK", parent, "leads to no directory"
+                    ) from None
+
+    def _make_room(self, path: bytes, member: Member) -> bool:
+        """Decide who has `path`: True once it is free for `member`, False where what is there stays."""
+        status = os.lstat(b"/" + path)
+        if stat.S_ISDIR(status.st_mode):
+            raise self._refuse("E_ARCHIVE_DUP", member.name, "is a directory already")
+        other = self._owner.get(path)
+        if other is not None:
+            if _replaces(other.control, self._package):
+                return False
+            self._check_replaces(member, other.package.name, other.package)
+            other.paths.pop(path, None)
+        else:
+            self._take_from_earlier(path, member)
+        os.unlink(b"/" + path)
+        return True
+
+    def _take_from_earlier(self, path: bytes, member: Member) -> None:
+        """Take `path` over from a package of the layer below, if one has it."""
+        if self._earlier is None:
+            self._earlier = database.owners(_names(database.ADMIN + b"info"))
+        stem = self._earlier.get(path)
+        if stem is not None:
+            name = stem.decode().partition(":")[0]
+            self._check_replaces(member, name, Package(name=name, version="", arch=""))
+            database.disown(stem, path)
+
+    def _check_replaces(self, member: Member, name: str, other: Package) -> None:
+        if not _replaces(self._control, other):
+            raise self._refuse(
+                "E_ARCHIVE_DUP", member.name, f"is in {name} and {self._package.name}"
+            )
+
+    def _xattrs(self, member: Member) -> list[tuple[str, bytes]]:
+        """Return the extended attributes that a package may bring (T-27)."""
+        kept = []
+        for name, value in member.xattrs:
+            user = name.startswith("user.") and not name.startswith("user.overlay.")
+            if user or name in _KEPT:
+                kept.append((name, value))
+            else:
+                self.notes.append(
+                    f"{title(self._package)}: {printable(member.name)}: {name} dropped"
+                )
+        return kept
+
+    def _refuse(self, code: str, path: bytes, detail: str) -> BadArchive:
+        return BadArchive(code, title(self._package), f'"{printable(path)}" {detail}')
+
+
+def _write(place: bytes, member: Member, data: memoryview, xattrs: list[tuple[str, bytes]]) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    fd = os.open(place, flags, member.mode & 0o777)
+    try:
+        write_all(fd, data)
+        if member.uid or member.gid:
+            os.fchown(fd, member.uid, member.gid)
+        os.fchmod(fd, member.mode)  # after fchown, which clears setuid
+        for name, value in xattrs:
+            os.setxattr(fd, name, value)
+        os.utime(fd, (_time(member), _time(member)))
+    finally:
+        os.close(fd)
+
+
+def _time(member: Member) -> int:
+    return min(member.mtime, _LATEST)
+
+
+def _is_directory(place: bytes) -> bool:
+    """Tell whether `place` is a directory or a symlink that ends in one; inside the root, where links are safe."""
+    try:
+        return stat.S_ISDIR(os.stat(place).st_mode)
+    except OSError:
+        return False
+
+
+def _names(directory: bytes) -> list[bytes]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _replaces(control: Control, other: Package) -> bool:
+    """Tell whether `control` Replaces `other` (Policy 7.6.1); an unknown version counts as any."""
+    return any(
+        relation.name == other.name
+        and (not other.version or satisfies(other.version, relation.operator, relation.version))
+        for relation in parse_relations(control.fields.get("Replaces", "").replace("\n", " "))
+    )

@@ -1,0 +1,87 @@
+"""Maintainer scripts: the preinsts that unpacking would have run, then one real `dpkg --configure -a`.
+
+dpkg orders the packages, places conffiles and runs triggers; it costs 0.1 s and nobody else is right about it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from provisioner.tar import printable
+
+BUILD = b"/.mktemplate"
+QUEUE = BUILD + b"/preinst/"  # one numbered directory per preinst, filled by unpack
+DRIVER = BUILD + b"/configure"
+SHIMS = BUILD + b"/bin"
+LINES = 20  # of a failed script's output
+
+# A preinst is run as dpkg runs it: from tmp.ci with the control files beside it, else debconf records no owner.
+SCRIPT = b"""\
+set -u
+cd /
+ci=/var/lib/dpkg/tmp.ci
+export DPKG_RUNNING_VERSION="$(dpkg-query -W -f '${Version}' dpkg)"
+for queued in /.mktemplate/preinst/*; do
+    [ -d "$queued" ] || break
+    read -r name arch <"$queued/.name"
+    rm "$queued/.name"
+    mv "$queued" "$ci"
+    echo "mktemplate: preinst $name"
+    DPKG_MAINTSCRIPT_PACKAGE=$name DPKG_MAINTSCRIPT_ARCH=$arch DPKG_MAINTSCRIPT_NAME=preinst \\
+    DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_MAINTSCRIPT_DEBUG=0 DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT= \\
+    PERL_DL_NONLAZY=1 "$ci/preinst" install </dev/null || {
+        echo "mktemplate: preinst $name failed with $?"
+        exit 100
+    }
+    rm -rf "$ci"
+done
+dpkg --configure -a </dev/null || exit
+audit=$(dpkg --audit) && [ -z "$audit" ] && exit
+printf 'mktemplate: audit\\n%s\\n' "$audit"
+exit 101
+"""
+
+_PREINST = re.compile(rb"mktemplate: preinst ([^ \n]+)(?: failed with ([0-9]+))?")
+_FAILED = re.compile(rb"(?:dpkg: error processing package|Setting up) ([^ \n]+) \(")
+_STATUS = re.compile(
+    rb" script subprocess (?:returned error exit status ([0-9]+)|was killed by (signal \([^)\n]*\)))"
+)
+_SCRIPT = re.compile(rb"package ([a-z-]+) script subprocess")
+_NAMES = {b"post-installation": "postinst", b"pre-installation": "preinst"}
+
+
+def environment(epoch: int) -> Mapping[str, str]:
+    """Return all that maintainer scripts see of the outside: nothing that differs between hosts or days."""
+    return {
+        "PATH": f"{SHIMS.decode()}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "DEBIAN_FRONTEND": "noninteractive",
+        "DEBCONF_NONINTERACTIVE_SEEN": "true",
+        "SOURCE_DATE_EPOCH": str(epoch),
+        "PERL_HASH_SEED": "0",  # debconf writes its database in hash order
+    }
+
+
+def blame(output: bytes) -> tuple[str, str]:
+    """Return (package.script, how it ended) of the last script that `output` tells of."""
+    package, script, how = "dpkg", "configure", "failed"
+    for line in output.split(b"\n"):
+        if match := _PREINST.fullmatch(line):
+            package, script = printable(match[1]), "preinst"
+            how = f"exit {match[2].decode()}" if match[2] else how
+        elif match := _FAILED.match(line):
+            package, script = printable(match[1]), "postinst"
+        elif match := _STATUS.search(line):
+            how = f"exit {match[1].decode()}" if match[1] else printable(match[2])
+            named = _SCRIPT.search(line)
+            script = _NAMES.get(named[1], printable(named[1])) if named else script
+    return f"{package}.{script}", how
+
+
+def last_lines(output: bytes) -> str:
+    """Return the end of a script's output, made printable, a line each."""
+    lines = [printable(line) for line in output.rstrip(b"\n").split(b"\n") if line]
+    return "\n".join(lines[-LINES:])

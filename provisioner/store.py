@@ -1,0 +1,383 @@
+"""The store: content-addressed layers and downloads, each wholly there or not at all.
+
+    PATH/.store/
+        version                       the format of all this
+        cache/{sha256/aa/HEX,tar/HEX,lists/}    downloads, their raw archives, indices
+        layers/DIGEST/{meta.json,root/}         a layer is named by what made it; meta.json holds its content digest
+        staging/RANDOM/ + RANDOM.json           being built; the journal says by which process
+        trash/ quarantine/ locks/ trust/
+
+A layer in use is leased: a shared flock on its directory, released by the kernel however the user ends (I-15). The
+store knows nothing of containers: who collects hands in which layers are used.
+
+Commit is `rename` of a directory that is not empty onto a name that may not hold one: the kernel refuses it with
+ENOTEMPTY, which is RENAME_NOREPLACE for what we keep. Durability before it comes from sync(1) --file-system, that is
+syncfs(2), which Python does not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provisioner import content, removal
+from provisioner.errors import StoreFailed
+
+VERSION = "1"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SYNC = ("/usr/bin/sync", "/bin/sync")
+_FOLDERS = (
+    "cache/sha256", "cache/tar", "cache/lists", "layers", "staging", "trash", "quarantine", "locks", "trust",
+)  # fmt: skip
+_CODES = {
+    errno.ENOSPC: ("E_NOSPACE", "no space left on its file system"),
+    errno.EDQUOT: ("E_QUOTA", "the disk quota is used up"),
+    errno.EROFS: ("E_READONLY", "its file system is read-only"),
+    errno.EMFILE: ("E_LIMIT", "too many open files"),
+    errno.ENFILE: ("E_LIMIT", "too many open files on this host"),
+    errno.ENOMEM: ("E_LIMIT", "out of memory"),
+    errno.EAGAIN: ("E_LIMIT", "a limit on processes or memory is reached"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One committed layer."""
+
+    digest: str
+    path: Path  # its root/
+    origin: str  # "base", "service" or "tree"
+    content: str = ""  # digest of what it consists of
+    epoch: int = 0  # the latest time in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """Something that is being built; nobody sees it."""
+
+    path: Path  # staging/RANDOM
+
+    @property
+    def root(self) -> Path:
+        """The tree itself."""
+        return self.path / "root"
+
+    @property
+    def work(self) -> Path:
+        """The overlay's work directory, on the same file system."""
+        return self.path / "work"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freed:
+    """What a collection removed, or would remove."""
+
+    layers: tuple[str, ...] = ()
+    downloads: int = 0  # files
+    size: int = 0  # bytes
+    busy: tuple[str, ...] = ()  # unused, but leased or locked by a running command
+
+
+class Store:
+    """The directory `path` as a store; made when first written to."""
+
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        """Use the store at `path`. Without `durable`, a power cut may lose what was committed last (--no-sync)."""
+        self.path = path
+        self._durable = durable
+        self._leases: dict[str, int] = {}
+
+    @property
+    def cache(self) -> Path:
+        """Where downloads are."""
+        return self.path / "cache"
+
+    def prepare(self) -> None:
+        """Make the store's folders where they are missing.
+
+        Raises StoreFailed E_READONLY, E_NOSPACE …, E_FS_UNSUITABLE (no directory), E_STORE_VERSION (newer).
+        """
+        try:
+            self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
+            for name in _FOLDERS:
+                (self.path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.path / "cache").chmod(0o700)
+            version = self.path / "version"
+            if not version.exists():
+                write_atomically(version, VERSION.encode() + b"\n")
+        except FileExistsError as problem:
+            detail = f"{problem.filename} is no directory"
+            raise StoreFailed("E_FS_UNSUITABLE", str(self.path), detail) from problem
+        except OSError as problem:
+            raise disk_error(problem, self.path) from problem
+        self._check_version(version)
+
+    def _check_version(self, version: Path) -> None:
+        found = version.read_bytes().strip()
+        if found != VERSION.encode():
+            detail = f"its format is {found[:20]!r}, this mktemplate knows {VERSION}"
+            hints = ("use the mktemplate that made it, or another --path",)
+            raise StoreFailed("E_STORE_VERSION", str(self.path), detail, hints=hints)
+
+    # Drafts
+
+    @contextlib.contextmanager
+    def draft(self, kind: str) -> Iterator[Draft]:
+        """Open something new, a `kind` ("base", "container" …); whatever is not committed is removed at the end."""
+        self.prepare()
+        name = secrets.token_hex(16)
+        path = self.path / "staging" / name
+        journal = path.with_suffix(".json")
+        try:
+            # The journal comes first: a directory without one is nobody's.
+            _write(journal, json.dumps({"kind": kind, **owner()}).encode())
+            path.mkdir(mode=0o700)
+            (path / "root").mkdir(mode=0o755)
+            (path / "work").mkdir(mode=0o700)
+        except OSError as problem:
+            self._discard(path, journal)
+            raise disk_error(problem, self.path) from problem
+        try:
+            yield Draft(path=path)
+        except OSError as problem:
+            if problem.errno in _CODES:
+                raise disk_error(problem, self.path) from problem
+            raise
+        finally:
+            self._discard(path, journal)
+
+    def _discard(self, path: Path, journal: Path) -> None:
+        if os.path.lexists(path):
+            self.trash(path)
+        journal.unlink(missing_ok=True)
+
+    def commit(self, draft: Draft, digest: str, meta: Mapping[str, Any]) -> Layer:
+        """Make the draft's root the layer `digest`; an equal layer that came first stays, and is returned.
+
+        `meta` must hold `origin`; its `epoch` is the latest time that the layer may hold.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            removal.remove(draft.work)
+        content.clamp(draft.root, int(meta["epoch"]))
+        facts = {**meta, "content": content.digest(draft.root)}
+        _write(
+            draft.path / "meta.json", json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
+        )
+        self.place(draft, self.path / "layers" / digest)
+        return self.layer(digest) or self._lost(digest)
+
+    def _lost(self, digest: str) -> Layer:
+        raise StoreFailed(
+            "E_NOTFOUND", digest[:12], "the layer was collected at once", hints=("try again",)
+        )
+
+    def place(self, draft: Draft, target: Path) -> bool:
+        """Move the draft to `target` for good; False where something is there already."""
+        try:
+            self._sync(draft.path)
+            os.rename(draft.path, target)
+            if self._durable:
+                _fsync_directory(target.parent)
+        except OSError as problem:
+            if problem.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                return False
+            raise disk_error(problem, self.path) from problem
+        return True
+
+    def _sync(self, path: Path) -> None:
+        """Have everything on the file system of `path` on disk (syncfs(2) through coreutils' or busybox' sync)."""
+        program = next((name for name in _SYNC if Path(name).exists()), "")
+        if not self._durable or not program:
+            if self._durable:
+                os.sync()
+            return
+        done = subprocess.run(
+            [program, "--file-system" if "usr" in program else "-f", str(path)],
+            env={}, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise OSError(errno.EIO, done.stderr.decode(errors="replace").strip(), str(path))
+
+    # Layers
+
+    def layer(self, digest: str) -> Layer | None:
+        """Return the layer `digest` and lease it until `close`, or None."""
+        path = self.path / "layers" / digest
+        if not _DIGEST.fullmatch(digest):
+            raise StoreFailed("E_NOTFOUND", digest[:80], "is no layer's digest")
+        if digest not in self._leases and not self._lease(digest, path):
+            return None
+        return _read_layer(path)
+
+    def _lease(self, digest: str, path: Path) -> bool:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(fd, fcntl.LOCK_SH)  # whoever collects holds it exclusively, for one rename
+        try:
+            there = os.stat(path).st_ino == os.fstat(fd).st_ino
+        except FileNotFoundError:
+            there = False
+        if not there:
+            os.close(fd)
+            return False
+        self._leases[digest] = fd
+        return True
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return all committed layers, without leasing them."""
+        try:
+            names = sorted(os.listdir(self.path / "layers"))
+        except FileNotFoundError:
+            return ()
+        return tuple(_read_layer(self.path / "layers" / name) for name in names)
+
+    def close(self) -> None:
+        """Give up the leases."""
+        for fd in self._leases.values():
+            os.close(fd)
+        self._leases.clear()
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
+        """Hold the lock `name` (flock(2)).
+
+        Raises StoreFailed E_LOCKED where another command has it and `wait` is not set.
+        """
+        self.prepare()
+        fd = os.open(self.path / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            flags = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            try:
+                fcntl.flock(fd, flags if wait else flags | fcntl.LOCK_NB)
+            except BlockingIOError:
+                detail = "another mktemplate is working on it"
+                raise StoreFailed(
+                    "E_LOCKED", name, detail, hints=("wait for it with --wait",)
+                ) from None
+            yield
+        finally:
+            os.close(fd)
+
+    # Cleaning
+
+    def trash(self, path: Path) -> int:
+        """Delete the tree `path`: out of sight by one rename, then for good; return the bytes freed."""
+        gone = self.path / "trash" / secrets.token_hex(16)
+        try:
+            os.rename(path, gone)
+        except FileNotFoundError:
+            return 0
+        return removal.remove(gone)
+
+    def recover(self) -> None:
+        """Remove what killed commands left. Idempotent, and may itself be killed anywhere."""
+        staging = self.path / "staging"
+        for name in _listed(staging):
+            stem = name.removesuffix(".json")
+            journal = staging / f"{stem}.json"
+            if not _is_alive(journal):
+                self._discard(staging / stem, journal)
+        for name in _listed(self.path / "trash"):
+            with contextlib.suppress(FileNotFoundError):  # another recover may be at it
+                removal.remove(self.path / "trash" / name)
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _read_layer(path: Path) -> Layer:
+    try:
+        meta = json.loads((path / "meta.json").read_bytes())
+        return Layer(
+            digest=path.name, path=path / "root", origin=str(meta["origin"]),
+            content=str(meta["content"]), epoch=int(meta["epoch"]),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        detail = f"meta.json: {problem}"
+        raise StoreFailed("E_CORRUPT", path.name[:12], detail, path=str(path)) from problem
+
+
+def owner() -> dict[str, int | str]:
+    """Return who this process is, across reboots and reused pids (I-16)."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return {"pid": os.getpid(), "start": _start_time(os.getpid()), "boot": boot}
+
+
+def _start_time(pid: int) -> int:
+    """Return when the process began, in clock ticks after boot (proc_pid_stat(5), field 22); 0 where there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(text.rpartition(b") ")[2].split(b" ")[19])
+
+
+def _is_alive(journal: Path) -> bool:
+    """Tell whether the process that the journal names still runs."""
+    try:
+        facts = json.loads(journal.read_bytes())
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return bool(facts["boot"] == boot and _start_time(int(facts["pid"])) == facts["start"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def disk_error(problem: OSError, path: Path) -> StoreFailed:
+    """Return the documented error for what the file system of `path` said (F-09 … F-13)."""
+    code, detail = _CODES.get(problem.errno or 0, ("E_IO", str(problem)))
+    if problem.errno == errno.ENOSPC:
+        try:
+            there = os.statvfs(path)
+        except OSError:
+            return StoreFailed(code, str(path), detail, path=str(path))
+        if there.f_favail == 0 and there.f_bavail > 0:
+            return StoreFailed(
+                "E_NOINODES", str(path), "no inodes left on its file system", path=str(path)
+            )
+        detail = f"no space left: {there.f_bavail * there.f_frsize >> 20} MiB free"
+    hints = (
+        ("`mktemplate prune` drops what nothing uses",) if code in ("E_NOSPACE", "E_QUOTA") else ()
+    )
+    return StoreFailed(code, str(path), detail, hints=hints, path=str(path))
+
+
+def _write(path: Path, body: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(fd, "wb") as file:
+        file.write(body)
+
+
+def write_atomically(path: Path, body: bytes) -> None:
+    """Replace the file `path` by `body`: whole or not at all, also over a power cut."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(fd, "wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(fd)
+    os.rename(draft, path)
+    _fsync_directory(path.parent)
+
+
+def _fsync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,227 @@
+"""Packages from the cache into a root: decompressed in threads, placed in order, recorded as unpacked.
+
+All of it happens in one sandboxed child per batch that has pivoted into the root and holds nothing but it and the
+archives' descriptors. Each archive is decompressed once per machine: its raw form stays in `cache/tar/`, verified by
+its own sha256 whenever it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioner.deb import archive, database
+from provisioner.deb.database import Unpacked
+from provisioner.deb.place import Placer
+from provisioner.deb.scripts import QUEUE
+from provisioner.errors import BadArchive, ProvisionError, StoreFailed
+from provisioner.index import Package
+from provisioner.progress import SILENT, Progress
+from provisioner.sandbox import Root, Sandbox
+from provisioner.store import disk_error
+
+BATCH = 200  # packages whose two descriptors each are open at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What an unpacked set of packages told about itself."""
+
+    newest: int  # the latest modification time inside its archives
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One package and its open archives."""
+
+    package: Package
+    packed: int  # the .deb
+    raw: int  # its raw form: to be read where `ready`, else to be written
+    ready: bool
+
+
+def unpack(
+    packages: Sequence[Package],
+    root: Root,
+    *,
+    cache: Path,
+    sandbox: Sandbox,
+    merged_usr: Sequence[str] = (),
+    progress: Progress = SILENT,
+) -> Contents:
+    """Unpack `packages`, in order, into `root` and record them in its dpkg database as unpacked.
+
+    `merged_usr` names top-level directories that must be links into usr/ before anything is unpacked.
+    Raises BadArchive (E_DEB_FORMAT, E_ARCHIVE_*, E_TRUST_MISMATCH, E_CORRUPT, E_IDMAP) and StoreFailed.
+    """
+    newest = 0
+    notes: list[str] = []
+    (cache / "tar").mkdir(mode=0o700, exist_ok=True)
+    with progress.phase("unpack", len(packages)) as advance:
+        for start in range(0, len(packages), BATCH):
+            batch = packages[start : start + BATCH]
+            with contextlib.ExitStack() as opened:
+                jobs = [_open(package, cache, opened) for package in batch]
+                links = tuple(merged_usr) if start == 0 else ()
+                answer = _fill_in(sandbox, root, jobs, links, start)
+                _keep(jobs, answer.fresh, cache)
+            newest = max(newest, answer.newest)
+            notes += answer.notes
+            advance(len(batch))
+    return Contents(newest=newest, notes=tuple(notes))
+
+
+def _open(package: Package, cache: Path, opened: contextlib.ExitStack) -> _Job:
+    """Open the archives of `package`; a new raw one has no name until it is whole (open(2), O_TMPFILE)."""
+    packed_path = cache / "sha256" / package.sha256[:2] / package.sha256
+    try:
+        packed = os.open(packed_path, os.O_RDONLY)
+    except FileNotFoundError:
+        detail = f"its archive {package.sha256} is not in the cache"
+        raise StoreFailed(
+            "E_NOTFOUND", archive.title(package), detail, path=str(packed_path)
+        ) from None
+    opened.callback(os.close, packed)
+    ready = True
+    try:
+        raw = os.open(cache / "tar" / package.sha256, os.O_RDONLY)
+    except FileNotFoundError:
+        ready = False
+        raw = os.open(cache / "tar", os.O_TMPFILE | os.O_RDWR, 0o600)
+        if archive.layout(packed, archive.title(package)).data.suffix == "zst":
+            archive.zstd_decoder()  # imported here: the sandboxed child cannot import
+    opened.callback(os.close, raw)
+    return _Job(package=package, packed=packed, raw=raw, ready=ready)
+
+
+def _keep(jobs: Sequence[_Job], fresh: frozenset[int], cache: Path) -> None:
+    """Give the raw archives that the child wrote their names; a damaged one loses its name."""
+    folder = os.open(cache / "tar", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for number in fresh:
+            job = jobs[number]
+            if job.ready:
+                os.unlink(job.package.sha256, dir_fd=folder)
+                continue
+            with contextlib.suppress(
+                FileExistsError
+            ):  # another builder was faster; the bytes are the same
+                # The descriptor makes it linkat(2) with AT_SYMLINK_FOLLOW, which open(2) asks for here.
+                os.link(f"/proc/self/fd/{job.raw}", job.package.sha256, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What the child says: who wrote or rejected its raw archive, and what was found."""
+
+    fresh: frozenset[int]
+    newest: int
+    notes: tuple[str, ...]
+
+
+def _fill_in(
+    sandbox: Sandbox, root: Root, jobs: Sequence[_Job], links: Sequence[str], first: int
+) -> _Answer:
+    """Unpack `jobs` in a child that sees nothing but `root`; raise here what was refused there."""
+    answer = json.loads(sandbox.call(root, lambda: _answer(jobs, links, first)))
+    if "error" in answer:
+        raise _raised(root, *answer["error"])
+    return _Answer(
+        fresh=frozenset(answer["fresh"]), newest=answer["newest"], notes=tuple(answer["notes"])
+    )
+
+
+def _raised(root: Root, kind: str, *words: str) -> ProvisionError:
+    """Return the exception that the child described."""
+    if kind == "OSError":
+        number, detail = words
+        return disk_error(OSError(int(number), detail), root.upper)
+    code, subject, detail = words
+    return BadArchive(code, subject, detail)
+
+
+def _answer(jobs: Sequence[_Job], links: Sequence[str], first: int) -> bytes:
+    """Run in the child; failures are answered, never raised."""
+    try:
+        return json.dumps(_fill(jobs, links, first)).encode()
+    except ProvisionError as refused:
+        words = ["ProvisionError", refused.code, refused.subject, refused.detail]
+    except OSError as problem:
+        words = ["OSError", str(problem.errno or 0), f"{problem.strerror}: {problem.filename!r}"]
+    return json.dumps({"error": words}).encode()
+
+
+def _fill(jobs: Sequence[_Job], links: Sequence[str], first: int) -> dict[str, object]:
+    """Decompress in threads (the decoders release the GIL), place in order, record."""
+    os.umask(0o022)
+    for name in links:
+        os.makedirs(f"/usr/{name}", 0o755, exist_ok=True)
+        os.symlink(f"usr/{name}", f"/{name}")
+    placer = Placer()
+    fresh = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        loaded = [pool.submit(_load, job) for job in jobs]
+        try:
+            for number, job in enumerate(jobs):
+                views, is_fresh = loaded[number].result()
+                loaded[number] = (
+                    Future()
+                )  # gives up the view: addresses are not memory, but maps are limited
+                control = archive.read_control(views[0], job.package)
+                placer.place(job.package, control, views[1])
+                if is_fresh:
+                    fresh.append(number)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    _record(placer, first)
+    placer.finish()
+    return {"fresh": fresh, "newest": placer.newest, "notes": placer.notes}
+
+
+def _load(job: _Job) -> tuple[tuple[memoryview, memoryview], bool]:
+    """Return control.tar and data.tar of `job`, and whether its raw archive is new (or was found damaged)."""
+    if job.ready:
+        views = archive.split_raw(_view(job.raw))
+        if views is not None:
+            return views, False
+    raw = os.memfd_create("raw", os.MFD_CLOEXEC) if job.ready else job.raw
+    archive.unfold(job.packed, raw, job.package)
+    return archive.halves(_view(raw)), True
+
+
+def _view(fd: int) -> memoryview:
+    size = os.fstat(fd).st_size
+    return memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ)) if size else memoryview(b"")
+
+
+def _record(placer: Placer, first: int) -> None:
+    """Write dpkg's database, and queue the preinsts that dpkg would have run before it unpacked."""
+    interests = database.read(database.ADMIN + b"triggers/File")
+    if interests:
+        paths = (path for one in placer.installed for path in one.paths)
+        pending = database.activate(paths, interests)
+        if pending:
+            database.append(database.ADMIN + b"triggers/Unincorp", pending)
+    database.write(placer.installed, placer.digests)
+    for number, one in enumerate(placer.installed, first):
+        if "preinst" in one.control.files:
+            _queue(QUEUE + b"%05d/" % number, one)
+
+
+def _queue(directory: bytes, one: Unpacked) -> None:
+    """Lay out what a preinst finds beside it as dpkg does, and who it is run for."""
+    os.makedirs(directory, 0o755)
+    for name, (body, mode, mtime) in one.control.files.items():
+        database.put(directory + name.encode(), body, mode, mtime)
+    database.put(directory + b"control", one.control.stanza)
+    fields = one.control.fields
+    database.put(directory + b".name", f"{fields['Package']} {fields['Architecture']}\n".encode())
