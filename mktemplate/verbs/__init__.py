@@ -40,7 +40,7 @@ _MODULES = {
     "render": ("texts", "render"),
     "templates": ("texts", "templates"),
     "show": ("texts", "show"),
-    "distros": ("texts", "distros"),
+    "distros": ("texts", "list_distros"),
     "check": ("check", "check"),
     "config": ("check", "config"),
     "prune": ("store", "prune"),

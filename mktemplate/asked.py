@@ -1,0 +1,62 @@
+"""What a request for a template comes to, for render, plan, create, up and run: the template and its facts."""
+
+from __future__ import annotations
+
+import os
+
+from mktemplate import cli, facts, library, sharehost
+from mktemplate.arguments import container_name
+from mktemplate.cli import Request
+from mktemplate.errors import CommandError
+from mktemplate.facts import Facts, Target
+from mktemplate.spec import TemplateSpec
+from mktemplate.values import settle
+from provisioner import distro as distros
+
+
+def template(name: str, request: Request) -> library.Template:
+    """Return the template `name`, or raise E_USAGE with the nearest names."""
+    found = library.load(name, request.template_path, os.environ)
+    if found is None:
+        raise cli.unknown_word(name, library.names(request.template_path, os.environ))
+    return found
+
+
+def target(request: Request, spec: TemplateSpec) -> Target:
+    """Return the distribution, release and architecture that are meant; the host's where nothing is said."""
+    build = request.build
+    host = sharehost.os_release()
+    name = build.distro or _default_distro(host.get("ID", ""), spec)
+    row = distros.find(name)
+    hosts = host.get("VERSION_CODENAME", "") if name == host.get("ID") else ""
+    known = {series.name for series in row.releases}
+    release = distros.series(row, build.release or (hosts if hosts in known else "")).name
+    arch = distros.architecture(row, build.arch or os.uname().machine)
+    return Target(distro=name, release=release, arch=arch, family=row.family)
+
+
+def _default_distro(host: str, spec: TemplateSpec) -> str:
+    supported = host in distros.DISTROS and (
+        host in spec.distros or distros.DISTROS[host].family in spec.distros
+    )
+    return host if supported else "debian"
+
+
+def understood(request: Request) -> tuple[library.Template, Facts]:
+    """Return the template and the facts of a request, without keys and without facts of this host."""
+    name = container_name(request.words[1]) if len(request.words) > 1 else ""
+    found = template(request.words[0], request)
+    name = name or container_name(request.words[0])
+    options = settle(found.spec.name, found.spec.options, request.build.sets)
+    _check_secrets(found.spec, request)
+    meant = target(request, found.spec)
+    return found, facts.gather(found.spec, request.build, name, meant, options)
+
+
+def _check_secrets(spec: TemplateSpec, request: Request) -> None:
+    for secret in request.build.secrets:
+        option = spec.option(secret.key)
+        if option is None or option.type != "secret":
+            raise CommandError(
+                "E_PARAM", secret.key, f"template {spec.name} has no secret of this name"
+            )

@@ -1,0 +1,342 @@
+"""template.toml → TemplateSpec. Every problem is reported at once, with file and line; nothing else is read here.
+
+The format is docs/template-format.md.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mktemplate.errors import CommandError, Several, escape, nearest
+from mktemplate.values import TYPES, Option, check, problem
+
+PROFILES = ("service", "login", "system")
+_KEYS = frozenset(
+    (
+        "summary",
+        "profile",
+        "needs_setuid",
+        "init_safe",
+        "command",
+        "stop_signal",
+        "connect",
+        "user",
+        "distros",
+        "ports",
+        "memory",
+        "packages",
+        "options",
+        "ready",
+        "first_start",
+        "login_keys",
+    )
+)
+_LATER = frozenset(("repository", "download", "volume", "device"))
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}(?::[a-z0-9-]{1,32})?")
+_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "PWR", "KILL")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """`[ready]`: one of a port (a number, or the option that holds it), a command, a file; none: at once."""
+
+    port: int | str = 0
+    command: str = ""
+    file: str = ""
+    timeout: int = 60  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """`[[first_start]]`: an argv that the container runs once, unless the file is there already."""
+
+    run: tuple[str, ...]
+    unless: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateSpec:
+    """The facts of one template."""
+
+    name: str
+    summary: str
+    origin: str = "built in"
+    trusted: bool = True
+    profile: str = "service"
+    needs_setuid: bool | str = False  # or the bool option that decides
+    init_safe: bool = False  # the service handles SIGCHLD and SIGTERM itself, so it may be PID 1
+    command: tuple[str, ...] = ()
+    stop_signal: str = "TERM"
+    connect: str = ""
+    user: str = "root"
+    login_keys: bool = False  # takes ssh public keys
+    distros: tuple[str, ...] = ()
+    ports: tuple[int | str, ...] = ()
+    memory: int = 0
+    packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    options: tuple[Option, ...] = ()
+    ready: Readiness = field(default_factory=Readiness)
+    first_start: tuple[Step, ...] = ()
+
+    def option(self, name: str) -> Option | None:
+        """Return the option `name`, or None."""
+        return next((option for option in self.options if option.name == name), None)
+
+
+class _Report:
+    """Collects what is wrong with one template.toml, with the line where it stands."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path = path
+        self.failures: list[Exception] = []
+        self._lines = _line_table(text)
+
+    def add(self, where: str, detail: str, hint: str = "") -> None:
+        line = self._lines.get(where) or self._lines.get(where.rpartition(".")[0]) or 1
+        self.failures.append(
+            CommandError(
+                "E_TEMPLATE_SYNTAX",
+                f"{self.path}:{line}",
+                f"{where}: {detail}",
+                hints=(hint,) if hint else (),
+                path=self.path,
+                line=line,
+            )
+        )
+
+    def text(self, table: Mapping[str, object], key: str, where: str, default: str = "") -> str:
+        value = table.get(key, default)
+        if not isinstance(value, str) or problem(value):
+            self.add(where, "must be a string without control bytes")
+            return default
+        return value
+
+    def truth(self, table: Mapping[str, object], key: str, where: str) -> bool:
+        value = table.get(key, False)
+        if not isinstance(value, bool):
+            self.add(where, "must be true or false")
+            return False
+        return value
+
+    def strings(self, value: object, where: str) -> tuple[str, ...]:
+        if not isinstance(value, list) or any(
+            not isinstance(item, str) or problem(item) for item in value
+        ):
+            self.add(where, "must be a list of strings")
+            return ()
+        return tuple(value)
+
+    def whole(
+        self, table: Mapping[str, object], key: str, where: str, *, default: int, highest: int
+    ) -> int:
+        value = table.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
+            self.add(where, f"must be an integer in 0…{highest}")
+            return default
+        return value
+
+
+def _line_table(text: str) -> dict[str, int]:
+    """Return the line at which each `table.key` of a TOML text is written first."""
+    table = ""
+    found: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        header = re.fullmatch(r"\s*\[{1,2}\s*([^\]]+?)\s*\]{1,2}\s*(?:#.*)?", line)
+        if header:
+            table = header[1].replace('"', "")
+            found.setdefault(table, number)
+            continue
+        key = re.match(r"\s*\"?([A-Za-z0-9_/.-]+)\"?\s*=", line)
+        if key:
+            found.setdefault(f"{table}.{key[1]}" if table else key[1], number)
+    return found
+
+
+def parse(name: str, text: str, path: str, *, origin: str, trusted: bool) -> TemplateSpec:
+    """Return the checked facts of the template `name`; raise all its problems at once."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"line (\d+)", str(error))
+        line = int(at[1]) if at else text.count("\n") + 1
+        raise CommandError(
+            "E_TEMPLATE_SYNTAX", f"{path}:{line}", escape(str(error)), path=path, line=line
+        ) from None
+    report = _Report(path, text)
+    spec = _spec(name, data, report, origin=origin, trusted=trusted)
+    if len(report.failures) == 1:
+        raise report.failures[0]
+    if report.failures:
+        raise Several(tuple(report.failures))
+    return spec
+
+
+def _spec(
+    name: str, data: Mapping[str, object], report: _Report, *, origin: str, trusted: bool
+) -> TemplateSpec:
+    _unknown_keys(data, report)
+    options = _options(data.get("options", {}), report)
+    spec = TemplateSpec(
+        name=name,
+        summary=report.text(data, "summary", "summary"),
+        origin=origin,
+        trusted=trusted,
+        profile=_one_of(data, "profile", PROFILES, "service", report),
+        needs_setuid=_setuid(data, options, report),
+        init_safe=report.truth(data, "init_safe", "init_safe"),
+        command=report.strings(data.get("command", []), "command"),
+        stop_signal=_one_of(data, "stop_signal", _SIGNALS, "TERM", report),
+        connect=report.text(data, "connect", "connect"),
+        user=report.text(data, "user", "user", "root"),
+        login_keys=report.truth(data, "login_keys", "login_keys"),
+        distros=report.strings(data.get("distros", []), "distros"),
+        ports=_ports(data.get("ports", []), options, report),
+        memory=report.whole(data, "memory", "memory", default=0, highest=1 << 50),
+        packages=_packages(data.get("packages", {}), report),
+        options=options,
+        ready=_ready(data.get("ready", {}), options, report),
+        first_start=_steps(data.get("first_start", []), report),
+    )
+    _whole(spec, report)
+    return spec
+
+
+def _whole(spec: TemplateSpec, report: _Report) -> None:
+    """Add what is wrong only when the facts are seen together."""
+    if not spec.summary:
+        report.add("summary", "is required")
+    if not spec.distros:
+        report.add(
+            "distros", 'is required: distributions or families, such as ["debian"] or ["deb"]'
+        )
+    if spec.command and not spec.command[0].startswith("/"):
+        report.add("command", "must begin with an absolute path")
+    if spec.init_safe and not spec.command:
+        report.add("init_safe", "needs a command")
+
+
+def _unknown_keys(data: Mapping[str, object], report: _Report) -> None:
+    for key in data:
+        if key in _LATER:
+            report.add(key, "not in this version")
+        elif key not in _KEYS:
+            close = nearest(key, tuple(_KEYS))
+            report.add(key, "unknown key", f"did you mean {close[0]}?" if close else "")
+
+
+def _one_of(
+    data: Mapping[str, object], key: str, known: tuple[str, ...], default: str, report: _Report
+) -> str:
+    value = data.get(key, default)
+    if value not in known:
+        report.add(key, f"must be one of {', '.join(known)}")
+        return default
+    return str(value)
+
+
+def _setuid(data: Mapping[str, object], options: tuple[Option, ...], report: _Report) -> bool | str:
+    value = data.get("needs_setuid", False)
+    if isinstance(value, str):
+        if not any(option.name == value and option.type == "bool" for option in options):
+            report.add("needs_setuid", f'"{escape(value)}" is no bool option of this template')
+        return value
+    return report.truth(data, "needs_setuid", "needs_setuid")
+
+
+def _port_option(value: object, options: tuple[Option, ...]) -> bool:
+    if isinstance(value, str):
+        return any(option.name == value and option.type == "port" for option in options)
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
+
+
+def _ports(value: object, options: tuple[Option, ...], report: _Report) -> tuple[int | str, ...]:
+    if not isinstance(value, list) or not all(_port_option(item, options) for item in value):
+        report.add("ports", "must be a list of port numbers or names of port options")
+        return ()
+    return tuple(value)
+
+
+def _packages(value: object, report: _Report) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        report.add("packages", "must be a table: family, distro or distro/release → list of names")
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for key, names in value.items():
+        found[key] = report.strings(names, f"packages.{key}")
+        for name in found[key]:
+            if _PACKAGE.fullmatch(name) is None:
+                report.add(f"packages.{key}", f'"{escape(name)}" is no package name')
+    return found
+
+
+def _options(value: object, report: _Report) -> tuple[Option, ...]:
+    if not isinstance(value, dict):
+        report.add("options", "must be a table of tables")
+        return ()
+    return tuple(_option(name, table, report) for name, table in value.items())
+
+
+def _option(name: str, table: object, report: _Report) -> Option:
+    where = f"options.{name}"
+    if not isinstance(table, dict) or _NAME.fullmatch(name) is None:
+        report.add(where, "must be a table, named a-z 0-9 _ from a letter on")
+        return Option(name=name, type="str")
+    for key in table:
+        if key not in ("type", "default", "help", "choices", "pattern", "packages", "required"):
+            report.add(f"{where}.{key}", "unknown key")
+    kind = table.get("type")
+    if kind not in TYPES:
+        report.add(f"{where}.type", f"must be one of {', '.join(TYPES)}")
+        return Option(name=name, type="str")
+    option = Option(
+        name=name,
+        type=str(kind),
+        default=table.get("default"),
+        help=report.text(table, "help", f"{where}.help"),
+        choices=report.strings(table.get("choices", []), f"{where}.choices"),
+        pattern=report.text(table, "pattern", f"{where}.pattern"),
+        packages=report.strings(table.get("packages", []), f"{where}.packages"),
+        required=report.truth(table, "required", f"{where}.required"),
+    )
+    for detail in check(option):
+        report.add(where, detail)
+    return option
+
+
+def _ready(value: object, options: tuple[Option, ...], report: _Report) -> Readiness:
+    if not isinstance(value, dict):
+        report.add("ready", "must be a table with port, command or file, and timeout")
+        return Readiness()
+    for key in value:
+        if key not in ("port", "command", "file", "timeout"):
+            report.add(f"ready.{key}", "unknown key")
+    port = value.get("port", 0)
+    if port and not _port_option(port, options):
+        report.add("ready.port", "must be a port number or the name of a port option")
+        port = 0
+    if sum(key in value for key in ("port", "command", "file")) > 1:
+        report.add("ready", "port, command and file exclude each other")
+    return Readiness(
+        port=port,
+        command=report.text(value, "command", "ready.command"),
+        file=report.text(value, "file", "ready.file"),
+        timeout=report.whole(value, "timeout", "ready.timeout", default=60, highest=3600),
+    )
+
+
+def _steps(value: object, report: _Report) -> tuple[Step, ...]:
+    if not isinstance(value, list):
+        report.add("first_start", "must be written as [[first_start]]")
+        return ()
+    steps = []
+    for table in value:
+        run = report.strings(table.get("run", []), "first_start.run")
+        if not run or not run[0].startswith("/"):
+            report.add("first_start.run", "must be an argv that begins with an absolute path")
+            continue
+        steps.append(Step(run=run, unless=report.text(table, "unless", "first_start.unless")))
+    return tuple(steps)

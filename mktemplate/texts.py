@@ -1,0 +1,190 @@
+"""One template and its facts → the texts that a container is made of, checked by who will read them.
+
+Each text is rendered and at once parsed by the module that consumes it: a wrong template is found before the first
+byte is downloaded. What a template adds to the common configuration is bound by security.md 2.4; what the common
+part confines, it may not take back.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from mktemplate import facts as facts_
+from mktemplate import library
+from mktemplate.errors import CommandError
+from mktemplate.facts import Facts
+from mktemplate.render import Renderer, renderer
+from mktemplate.render import Value as Told
+from mktemplate.spec import Step, TemplateSpec
+from provisioner import tree as trees
+from runtime import config as configs
+from runtime import fstab as fstabs
+from runtime.fstab import MountEntry
+from runtime.grants import check_grants
+from runtime.settings import ContainerConfig
+
+_REAPERS = {"amd64": "x86_64", "arm64": "aarch64"}
+_INIT = "/usr/lib/mktemplate/init"
+_REAPER = "/usr/lib/mktemplate/reaper"
+# A template may write these again with another value; of every other common line it may not lose one.
+_REPLACEABLE = frozenset(
+    (
+        "lxc.signal.halt",
+        "lxc.cgroup2.pids.max",
+        "lxc.cgroup2.memory.max",
+        "lxc.cgroup2.memory.oom.group",
+        "lxc.cgroup2.cpu.weight",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """The texts of one container, as rendered."""
+
+    packages: tuple[str, ...]
+    tree: str
+    fstab: str
+    config: str
+    files: Mapping[str, bytes]  # the bodies that the tree names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A Rendered whose every text was read back by its consumer."""
+
+    spec: TemplateSpec
+    facts: Facts
+    rendered: Rendered
+    tree: trees.Tree
+    mounts: tuple[MountEntry, ...]
+    config: ContainerConfig
+
+
+def render(template: library.Template, facts: Facts, more: tuple[str, ...] = ()) -> Rendered:
+    """Return the texts of `template` for `facts`; `more` packages are added."""
+    spec = template.spec
+    values = cast("dict[str, Told]", facts_.values(spec, facts))
+    jinja = renderer(template.folder, spec.name, values)
+    tree = jinja.file("tree.j2")
+    files = _bodies(template, facts, jinja)
+    drafted = trees.parse(tree, {**files, "init": b"", "reaper": b""}, f"{spec.name}/tree.j2")
+    files["init"] = _init(spec, drafted, jinja).encode()
+    if not spec.init_safe:
+        files["reaper"] = _reaper(facts.target.arch)
+    mounts = "shared-host" if facts.shared_host else "provisioned"
+    return Rendered(
+        packages=facts_.packages(spec, facts, more),
+        tree=tree,
+        fstab=jinja.text(
+            library.mount_lists().read(f"{mounts}.fstab.j2").decode(), f"fstabs/{mounts}.fstab.j2"
+        ),
+        config=jinja.file("config.j2"),
+        files=dict(sorted(files.items())),
+    )
+
+
+def _bodies(template: library.Template, facts: Facts, jinja: Renderer) -> dict[str, bytes]:
+    bodies = {
+        name.removesuffix(".j2"): jinja.file(f"files/{name}").encode()
+        for name in template.folder.names("files")
+        if name.endswith(".j2")
+    }
+    if template.spec.login_keys:
+        bodies["authorized_keys"] = "".join(f"{key}\n" for key in facts.keys).encode()
+    return bodies
+
+
+def _reaper(arch: str) -> bytes:
+    if arch not in _REAPERS:
+        raise CommandError(
+            "E_USAGE", arch, "templates that are not init_safe have no reaper for this architecture"
+        )
+    return library.built_in().read(f"_init/reaper.{_REAPERS[arch]}")
+
+
+def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer) -> str:
+    """Return the text of the container's PID 1."""
+    command = shlex.join(spec.command)
+    if not spec.init_safe:
+        command = f"{_REAPER} {command}".rstrip()
+    return jinja.file(
+        "_init/init.j2",
+        starts=[line for node in tree.nodes for line in _at_start(node)],
+        steps=[_step(step) for step in spec.first_start],
+        command=command,
+    )
+
+
+def _step(step: Step) -> str:
+    run = f"{shlex.join(step.run)} </dev/null"
+    return f"[ -e {shlex.quote(step.unless)} ] || {run}" if step.unless else run
+
+
+def _at_start(node: object) -> tuple[str, ...]:
+    """Return the shell lines that make a node below /run or /tmp, which are empty at each start."""
+    path = getattr(node, "path", "")
+    if not path.startswith(("/run/", "/tmp/")):  # noqa: S108  # paths inside the container
+        return ()
+    word = shlex.quote(path)
+    if isinstance(node, trees.Link):
+        return (f"ln -sfn {shlex.quote(node.target)} {word}",)
+    if isinstance(node, trees.Directory):
+        lines = [f"mkdir -p -m {node.mode:04o} {word}"]
+    elif isinstance(node, trees.File):
+        body = node.body.decode("utf-8", "strict")
+        lines = [f"printf %s {shlex.quote(body)} >{word}", f"chmod {node.mode:04o} {word}"]
+    else:
+        return ()
+    if (node.user, node.group) != ("root", "root"):
+        lines.append(f"chown {shlex.quote(f'{node.user}:{node.group}')} {word}")
+    return tuple(lines)
+
+
+def plan(template: library.Template, facts: Facts, more: tuple[str, ...] = ()) -> Plan:
+    """Return the rendered texts of `template`, read back; raise what is wrong in them, with file and line."""
+    rendered = render(template, facts, more)
+    name = template.spec.name
+    return Plan(
+        spec=template.spec,
+        facts=facts,
+        rendered=rendered,
+        tree=trees.parse(rendered.tree, rendered.files, f"{name}/tree.j2"),
+        mounts=fstabs.parse(
+            rendered.fstab,
+            "fstab",
+            from_template=True,
+            sources=fstabs.SHARED_HOST if facts.shared_host else None,
+        ),
+        config=_checked_config(template, facts, rendered.config),
+    )
+
+
+def _checked_config(template: library.Template, facts: Facts, text: str) -> ContainerConfig:
+    """Return what `text` says, if the template kept to its part of it."""
+    parsed = configs.parse(text, "config")
+    values = cast("dict[str, Told]", facts_.values(template.spec, facts))
+    plain = renderer(library.built_in(), "_distro", values).file(f"{facts.target.distro}.config.j2")
+    common = Counter((line.key, line.value) for line in configs.read(plain, "common")[0])
+    lines = configs.read(text, "config")[0]
+    left = common.copy()
+    added = []
+    for line in lines:
+        if left[(line.key, line.value)] > 0:
+            left[(line.key, line.value)] -= 1
+        else:
+            added.append(line)
+    check_grants(added)
+    for key, value in left.elements():
+        if key not in _REPLACEABLE:
+            raise CommandError(
+                "E_CONFIG_GRANT", "config", f"{key} = {value} may not be left out by a template"
+            )
+    again = configs.parse(configs.render([(line.key, line.value) for line in lines]), "config")
+    if again != parsed:
+        raise CommandError("E_CONFIG_ROUNDTRIP", "config", "does not read back as it was rendered")
+    return parsed
