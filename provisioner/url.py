@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from provisioner.errors import ProvisionError
 
 _HOST = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]", re.ASCII
 )
+
+
+def port_of(split: SplitResult) -> int:
+    """Return the port of an address, its scheme's where it names none."""
+    return split.port or (443 if split.scheme == "https" else 80)
 
 
 def check_url(url: str, *, subject: str = "") -> str:

@@ -1,0 +1,331 @@
+"""Bytes from a mirror, bounded in size and time; whether they are the right ones is decided elsewhere.
+
+Documents (a few, small) go through requests; archives (many, large) through http.client on kept-alive connections,
+which needs two thirds of the time for 93 archives (docs/decisions/0008).
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from provisioner.connect import (
+    Limits,
+    Pace,
+    PacedSocket,
+    Resolver,
+    Transient,
+    failures,
+    open_socket,
+    tls_context,
+)
+from provisioner.errors import DownloadFailed, ProvisionError
+from provisioner.progress import Advance
+from provisioner.url import check_url, port_of
+
+if TYPE_CHECKING:
+    from provisioner.session import Documents
+
+__all__ = ["Fetch", "HttpFetch", "Limits", "Missing"]
+
+_CHUNK = 256 << 10  # bytes
+HEADERS = {"User-Agent": "mktemplate", "Accept-Encoding": "identity"}
+_REDIRECTS = {301, 302, 303, 307, 308}
+_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})", re.ASCII)
+_T = TypeVar("_T")
+
+
+class Missing(DownloadFailed):
+    """The server has no such file (404, 410)."""
+
+
+class Fetch(Protocol):
+    """What the pipeline needs of a network."""
+
+    def document(self, url: str, limit: int) -> bytes:
+        """Return the body at `url`, at most `limit` bytes, or raise DownloadFailed (E_NET_*)."""
+        ...
+
+    def download(
+        self, url: str, out: BinaryIO, *, offset: int, size: int, advance: Advance
+    ) -> None:
+        """Write bytes `offset` to `size` of the file at `url` to `out`, which stands at `offset`.
+
+        Where the server cannot resume, `out` is truncated and begun anew. `advance` is told every byte, a negative
+        number where bytes are given up.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """An answer that names another place."""
+
+    location: str
+
+
+def check_status(url: str, status: int, location: str | None) -> Redirect | None:
+    """Return where a response sends us, None where it is the answer, or raise what its status means."""
+    if status in {200, 206}:
+        return None
+    if status in _REDIRECTS and location:
+        return Redirect(location)
+    reason = http.client.responses.get(status, "?")
+    kind = DownloadFailed
+    if status in {404, 410}:
+        kind = Missing
+    elif status in {429, *range(500, 600)}:
+        kind = Transient
+    raise kind("E_NET_HTTP", url, f"the server answers {status} {reason}")
+
+
+class HttpFetch:
+    """Fetch over HTTP and HTTPS. Used by several threads at once."""
+
+    def __init__(self, environ: Mapping[str, str], limits: Limits | None = None) -> None:
+        """Honour the proxy variables of `environ` (http_proxy, https_proxy, no_proxy) and read nothing else of it."""
+        self._limits = limits or Limits()
+        self._environ = environ
+        self._resolver = Resolver()
+        self._pace = Pace()
+        self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
+        self._lock = threading.Lock()
+        self._documents: Documents | None = None
+
+    def document(self, url: str, limit: int) -> bytes:
+        """Return the body at `url`, at most `limit` bytes, or raise DownloadFailed (E_NET_*)."""
+        with self._lock:
+            if self._documents is None:
+                from provisioner.session import Documents  # requests: 0.1 s, only where it is used
+
+                self._documents = Documents(self._limits, self._resolver, self._pace)
+            documents = self._documents
+        return self._tried(url, lambda place: documents.get(place, self._proxy(place), limit))
+
+    def download(
+        self, url: str, out: BinaryIO, *, offset: int, size: int, advance: Advance
+    ) -> None:
+        """Write bytes `offset` to `size` of the file at `url` to `out`, resuming where a connection broke."""
+        transfer = _Transfer(out, offset, size, advance)
+        self._tried(url, lambda place: self._pour(place, transfer))
+
+    def _tried(self, url: str, ask: Callable[[str], _T | Redirect]) -> _T:
+        """Ask, following redirects; again after a pause where the network, not the server, failed (F-15)."""
+        check_url(url)
+        for pause in self._limits.pauses:
+            try:
+                return self._followed(url, ask)
+            except Transient:
+                time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - spreads clients, guards nothing
+        return self._followed(url, ask)
+
+    def _followed(self, url: str, ask: Callable[[str], _T | Redirect]) -> _T:
+        place = url
+        for _ in range(self._limits.redirects + 1):
+            answer = ask(place)
+            if not isinstance(answer, Redirect):
+                return answer
+            place = self._next_place(url, place, answer.location)
+        raise _bad_redirect(url, f"more than {self._limits.redirects} redirects")
+
+    def _next_place(self, first: str, place: str, location: str) -> str:
+        """Return where a redirect leads if that is allowed (T-74): never from https to http, never inwards."""
+        there = urljoin(place, location)
+        try:
+            check_url(there)
+        except ProvisionError as problem:
+            raise _bad_redirect(first, f"leads to {problem.subject}: {problem.detail}") from None
+        begin, end = urlsplit(first), urlsplit(there)
+        if urlsplit(place).scheme == "https" and end.scheme == "http":
+            raise _bad_redirect(first, f"leads from https to {there}")
+        if end.hostname != begin.hostname and not self._proxy(there):
+            with failures(there):
+                inwards = self._is_private(end) and not self._is_private(begin)
+            if inwards:
+                raise _bad_redirect(first, f"leads to a private address: {there}")
+        return there
+
+    def _is_private(self, split: SplitResult) -> bool:
+        return self._resolver.is_private(split.hostname or "", port_of(split))
+
+    def _proxy(self, url: str) -> str:
+        """Return the proxy that the environment names for `url`, or ""."""
+        split = urlsplit(url)
+        proxy = _variable(self._environ, f"{split.scheme}_proxy")
+        if not proxy or _is_exempt(split.hostname or "", _variable(self._environ, "no_proxy")):
+            return ""
+        proxy = proxy if "://" in proxy else f"http://{proxy}"
+        if urlsplit(check_url(proxy)).scheme != "http":
+            raise ProvisionError(
+                "E_URL", proxy, "a proxy is http://HOST:PORT", hints=("see http_proxy",)
+            )
+        return proxy
+
+    def _pour(self, url: str, transfer: _Transfer) -> Redirect | None:
+        """Ask for what is missing of a transfer and pour it out; the connection is kept where it can be."""
+        if transfer.at == transfer.size > 0:
+            return None
+        with failures(url):
+            connection, response = self._request(url, transfer.at)
+            try:
+                redirect = check_status(url, response.status, response.getheader("Location"))
+                if redirect is None:
+                    self._pace.begin(self._limits, self._patience(transfer))
+                    transfer.accept(url, response)
+                    transfer.fill(url, response)
+            except BaseException:
+                connection.close()
+                raise
+        if redirect is not None or response.will_close:
+            connection.close()
+        else:
+            self._keep(url, connection)
+        return redirect
+
+    def _patience(self, transfer: _Transfer) -> float:
+        """Return how many seconds the rest of a transfer may take: what the slowest allowed server needs."""
+        return self._limits.document + (transfer.size - transfer.at) / max(self._limits.rate, 1)
+
+    def _request(
+        self, url: str, offset: int
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Send a GET and return the response's headers, over a kept connection if one still stands."""
+        split, proxy = urlsplit(url), self._proxy(url)
+        whole = proxy and split.scheme == "http"
+        headers = {**HEADERS, "Range": f"bytes={offset}-"} if offset else HEADERS
+        while True:
+            kept = self._kept(url)
+            connection = kept or self._connection(split, proxy)
+            try:
+                self._pace.begin(self._limits, self._limits.headers)
+                connection.request("GET", url if whole else split.path or "/", headers=headers)
+                return connection, connection.getresponse()
+            except (ConnectionError, http.client.BadStatusLine):
+                connection.close()
+                if kept is None:
+                    raise
+            except BaseException:
+                connection.close()
+                raise
+
+    def _connection(self, split: SplitResult, proxy: str) -> http.client.HTTPConnection:
+        """Return a new connection to a server, or to the proxy before it."""
+        peer = urlsplit(proxy) if proxy else split
+        host, port = peer.hostname or "", port_of(peer)
+        connection: http.client.HTTPConnection
+        if split.scheme == "https":
+            connection = http.client.HTTPSConnection(host, port, context=tls_context())
+        else:
+            connection = http.client.HTTPConnection(host, port)
+        if proxy and split.scheme == "https":
+            connection.set_tunnel(split.hostname or "", port_of(split))
+
+        def connect(address: tuple[str, int], *_: object) -> PacedSocket:
+            return open_socket(*address, self._resolver, self._limits, self._pace)
+
+        connection._create_connection = connect  # type: ignore[attr-defined]  # the one place for a socket of ours
+        self._pace.begin(self._limits, self._limits.headers)
+        connection.connect()
+        connection.sock.pace = self._pace  # type: ignore[union-attr]  # a PacedSocket or PacedTls
+        return connection
+
+    def _kept(self, url: str) -> http.client.HTTPConnection | None:
+        with self._lock:
+            kept = self._idle.get(urlsplit(url)[:2])
+            return kept.pop() if kept else None
+
+    def _keep(self, url: str, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            self._idle.setdefault(urlsplit(url)[:2], []).append(connection)
+
+    def close(self) -> None:
+        """Close what is kept alive."""
+        with self._lock:
+            for connections in self._idle.values():
+                for connection in connections:
+                    connection.close()
+            self._idle.clear()
+            if self._documents is not None:
+                self._documents.close()
+                self._documents = None
+
+
+class _Transfer:
+    """One file on its way: how much of it has come, and where it goes."""
+
+    def __init__(self, out: BinaryIO, at: int, size: int, advance: Advance) -> None:
+        self.at = at
+        self.size = size
+        self._out = out
+        self._advance = advance
+
+    def accept(self, url: str, response: http.client.HTTPResponse) -> None:
+        """Check what the headers promise; begin anew where the server sends the file from its start."""
+        length = response.getheader("Content-Length")
+        promised = int(length) if length and re.fullmatch("[0-9]{1,15}", length, re.ASCII) else None
+        if response.status == 200 and self.at:
+            self._out.seek(0)
+            self._out.truncate()
+            self._advance(-self.at)
+            self.at = 0
+        elif response.status == 206:
+            found = _RANGE.fullmatch(response.getheader("Content-Range") or "")
+            if found is None or int(found[1]) != self.at:
+                raise DownloadFailed("E_NET_HTTP", url, "the server sends another range than asked")
+        if promised is not None and promised > self.size - self.at:
+            raise _too_big(url, self.size)
+        if promised is not None and promised < self.size - self.at:
+            raise _truncated(
+                DownloadFailed, url, self.at + promised, self.size
+            )  # the file is another
+
+    def fill(self, url: str, response: http.client.HTTPResponse) -> None:
+        """Pour the body out, neither a byte less nor a byte more than the size that is signed."""
+        buffer = memoryview(bytearray(min(_CHUNK, max(self.size - self.at, 1))))
+        while self.at < self.size:
+            count = response.readinto(buffer[: self.size - self.at])
+            if not count:
+                raise _truncated(Transient, url, self.at, self.size)
+            self._out.write(buffer[:count])
+            self.at += count
+            self._advance(count)
+        if response.read(1):
+            raise _too_big(url, self.size)
+
+
+def _truncated(kind: type[DownloadFailed], url: str, got: int, size: int) -> DownloadFailed:
+    detail = f"ends after {got} of {size} bytes"
+    return kind("E_NET_TRUNCATED", url, detail, hints=("try another mirror",))
+
+
+def _too_big(url: str, size: int) -> DownloadFailed:
+    return DownloadFailed(
+        "E_NET_TOOBIG", url, f"is longer than {size} bytes", hints=("try another mirror",)
+    )
+
+
+def _bad_redirect(url: str, detail: str) -> DownloadFailed:
+    return DownloadFailed(
+        "E_NET_REDIRECT", url, detail, hints=("name the mirror itself with --mirror",)
+    )
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    """Return a proxy variable; HTTP_PROXY does not count, as a CGI client can set it (CVE-2016-5385)."""
+    upper = "" if name == "http_proxy" else environ.get(name.upper(), "")
+    return environ.get(name, "") or upper
+
+
+def _is_exempt(host: str, no_proxy: str) -> bool:
+    for word in no_proxy.replace(",", " ").split():
+        name = word.lstrip(".").lower()
+        if name in {"*", host} or host.endswith(f".{name}"):
+            return True
+    return False
