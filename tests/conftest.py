@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+pytest_plugins = ("tests.archive",)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Goldens change only when somebody says so."""
@@ -39,7 +41,7 @@ def lacking(what: str) -> None:
     pytest.skip(message)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def needs() -> Callable[..., None]:
     """Return a function that stops a test whose program is not installed."""
 
