@@ -13,9 +13,9 @@ import stat
 from collections.abc import Callable, Sequence
 
 from provisioner.deb import scripts
-from provisioner.deb.database import put
 from provisioner.errors import ConfigureFailed, StoreFailed
 from provisioner.index import Package
+from provisioner.inside import delete, is_there, listed, put, read
 from provisioner.progress import SILENT, Progress
 from provisioner.sandbox import Root, Sandbox
 
@@ -27,12 +27,12 @@ _HOST_KEYS = tuple(b"/etc/ssh/ssh_host_%s_key" % kind for kind in (b"rsa", b"ecd
 
 # Patterns of what must not stay: (directory, name pattern).
 _NOISE = (
-    ("etc", "passwd-"), ("etc", "group-"), ("etc", "shadow-"), ("etc", "gshadow-"),
-    ("etc", "subuid-"), ("etc", "subgid-"), ("etc", ".pwd.lock"), ("etc/ssh", "ssh_host_*_key*"),
-    ("var/lib/dpkg", "*-old"), ("var/cache/debconf", "*-old"), ("var/cache/ldconfig", "aux-cache"),
-    ("var/cache/apt", "*.bin"), ("var/lib/dbus", "machine-id"), ("var/lib/systemd", "random-seed"),
-    ("var/lib/systemd", "credential.secret"), ("var/log", "*.log"), ("var/log/apt", "*"),
-    ("run", "*"), ("tmp", "*"), ("var/tmp", "*"),
+    (b"/etc", b"passwd-"), (b"/etc", b"group-"), (b"/etc", b"shadow-"), (b"/etc", b"gshadow-"),
+    (b"/etc", b"subuid-"), (b"/etc", b"subgid-"), (b"/etc", b".pwd.lock"), (b"/etc/ssh", b"ssh_host_*_key*"),
+    (b"/var/lib/dpkg", b"*-old"), (b"/var/cache/debconf", b"*-old"), (b"/var/cache/ldconfig", b"aux-cache"),
+    (b"/var/cache/apt", b"*.bin"), (b"/var/lib/dbus", b"machine-id"), (b"/var/lib/systemd", b"random-seed"),
+    (b"/var/lib/systemd", b"credential.secret"), (b"/var/log", b"*.log"), (b"/var/log/apt", b"*"),
+    (b"/run", b"*"), (b"/tmp", b"*"), (b"/var/tmp", b"*"),
 )  # fmt: skip
 
 
@@ -99,11 +99,11 @@ def _prepare(names: frozenset[str]) -> None:
     os.makedirs(scripts.SHIMS, 0o755, exist_ok=True)
     put(scripts.DRIVER, scripts.SCRIPT, 0o755)
     put(scripts.SHIMS + b"/start-stop-daemon", _NOTHING, 0o755)
-    if not os.path.lexists(_POLICY):
+    if not is_there(_POLICY):
         put(_POLICY, _NEVER, 0o755)
     if "openssh-server" in names:
         for key in _HOST_KEYS:
-            if not os.path.lexists(key):
+            if not is_there(key):
                 put(
                     key, b"", 0o600
                 )  # a key made here would be everybody's; the container makes its own
@@ -112,39 +112,15 @@ def _prepare(names: frozenset[str]) -> None:
 def _clean() -> None:
     """Take away the build's own files, identities and noise."""
     for folder, pattern in _NOISE:
-        for name in _listed(folder):
+        for name in listed(folder):
             if fnmatch.fnmatchcase(name, pattern):
-                _delete(f"/{folder}/{name}")
-    _delete(scripts.BUILD.decode())
-    if os.path.lexists(_POLICY) and _content(_POLICY) == _NEVER:
+                delete(folder + b"/" + name)
+    delete(scripts.BUILD)
+    if read(_POLICY) == _NEVER:
         os.unlink(_POLICY)
-    if os.path.lexists("/etc/machine-id"):
+    if is_there(b"/etc/machine-id"):
         put(b"/etc/machine-id", b"")
-    for name in _listed("var/log"):
-        path = f"/var/log/{name}"
-        status = os.lstat(path)
+    for name in listed(b"/var/log"):
+        status = os.lstat(b"/var/log/" + name)
         if stat.S_ISREG(status.st_mode) and status.st_size:
-            os.truncate(path, 0)
-
-
-def _content(path: bytes) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
-        return file.read(4096)
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(f"/{folder}")
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _delete(path: str) -> None:
-    """Delete `path` and what is below it; inside the root, where nothing else can be reached."""
-    if not stat.S_ISDIR(os.lstat(path).st_mode):
-        os.unlink(path)
-        return
-    for name in os.listdir(path):
-        _delete(f"{path}/{name}")
-    os.rmdir(path)
+            os.truncate(b"/var/log/" + name, 0)

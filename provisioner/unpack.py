@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner import inside
 from provisioner.deb import archive, database
 from provisioner.deb.database import Unpacked
 from provisioner.deb.place import Placer
@@ -205,12 +206,12 @@ def _view(fd: int) -> memoryview:
 
 def _record(placer: Placer, first: int) -> None:
     """Write dpkg's database, and queue the preinsts that dpkg would have run before it unpacked."""
-    interests = database.read(database.ADMIN + b"triggers/File")
+    interests = inside.read(database.ADMIN + b"triggers/File")
     if interests:
         paths = (path for one in placer.installed for path in one.paths)
         pending = database.activate(paths, interests)
         if pending:
-            database.append(database.ADMIN + b"triggers/Unincorp", pending)
+            inside.append(database.ADMIN + b"triggers/Unincorp", pending)
     database.write(placer.installed, placer.digests)
     for number, one in enumerate(placer.installed, first):
         if "preinst" in one.control.files:
@@ -221,7 +222,7 @@ def _queue(directory: bytes, one: Unpacked) -> None:
     """Lay out what a preinst finds beside it as dpkg does, and who it is run for."""
     os.makedirs(directory, 0o755)
     for name, (body, mode, mtime) in one.control.files.items():
-        database.put(directory + name.encode(), body, mode, mtime)
-    database.put(directory + b"control", one.control.stanza)
+        inside.put(directory + name.encode(), body, mode, mtime)
+    inside.put(directory + b"control", one.control.stanza)
     fields = one.control.fields
-    database.put(directory + b".name", f"{fields['Package']} {fields['Architecture']}\n".encode())
+    inside.put(directory + b".name", f"{fields['Package']} {fields['Architecture']}\n".encode())

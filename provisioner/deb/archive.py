@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 from provisioner import tar
 from provisioner.errors import BadArchive
 from provisioner.index import Package
+from provisioner.inside import write_all
 
 CHUNK = 1 << 20
 CONTROL_LIMIT = 16 << 20  # bytes of control.tar, decompressed (T-24)
@@ -264,13 +265,6 @@ def unfold(fd: int, out: int, package: Package) -> None:
         sizes.append(size)
     head = f"mktemplate raw archive 1\n{sizes[0]} {sizes[1]} {digest.hexdigest()}\n".encode()
     os.pwrite(out, head.ljust(tar.BLOCK, b"\0"), 0)
-
-
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of `data`; write(2) may write less."""
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, memoryview(data)[written:])
 
 
 def file_sha256(fd: int) -> str:

@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from provisioner.deb.archive import Control, write_all
+from provisioner.deb.archive import Control
 from provisioner.index import Package
+from provisioner.inside import append, is_there, listed, put, read
 
 ADMIN = b"/var/lib/dpkg/"
 _FLAG = b"remove-on-upgrade"
@@ -53,7 +54,7 @@ def write(installed: Sequence[Unpacked], digests: dict[bytes, str]) -> None:
     """Record `installed` as unpacked. `digests`: md5 of the files of packages that ship no md5sums."""
     for directory in (b"", b"info", b"updates", b"triggers", b"alternatives", b"parts"):
         os.makedirs(ADMIN + directory, 0o755, exist_ok=True)
-    if not os.path.lexists(ADMIN + b"info/format"):
+    if not is_there(ADMIN + b"info/format"):
         put(ADMIN + b"info/format", b"1\n")
     for one in installed:
         _write_info(one, digests)
@@ -124,10 +125,10 @@ def activate(paths: Iterable[bytes], interests: bytes) -> bytes:
     return b"".join(name + b" -\n" for name in sorted(hit))
 
 
-def owners(names: Iterable[bytes]) -> dict[bytes, bytes]:
-    """Return path → package stem of everything that info/*.list records; `names`: the files of info/."""
+def owners() -> dict[bytes, bytes]:
+    """Return path → package stem of everything that info/*.list records."""
     found: dict[bytes, bytes] = {}
-    for name in sorted(names):
+    for name in listed(ADMIN + b"info"):
         if name.endswith(b".list"):
             for line in read(ADMIN + b"info/" + name).split(b"\n"):
                 found[line.lstrip(b"/")] = name.removesuffix(b".list")
@@ -151,35 +152,3 @@ def disown(stem_: bytes, path: bytes) -> None:
 def md5(view: memoryview) -> str:
     """Return the md5 that dpkg's md5sums want; it protects nothing."""
     return hashlib.md5(view, usedforsecurity=False).hexdigest()
-
-
-def read(path: bytes) -> bytes:
-    """Return the content of the regular file `path`, nothing where there is none."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return b""
-    with open(fd, "rb") as file:
-        return file.read()
-
-
-def put(path: bytes, body: bytes, mode: int = 0o644, mtime: int | None = None) -> None:
-    """Write the file `path` whole, replacing what is there."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    fd = os.open(path, flags, mode)
-    try:
-        write_all(fd, body)
-        os.fchmod(fd, mode)
-        if mtime is not None:
-            os.utime(fd, (mtime, mtime))
-    finally:
-        os.close(fd)
-
-
-def append(path: bytes, body: bytes) -> None:
-    """Add `body` to the end of the file `path`."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
-    try:
-        write_all(fd, body)
-    finally:
-        os.close(fd)

@@ -14,12 +14,13 @@ import stat
 
 from provisioner import tar
 from provisioner.deb import database
-from provisioner.deb.archive import Control, title, write_all
+from provisioner.deb.archive import Control, title
 from provisioner.deb.database import Unpacked
 from provisioner.deb.relation import parse_relations
 from provisioner.deb.version import satisfies
 from provisioner.errors import BadArchive
 from provisioner.index import Package
+from provisioner.inside import is_directory, read, write_all
 from provisioner.tar import DIRECTORY, FILE, HARDLINK, Member, printable
 
 IDS = 65_536  # how many ids a container has
@@ -39,7 +40,7 @@ class Placer:
         self._owner: dict[bytes, Unpacked] = {}
         self._earlier: dict[bytes, bytes] | None = None
         self._diverted = database.diversions()
-        fresh = not database.read(database.ADMIN + b"status")
+        fresh = not read(database.ADMIN + b"status")
         # Directories whose owner and mode nobody has said yet; in a fresh root that is the root itself.
         self._implied: set[bytes] = {b""} if fresh else set()
         self._times: dict[bytes, int] = {}
@@ -169,7 +170,7 @@ class Placer:
             self._parents(path)
             os.mkdir(b"/" + path, 0o755)
         except FileExistsError:
-            if not _is_directory(b"/" + path):
+            if not is_directory(b"/" + path):
                 raise self._refuse("E_ARCHIVE_DUP", path, "is no directory already") from None
             return False
         except NotADirectoryError:
@@ -185,7 +186,7 @@ class Placer:
                 os.mkdir(b"/" + parent, 0o755)
                 self._implied.add(parent)
             except FileExistsError:
-                if not _is_directory(b"/" + parent):
+                if not is_directory(b"/" + parent):
                     raise self._refuse(
                         "E_ROOTFS_SYMLINK", parent, "leads to no directory"
                     ) from None
@@ -209,7 +210,7 @@ class Placer:
     def _take_from_earlier(self, path: bytes, member: Member) -> None:
         """Take `path` over from a package of the layer below, if one has it."""
         if self._earlier is None:
-            self._earlier = database.owners(_names(database.ADMIN + b"info"))
+            self._earlier = database.owners()
         stem = self._earlier.get(path)
         if stem is not None:
             name = stem.decode().partition(":")[0]
@@ -256,21 +257,6 @@ def _write(place: bytes, member: Member, data: memoryview, xattrs: list[tuple[st
 
 def _time(member: Member) -> int:
     return min(member.mtime, _LATEST)
-
-
-def _is_directory(place: bytes) -> bool:
-    """Tell whether `place` is a directory or a symlink that ends in one; inside the root, where links are safe."""
-    try:
-        return stat.S_ISDIR(os.stat(place).st_mode)
-    except OSError:
-        return False
-
-
-def _names(directory: bytes) -> list[bytes]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
 
 
 def _replaces(control: Control, other: Package) -> bool:
