@@ -1,0 +1,1 @@
+"""The start program's interpreters: one per machine, as source and as the bytes that it assembles to."""

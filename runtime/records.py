@@ -1,0 +1,286 @@
+"""Calls as the records that the start program's interpreter walks, and the data that they point to.
+
+A Call becomes what prepares its memory, the call itself, and what looks at the answer. Beside calls there are the
+interpreter's own operations (ADD … FIELD; what they do stands in performer/x86_64.S), with which startprogram.py
+writes what is not a list: forks, waiting, the words of a failure.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from runtime.elf import DATA
+from runtime.kernel.libc import number_of
+from runtime.program import Argument, Call, Expect, Out, Pointer, Slot, Struct, Text
+
+ADD, BRANCH, CLEAR, STORE, LOAD, EXPECT, TEXT, FIELD = range(0x1000, 0x1008)
+NOWHERE, START, HANDLER, FAILED, ERRNO, STACK = (
+    "",
+    "(start)",
+    "(handler)",
+    "(failed)",
+    "(errno)",
+    "(stack)",
+)
+_FIXED = (NOWHERE, START, HANDLER, FAILED, ERRNO, STACK)
+_SLOTS, _SCRATCH, _POOL = DATA, DATA + 0x400, DATA + 0x800
+_MAX_SLOTS = (_SCRATCH - _SLOTS) // 8
+_RECORD = struct.Struct("=HHHH4sBB2x6Q")
+_WORD = (1 << 64) - 1
+_MAX_SKIP = 0xFFFF
+_MAX_IGNORED, _MAX_TEXT = 4, 4
+_DIGITS = 20  # of 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The address of the record that `mark` named so."""
+
+    name: str
+
+
+Value = int | Slot | Label
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """One record; a call where `operation` is below ADD."""
+
+    operation: int
+    values: tuple[Value, ...]
+    result: str = NOWHERE
+    skip: int = 0
+    number: int = 0
+    ignore: tuple[int, ...] = ()
+    width: int = 0
+
+
+@dataclass(slots=True)
+class _Scratch:
+    """Memory that a call needs no longer than it takes: of the common one, else of its own."""
+
+    table: Table
+    used: int = 0
+
+    def take(self, size: int) -> int:
+        start, self.used = self.used, self.used + size
+        if self.used > _POOL - _SCRATCH:
+            return self.table.room(size)
+        return _SCRATCH + start
+
+
+@dataclass(slots=True)
+class Table:
+    """Records and data under construction; `calls` holds the Calls by the number that their failure reports."""
+
+    records: list[Record] = field(default_factory=list)
+    numbered: list[Call] = field(default_factory=list)
+    _slots: dict[str, int] = field(
+        default_factory=lambda: {name: n for n, name in enumerate(_FIXED)}
+    )
+    _pool: bytearray = field(default_factory=bytearray)
+    _placed: dict[bytes, int] = field(default_factory=dict)
+    _labels: dict[str, int] = field(default_factory=dict)
+
+    def place(self, data: bytes) -> int:
+        """Return the address of a constant."""
+        if data not in self._placed:
+            self._placed[data] = self._append(data)
+        return self._placed[data]
+
+    def room(self, size: int) -> int:
+        """Return the address of `size` zeroed bytes of one's own."""
+        return self._append(bytes(size))
+
+    def _append(self, data: bytes) -> int:
+        self._pool += bytes(-len(self._pool) % 8)
+        start = len(self._pool)
+        self._pool += data
+        return _POOL + start
+
+    def slot(self, name: str) -> int:
+        """Return the number of slot `name`, a new one where there is none yet."""
+        number = self._slots.setdefault(name, len(self._slots))
+        if number >= _MAX_SLOTS:
+            raise ValueError(f"more than {_MAX_SLOTS} slots")
+        return number
+
+    def address(self, slot: str) -> int:
+        """Return where the value of slot `slot` lies."""
+        return _SLOTS + 8 * self.slot(slot)
+
+    def mark(self, name: str) -> None:
+        """Let Label(`name`) be the next record."""
+        if name in self._labels:
+            raise ValueError(f"label {name} is there twice")
+        self._labels[name] = len(self.records)
+
+    def do(
+        self, operation: int | str, *values: Value, result: str = NOWHERE, width: int = 8
+    ) -> None:
+        """Append an operation of the interpreter, or by its name a call whose failure is passed over."""
+        number = number_of(operation) if isinstance(operation, str) else operation
+        self.slot(result)
+        self.records.append(Record(operation=number, values=values, result=result, width=width))
+
+    def calls(self, calls: Sequence[Call]) -> None:
+        """Append `calls`, as `perform` makes them."""
+        compiled = [self._call(call) for call in calls]
+        for index, (call, (before, record, after)) in enumerate(zip(calls, compiled, strict=True)):
+            left_out = compiled[index + 1 : index + 1 + call.skip]
+            record.skip = len(after) + sum(len(b) + 1 + len(a) for b, _, a in left_out)
+            self.records += (*before, record, *after)
+
+    def _call(self, call: Call) -> tuple[list[Record], Record, list[Record]]:
+        number = 2 * len(self.numbered)
+        self.numbered.append(call)
+        scratch = _Scratch(self)
+        before: list[Record] = []
+        values = tuple(self._argument(argument, scratch, before) for argument in call.args)
+        after: list[Record] = []
+        if call.expect:
+            if not (outs := _outs(call, values)):
+                raise ValueError(f"{call.name}: expects an answer, but has no Out")
+            out, size = outs[0]
+            before.append(Record(operation=CLEAR, values=(out, size)))
+            after = [_expect(want, out, size, number + 1) for want in call.expect]
+        if len(call.ignore) > _MAX_IGNORED:
+            raise ValueError(f"{call.name}: ignores more than {_MAX_IGNORED} errnos")
+        self.slot(call.result)
+        return (
+            before,
+            Record(
+                operation=number_of(call.name),
+                values=values,
+                result=call.result,
+                number=number,
+                ignore=call.ignore,
+            ),
+            after,
+        )
+
+    def _argument(self, argument: Argument, scratch: _Scratch, before: list[Record]) -> Value:
+        """Return what stands in the record; what makes its memory when the time comes goes to `before`."""
+        match argument:
+            case bytes():
+                return self.place(argument)
+            case Slot(name):
+                self._known(name)
+                return argument
+            case Struct(layout, values):
+                return self._struct(layout, values, before)
+            case Text(form, names):
+                start = scratch.take(len(form.encode()) + _DIGITS * len(names) + 1)
+                before.append(self._text(form, names, start))
+                return start
+            case Out(size):
+                return scratch.take(size)
+        return argument or 0
+
+    def _known(self, name: str) -> None:
+        if name not in self._slots:
+            raise ValueError(f"nothing is ever put into slot {name}")
+
+    def _struct(
+        self, layout: str, values: tuple[int | Slot | Pointer, ...], before: list[Record]
+    ) -> int:
+        fixed = [
+            self.place(value.data)
+            if isinstance(value, Pointer)
+            else 0
+            if isinstance(value, Slot)
+            else value
+            for value in values
+        ]
+        data = struct.pack(layout, *fixed)
+        changing = [
+            (place, value)
+            for place, value in zip(_places(layout), values, strict=True)
+            if isinstance(value, Slot)
+        ]
+        if not changing:
+            return self.place(data)
+        start = self._append(data)
+        for (offset, width), slot in changing:
+            self._known(slot.name)
+            before.append(Record(operation=STORE, values=(start + offset, slot), width=width))
+        return start
+
+    def _text(self, form: str, names: tuple[Slot, ...], start: int) -> Record:
+        for slot in names:
+            self._known(slot.name)
+        if len(names) > _MAX_TEXT or len(names) != form.replace("%%", "").count("%"):
+            raise ValueError(f"{form!r}: {len(names)} slots")
+        return Record(operation=TEXT, values=(start, self.place(pattern(form)), *names))
+
+    def data(self) -> bytes:
+        """Return the data segment: slots, scratch memory, constants, records."""
+        pool = bytes(self._pool) + bytes(-len(self._pool) % 64)
+        first = _POOL + len(pool)
+        where = {name: first + _RECORD.size * index for name, index in self._labels.items()}
+        slots = [_WORD] * _MAX_SLOTS  # no descriptor, no process
+        slots[self._slots[START]] = where.get(START, first)
+        slots[self._slots[HANDLER]] = where[HANDLER]
+        head = struct.pack(f"={_MAX_SLOTS}Q", *slots)
+        records = b"".join(self._encode(record, where) for record in self.records)
+        return head + bytes(_POOL - _SCRATCH) + pool + records
+
+    def _encode(self, record: Record, where: dict[str, int]) -> bytes:
+        mask, values = 0, [0] * 6
+        for index, value in enumerate(record.values):
+            if isinstance(value, Slot):
+                mask |= 1 << index
+                values[index] = self._slots[value.name]
+            else:
+                values[index] = (where[value.name] if isinstance(value, Label) else value) & _WORD
+        return _RECORD.pack(
+            *(record.operation, self._slots[record.result], record.skip, record.number),
+            *(bytes(record.ignore), mask, record.width, *values),
+        )
+
+
+def pattern(form: str) -> bytes:
+    """Return what TEXT reads: `form` with 1 for each `%d` and 2 for each `%s`."""
+    parts = re.split("(%[%ds])", form)
+    if any(("%" in part) or re.search("[\0-\2]", part) for part in parts[::2]):
+        raise ValueError(f"{form!r}: only %d and %s are known, and bytes above 2")
+    parts[1::2] = [{"%d": "\1", "%s": "\2", "%%": "%"}[part] for part in parts[1::2]]
+    return "".join(parts).encode() + b"\0"
+
+
+def _outs(call: Call, values: tuple[Value, ...]) -> list[tuple[int, int]]:
+    """Return address and size of each Out of a call."""
+    return [
+        (value, argument.size)
+        for argument, value in zip(call.args, values, strict=True)
+        if isinstance(argument, Out) and isinstance(value, int)
+    ]
+
+
+def _expect(want: Expect, out: int, size: int, number: int) -> Record:
+    """Return the record that looks at `want.width` bytes of the Out at `out`."""
+    if not 1 <= want.width <= 8 or want.offset + want.width > size:
+        raise ValueError(f"{want} does not lie within {size} bytes")
+    mask = want.mask & ((1 << 8 * want.width) - 1)
+    return Record(
+        operation=EXPECT,
+        values=(out + want.offset, 0, mask, want.value),
+        number=number,
+        width=want.width,
+    )
+
+
+def _places(layout: str) -> list[tuple[int, int]]:
+    """Return offset and width of each value of a `struct` format; it must say = or <, so that nothing is padded."""
+    if not re.fullmatch(r"[=<](\d*[bBhHiIlLqQ])+", layout):
+        raise ValueError(f"{layout!r}: must be = or <, then whole numbers")
+    places, offset = [], 0
+    for count, kind in re.findall(r"(\d*)(\w)", layout[1:]):
+        width = struct.calcsize("=" + kind)
+        for _ in range(int(count or 1)):
+            places.append((offset, width))
+            offset += width
+    return places
