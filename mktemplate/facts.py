@@ -17,6 +17,8 @@ from mktemplate.values import Value, problem
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _WEIGHT = 100_000  # the period of lxc.cgroup2.cpu.max, microseconds
 BRIDGE = "mkt0"
+INIT = "/usr/lib/mktemplate"
+SHARED_INIT = "/etc/mktemplate"  # where /usr is the host's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,7 @@ def values(spec: TemplateSpec, facts: Facts) -> dict[str, object]:
         "shared_host": facts.shared_host,
         "merged_usr": facts.merged_usr,
         "reaper": not spec.init_safe,
+        "init_folder": SHARED_INIT if facts.shared_host else INIT,
         "login_keys": spec.login_keys,
         "login_user": user,
         "login_home": "/root" if user == "root" else f"/home/{user}",

@@ -28,8 +28,6 @@ from runtime.grants import check_grants
 from runtime.settings import ContainerConfig
 
 _REAPERS = {"amd64": "x86_64", "arm64": "aarch64"}
-_INIT = "/usr/lib/mktemplate/init"
-_REAPER = "/usr/lib/mktemplate/reaper"
 # A template may write these again with another value; of every other common line it may not lose one.
 _REPLACEABLE = frozenset(
     (
@@ -73,7 +71,7 @@ def render(template: library.Template, facts: Facts, more: tuple[str, ...] = ())
     tree = jinja.file("tree.j2")
     files = _bodies(template, facts, jinja)
     drafted = trees.parse(tree, {**files, "init": b"", "reaper": b""}, f"{spec.name}/tree.j2")
-    files["init"] = _init(spec, drafted, jinja).encode()
+    files["init"] = _init(spec, drafted, jinja, str(values["init_folder"])).encode()
     if not spec.init_safe:
         files["reaper"] = _reaper(facts.target.arch)
     mounts = "shared-host" if facts.shared_host else "provisioned"
@@ -107,14 +105,14 @@ def _reaper(arch: str) -> bytes:
     return library.built_in().read(f"_init/reaper.{_REAPERS[arch]}")
 
 
-def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer) -> str:
+def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, folder: str) -> str:
     """Return the text of the container's PID 1."""
     command = shlex.join(spec.command)
     if not spec.init_safe:
-        command = f"{_REAPER} {command}".rstrip()
+        command = f"{folder}/reaper {command}".rstrip()
     return jinja.file(
         "_init/init.j2",
-        starts=[line for node in tree.nodes for line in _at_start(node)],
+        starts=[line for node in tree.volatile for line in _at_start(node)],
         steps=[_step(step) for step in spec.first_start],
         command=command,
     )
@@ -125,12 +123,9 @@ def _step(step: Step) -> str:
     return f"[ -e {shlex.quote(step.unless)} ] || {run}" if step.unless else run
 
 
-def _at_start(node: object) -> tuple[str, ...]:
+def _at_start(node: trees.Placed) -> tuple[str, ...]:
     """Return the shell lines that make a node below /run or /tmp, which are empty at each start."""
-    path = getattr(node, "path", "")
-    if not path.startswith(("/run/", "/tmp/")):  # noqa: S108  # paths inside the container
-        return ()
-    word = shlex.quote(path)
+    word = shlex.quote(node.path)
     if isinstance(node, trees.Link):
         return (f"ln -sfn {shlex.quote(node.target)} {word}",)
     if isinstance(node, trees.Directory):
@@ -139,7 +134,9 @@ def _at_start(node: object) -> tuple[str, ...]:
         body = node.body.decode("utf-8", "strict")
         lines = [f"printf %s {shlex.quote(body)} >{word}", f"chmod {node.mode:04o} {word}"]
     else:
-        return ()
+        raise CommandError(
+            "E_TEMPLATE_SYNTAX", node.path, "only d, f and L lines may stand below /run and /tmp"
+        )
     if (node.user, node.group) != ("root", "root"):
         lines.append(f"chown {shlex.quote(f'{node.user}:{node.group}')} {word}")
     return tuple(lines)
@@ -168,7 +165,9 @@ def _checked_config(template: library.Template, facts: Facts, text: str) -> Cont
     """Return what `text` says, if the template kept to its part of it."""
     parsed = configs.parse(text, "config")
     values = cast("dict[str, Told]", facts_.values(template.spec, facts))
-    plain = renderer(library.built_in(), "_distro", values).file(f"{facts.target.distro}.config.j2")
+    plain = renderer(library.built_in(), "common", values).file(
+        f"_distro/{facts.target.distro}.config.j2"
+    )
     common = Counter((line.key, line.value) for line in configs.read(plain, "common")[0])
     lines = configs.read(text, "config")[0]
     left = common.copy()
