@@ -32,13 +32,6 @@ from runtime.records import (
     Table,
     pattern,
 )
-    BRANCH,
-    ERRNO,
-    FAILED,
-    HANDLER,
-    Label,
-    Table,
-)
 
 # calls that launching never makes, yet that show much of what a Call can say
 for _name, _number in {
