@@ -66,12 +66,7 @@ def make_group(tree: Hierarchy, controllers: tuple[str, ...], key: str) -> list[
     group = Group(path=f"{parent}/{key}", controllers=controllers, version=tree.version)
     for _ in range(8):  # another container's end may take the empty parent away in between
         try:
-            _mkdir(parent)
-            if tree.version == 2:
-                _enable((tree.path, parent), controllers)
-            elif "cpuset" in controllers:
-                _inherit_cpuset(parent)
-            os.mkdir(group.path, 0o755)
+            _make_folders(tree, parent, group)
         except FileNotFoundError:
             continue
         except FileExistsError:
@@ -85,10 +80,21 @@ def make_group(tree: Hierarchy, controllers: tuple[str, ...], key: str) -> list[
                 return []
             raise HostError("E_CGROUP", group.path, error.strerror or str(error)) from None
         else:
-            if "cpuset" in controllers and tree.version == 1:
-                _inherit_cpuset(group.path)
             return [group]
     raise HostError("E_CGROUP", group.path, "disappears while it is made")
+
+
+def _make_folders(tree: Hierarchy, parent: str, group: Group) -> None:
+    """Make `parent` where it is missing, and the group; FileExistsError where the group is not new."""
+    _mkdir(parent)
+    if tree.version == 2:
+        _enable((tree.path, parent), group.controllers)
+    old_cpuset = tree.version == 1 and "cpuset" in group.controllers
+    if old_cpuset:
+        _inherit_cpuset(parent)
+    os.mkdir(group.path, 0o755)
+    if old_cpuset:
+        _inherit_cpuset(group.path)
 
 
 def _mkdir(path: str) -> None:
