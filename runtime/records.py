@@ -187,6 +187,7 @@ class Table:
     def _struct(
         self, layout: str, values: tuple[int | Slot | Pointer, ...], before: list[Record]
     ) -> int:
+        places = _places(layout)
         fixed = [
             self.place(value.data)
             if isinstance(value, Pointer)
@@ -198,7 +199,7 @@ class Table:
         data = struct.pack(layout, *fixed)
         changing = [
             (place, value)
-            for place, value in zip(_places(layout), values, strict=True)
+            for place, value in zip(places, values, strict=True)
             if isinstance(value, Slot)
         ]
         if not changing:
@@ -274,13 +275,14 @@ def _expect(want: Expect, out: int, size: int, number: int) -> Record:
 
 
 def _places(layout: str) -> list[tuple[int, int]]:
-    """Return offset and width of each value of a `struct` format; it must say = or <, so that nothing is padded."""
-    if not re.fullmatch(r"[=<](\d*[bBhHiIlLqQ])+", layout):
-        raise ValueError(f"{layout!r}: must be = or <, then whole numbers")
-    places, offset = [], 0
-    for count, kind in re.findall(r"(\d*)(\w)", layout[1:]):
-        width = struct.calcsize("=" + kind)
+    """Return offset and width of each value of a `struct` format: whole numbers and pointers only."""
+    if not re.fullmatch(r"[=<@]?(\d*[bBhHiIlLqQP])+", layout):
+        raise ValueError(f"{layout!r}: only whole numbers and pointers are known")
+    order, before = layout[0] if layout[0] in "=<" else "@", ""
+    places = []
+    for count, kind in re.findall(r"(\d*)([a-zA-Z])", layout):
+        width = struct.calcsize(order + kind)
         for _ in range(int(count or 1)):
-            places.append((offset, width))
-            offset += width
+            before += kind
+            places.append((struct.calcsize(order + before) - width, width))
     return places

@@ -57,7 +57,10 @@ fail:   mov     [ERRNO], rax
         mov     [FAILED], rcx
         mov     rbx, [HANDLER]
         jmp     run
-skip:   movzx   ecx, word ptr [rbx + 4]
+skip:   movzx   ecx, word ptr [rbx + 2]
+        or      rax, -1                 # no descriptor: what uses it says EBADF
+        mov     [SLOTS + rcx * 8], rax
+        movzx   ecx, word ptr [rbx + 4]
         shl     ecx, 6
         add     rbx, rcx
         jmp     next

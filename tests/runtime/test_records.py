@@ -212,6 +212,16 @@ LISTS: dict[str, tuple[Call, ...]] = {
             args=(1, Struct("=2BHIQ", (255, Slot("three"), 0xABCD, Slot("three"), 1 << 63)), 16),
         ),
     ),
+    "a structure with the gaps that C leaves": (
+        opened(b"/dev/null\0", "three"),
+        Call(name="write", args=(1, Struct("@HPB2I", (1, Slot("three"), 2, 3, Slot("three"))), 28)),
+        Call(name="writev", args=(1, Struct("@2P", (Pointer(b"abcdef"), Slot("three"))), 1)),
+    ),
+    "the result of a call whose failure is ignored is no descriptor": (
+        opened(b"/dev/null\0", "fd"),
+        opened(NOT_THERE, "fd", ignore=(errno.ENOENT,)),
+        Call(name="write", args=(Slot("fd"), b"x", 1)),
+    ),
     "an expectation that holds": (
         Call(name="fstat", args=(0, Out(144)), expect=(Expect(24, 4, 0o020000, 0o170000),)),
         said(b"a character device"),
@@ -326,7 +336,7 @@ def test_field_reads_the_decimal_behind_so_many_spaces(
         (Call(name="close", args=(0,), ignore=(1, 2, 3, 4, 5)), "ignores more than 4"),
         (Call(name="close", args=(0,), expect=(Expect(0, 1, 0),)), "has no Out"),
         (Call(name="read", args=(0, Out(4)), expect=(Expect(0, 8, 0),)), "does not lie within"),
-        (Call(name="write", args=(1, Struct("iq", (1, 2)))), "must be = or <"),
+        (Call(name="write", args=(1, Struct("=4sq", (1, 2)))), "only whole numbers"),
         (Call(name="write", args=(1, Text("%s", ()))), "0 slots"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
