@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from provisioner.connect import (
@@ -33,7 +33,7 @@ from provisioner.url import check_url, port_of
 if TYPE_CHECKING:
     from provisioner.session import Documents
 
-__all__ = ["Fetch", "HttpFetch", "Limits", "Missing"]
+__all__ = ["Fetch", "HttpFetch", "Limits", "Missing", "Sink"]
 
 _CHUNK = 256 << 10  # bytes
 HEADERS = {"User-Agent": "mktemplate", "Accept-Encoding": "identity"}
@@ -46,6 +46,22 @@ class Missing(DownloadFailed):
     """The server has no such file (404, 410)."""
 
 
+class Sink(Protocol):
+    """Where a download goes. A file opened in binary mode is one."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Append all of `data`."""
+        ...
+
+    def seek(self, offset: int, /) -> int:
+        """Go back to the start, to begin anew."""
+        ...
+
+    def truncate(self) -> int:
+        """Drop what lies behind the position."""
+        ...
+
+
 class Fetch(Protocol):
     """What the pipeline needs of a network."""
 
@@ -53,9 +69,7 @@ class Fetch(Protocol):
         """Return the body at `url`, at most `limit` bytes, or raise DownloadFailed (E_NET_*)."""
         ...
 
-    def download(
-        self, url: str, out: BinaryIO, *, offset: int, size: int, advance: Advance
-    ) -> None:
+    def download(self, url: str, out: Sink, *, offset: int, size: int, advance: Advance) -> None:
         """Write bytes `offset` to `size` of the file at `url` to `out`, which stands at `offset`.
 
         Where the server cannot resume, `out` is truncated and begun anew. `advance` is told every byte, a negative
@@ -109,9 +123,7 @@ class HttpFetch:
             documents = self._documents
         return self._tried(url, lambda place: documents.get(place, self._proxy(place), limit))
 
-    def download(
-        self, url: str, out: BinaryIO, *, offset: int, size: int, advance: Advance
-    ) -> None:
+    def download(self, url: str, out: Sink, *, offset: int, size: int, advance: Advance) -> None:
         """Write bytes `offset` to `size` of the file at `url` to `out`, resuming where a connection broke."""
         transfer = _Transfer(out, offset, size, advance)
         self._tried(url, lambda place: self._pour(place, transfer))
@@ -260,7 +272,7 @@ class HttpFetch:
 class _Transfer:
     """One file on its way: how much of it has come, and where it goes."""
 
-    def __init__(self, out: BinaryIO, at: int, size: int, advance: Advance) -> None:
+    def __init__(self, out: Sink, at: int, size: int, advance: Advance) -> None:
         self.at = at
         self.size = size
         self._out = out

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+STRONG = frozenset({8, 9, 10})  # hashes that are accepted: SHA-256, SHA-384, SHA-512
 SIGNATURE, PUBLIC_KEY, PUBLIC_SUBKEY = 2, 6, 14  # packet types
 _ARMOR = re.compile(
     rb"-----BEGIN PGP ([A-Z ]+)-----\n((?:[!-9;-~]+: ?[^\n]*\n)*)[ \t]*\n"
@@ -47,9 +48,13 @@ class Key:
     bits: int  # of an RSA modulus, else 0
     lifetime: int = 0  # seconds from `created`; 0 = for ever
     revoked: bool = False
+    bound: bool = True  # whether its newest self-signature uses a strong hash
 
     def strong(self) -> bool:
-        """Whether its algorithm is one that is accepted (D-5)."""
+        """Whether its algorithm and its binding are ones that are accepted (D-5)."""
+        return self.bound and self._algorithm_is_strong()
+
+    def _algorithm_is_strong(self) -> bool:
         return self.algorithm in {_ECDSA, _EDDSA} or (self.algorithm == _RSA and self.bits >= 2048)
 
     def expired(self, now: float) -> bool:
@@ -252,5 +257,6 @@ def _key(body: bytes, own: list[Signature]) -> Key:
         algorithm=body[5],
         bits=int.from_bytes(body[6:8], "big") if body[5] == _RSA else 0,
         lifetime=newest.key_lifetime if newest else 0,
+        bound=newest is not None and newest.hash in STRONG,
         revoked=any(each.kind in {0x20, 0x28} for each in own),
     )

@@ -1,0 +1,279 @@
+"""The verified Release of each suite, and the index files that it names.
+
+    releases = verified_releases(sources.choose(…), fetch, store, Policy(now=time.time()))
+    path = fetch_index(release, component, arch, fetch, lists)      # still compressed; size and hash are right
+
+`store` is PATH/.store. What was accepted last stays in `store/cache/lists`, so that `--offline` works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provisioner import freshness, keys
+from provisioner.deb.trust import MAX_INRELEASE, Release, Verified, parse
+from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
+from provisioner.fetch import Fetch, Missing
+from provisioner.freshness import Policy
+from provisioner.part import hashed, part
+from provisioner.sources import Source
+from provisioner.trust import verify, verify_detached
+from provisioner.workers import in_threads
+
+_InRelease = tuple[bytes, ...]  # one clear-signed file, or the pair Release, Release.gpg
+_NAMES = {1: ("InRelease",), 2: ("Release", "Release.gpg")}
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A Release that is good, with what is to be kept of it."""
+
+    release: Release
+    files: _InRelease
+    key: str
+    fingerprints: tuple[str, ...]
+
+
+def verified_releases(
+    groups: Sequence[Sequence[Source]],
+    fetch: Fetch,
+    store: Path,
+    policy: Policy,
+    *,
+    offline: bool = False,
+) -> tuple[Release, ...]:
+    """Return the verified Release of each suite, or raise UntrustedIndex, DownloadFailed.
+
+    `groups` holds for each suite its mirrors in order (`sources.choose`). A mirror that fails is a note in the Release
+    of the next one; an optional suite that no mirror has is a note too. Offline, what was accepted last is verified
+    again, and its expiry is a note.
+    """
+    policy = replace(policy, hashes_decide=policy.hashes_decide or offline)
+    suites = _Suites(fetch, store, policy)
+    results = in_threads(
+        suites.stored if offline else suites.read, [tuple(each) for each in groups]
+    )
+    accepted = [each for each in results if isinstance(each, _Accepted)]
+    missing = tuple(each for each in results if isinstance(each, str))
+    releases = freshness.check_siblings(tuple(each.release for each in accepted), policy)
+    if not offline:
+        for each in accepted:
+            suites.keep(each)
+    if releases and missing:
+        releases = (replace(releases[0], notes=(*releases[0].notes, *missing)), *releases[1:])
+    return releases
+
+
+class _Suites:
+    """Reads one suite at a time: from its mirrors, or from the store."""
+
+    def __init__(self, fetch: Fetch, store: Path, policy: Policy) -> None:
+        self._fetch = fetch
+        self._store = store
+        self._policy = policy
+
+    def read(self, group: tuple[Source, ...]) -> _Accepted | str:
+        """Return the Release of the first mirror that has a good one; a note where an optional suite is nowhere."""
+        problems: list[ProvisionError] = []
+        keyring = None if group[0].unverified else keys.load(group[0])
+        for source in group:
+            try:
+                accepted = self._accept(source, keyring, self._fetched(source))
+            except (UntrustedIndex, DownloadFailed) as problem:
+                problems.append(problem)
+                continue
+            return _noted(accepted, problems)
+        if group[0].optional and all(isinstance(problem, Missing) for problem in problems):
+            return _absence(group[0])
+        if {problem.code for problem in problems} == {"E_MIRROR_STALE"}:
+            return self._replayed(group, problems)
+        raise _telling(problems)
+
+    def _replayed(self, group: tuple[Source, ...], problems: list[ProvisionError]) -> _Accepted:
+        """Go on with the newer Release that we have, if its indexes can still be had by hash (R-2)."""
+        kept = self._kept(group)
+        if kept is None or not kept.release.by_hash:
+            first = problems[0]
+            raise UntrustedIndex("E_TRUST_ROLLBACK", first.subject, first.detail, hints=first.hints)
+        return _noted(replace(kept, release=replace(kept.release, replayed=True)), problems)
+
+    def stored(self, group: tuple[Source, ...]) -> _Accepted | str:
+        """Return what was accepted last, verified again."""
+        kept = self._kept(group)
+        if kept is not None:
+            return kept
+        if group[0].optional:
+            return _absence(group[0])
+        raise DownloadFailed(
+            "E_NET_CONNECT",
+            group[0].name,
+            "was never fetched into this store, and the run is offline",
+            hints=("run once without --offline",),
+        )
+
+    def _kept(self, group: tuple[Source, ...]) -> _Accepted | None:
+        keyring = None if group[0].unverified else keys.load(group[0])
+        key = freshness.state_key(group[0], keyring.fingerprints if keyring else ())
+        state = freshness.read_state(self._store, key)
+        for names in _NAMES.values():
+            files = tuple(self._read_file(key, name) for name in names)
+            if all(files):
+                home = [each for each in group if state and each.url == state.mirror] or [group[0]]
+                return self._accept(home[0], keyring, files)
+        return None
+
+    def _read_file(self, key: str, name: str) -> bytes:
+        try:
+            with open(self._store / "cache" / "lists" / f"{key}.{name}", "rb") as stream:
+                return stream.read(MAX_INRELEASE)
+        except FileNotFoundError:
+            return b""
+
+    def _fetched(self, source: Source) -> _InRelease:
+        base = f"{source.url}/dists/{source.suite}"
+        try:
+            return (self._fetch.document(f"{base}/InRelease", MAX_INRELEASE),)
+        except Missing:
+            release = self._fetch.document(f"{base}/Release", MAX_INRELEASE)
+        try:
+            return release, self._fetch.document(f"{base}/Release.gpg", MAX_INRELEASE)
+        except Missing:
+            if source.unverified:
+                return release, b""
+            raise UntrustedIndex(
+                "E_TRUST_UNSIGNED",
+                base,
+                "no InRelease and no Release.gpg",
+                hints=("the repository is not signed; use another one",),
+            ) from None
+
+    def _accept(self, source: Source, keyring: keys.Keyring | None, files: _InRelease) -> _Accepted:
+        """Verify, parse and compare with what was accepted before."""
+        subject = f"{source.url}/dists/{source.suite}"
+        if keyring is None:
+            verified = _unverified(files, subject)
+        elif len(files) == 1:
+            verified = verify(files[0], keyring, f"{subject}/InRelease", self._policy.now)
+        else:
+            verified = verify_detached(
+                (files[0], files[1]), keyring, f"{subject}/Release", self._policy.now
+            )
+        fingerprints = keyring.fingerprints if keyring else ()
+        key = freshness.state_key(source, fingerprints)
+        state = freshness.read_state(self._store, key)
+        release = freshness.check(parse(verified, source), state, self._policy)
+        return _Accepted(release, files, key, fingerprints)
+
+    def keep(self, accepted: _Accepted) -> None:
+        """Record an accepted Release, and keep its files for a run without a network."""
+        if accepted.release.replayed:
+            return
+        lists = self._store / "cache" / "lists"
+        for name, data in zip(_NAMES[len(accepted.files)], accepted.files, strict=True):
+            if self._read_file(accepted.key, name) != data:
+                freshness.write_whole(lists / f"{accepted.key}.{name}", data)
+        for name in _NAMES[3 - len(accepted.files)]:
+            (lists / f"{accepted.key}.{name}").unlink(missing_ok=True)
+        freshness.record(
+            self._store, accepted.key, accepted.release, accepted.fingerprints, self._policy
+        )
+
+
+def _unverified(files: _InRelease, subject: str) -> Verified:
+    """Return a text that nobody vouches for: only where `--grant trust:none` asked for it."""
+    from provisioner.deb.trust import split
+
+    text = split(files[0], subject).text if len(files) == 1 else files[0]
+    return Verified(text, ())
+
+
+def _noted(accepted: _Accepted, problems: list[ProvisionError]) -> _Accepted:
+    notes = tuple(
+        f"{each.subject}: {each.detail} ({each.code}); took the next mirror" for each in problems
+    )
+    if not accepted.release.signers:
+        notes += (f"{accepted.release.source.name} is used without verification, as asked",)
+    release = replace(accepted.release, notes=(*accepted.release.notes, *notes))
+    return replace(accepted, release=release)
+
+
+def _absence(source: Source) -> str:
+    what = "security updates" if source.role == "security" else source.suite
+    return f"no {what} on this mirror ({source.url})"
+
+
+def _telling(problems: list[ProvisionError]) -> ProvisionError:
+    """Return the failure that says most: one of trust before one of the network."""
+    for problem in problems:
+        if isinstance(problem, UntrustedIndex):
+            return problem
+    return problems[0]
+
+
+def fetch_index(
+    release: Release,
+    component: str,
+    arch: str,
+    fetch: Fetch,
+    lists: Path,
+    *,
+    offline: bool = False,
+) -> Path:
+    """Return the compressed Packages file of a component and architecture, its size and hash checked (D-12).
+
+    `arch` is one of `release.index_arches`. The file is `lists/<sha256><.xz|.gz|.zst|>`; what is there already is
+    taken after it was hashed again.
+    """
+    found = release.index(component, arch)
+    if found is None:
+        raise UntrustedIndex(
+            "E_TRUST_COMPONENT",
+            f"{release.mirror}/dists/{release.source.suite}",
+            f"signs no Packages file for {component} on {arch}",
+            hints=("is the mirror complete?",),
+        )
+    name, sha256, size = found
+    ending = name.rpartition("/Packages")[2]
+    target = lists / f"{sha256}{ending}"
+    if hashed(target) == (sha256, size):
+        return target
+    if offline:
+        raise DownloadFailed(
+            "E_NET_CONNECT",
+            f"{release.source.suite}/{name}",
+            "is not in the cache, and the run is offline",
+            hints=("run once without --offline",),
+        )
+    url = _index_url(release, name, sha256)
+    with part(lists / "partial" / sha256, size, lambda: hashed(target) == (sha256, size)) as out:
+        if out is not None:
+            try:
+                fetch.download(url, out, offset=out.length, size=size, advance=lambda count: None)
+            except Missing:
+                raise _updating(release, url) from None
+            out.commit(target, sha256, url)
+    return target
+
+
+def _index_url(release: Release, name: str, sha256: str) -> str:
+    base = f"{release.mirror}/dists/{release.source.suite}"
+    folder = name.rpartition("/")[0]
+    return f"{base}/{folder}/by-hash/SHA256/{sha256}" if release.by_hash else f"{base}/{name}"
+
+
+def _updating(release: Release, url: str) -> UntrustedIndex:
+    if release.replayed:
+        return UntrustedIndex(
+            "E_TRUST_ROLLBACK",
+            url,
+            "every mirror has an older state than the one accepted before, and not that one's index",
+            hints=("try again later, or another mirror",),
+        )
+    return UntrustedIndex(
+        "E_MIRROR_STALE",
+        url,
+        "is missing: the mirror is being updated",
+        hints=("try again, or another mirror",),
+    )

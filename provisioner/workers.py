@@ -1,0 +1,68 @@
+"""A few threads for a few waits. They are daemons: an interrupt ends the program without waiting for a server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def in_threads(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int = 4
+) -> list[_Result]:
+    """Return what `function` makes of each item, in order; the first exception ends it and is raised."""
+    work = list(items)
+    if len(work) <= 1 or threads == 1:
+        return [function(item) for item in work]
+    crew = _Crew(function, work)
+    for _ in range(min(threads, len(work))):
+        threading.Thread(target=crew.toil, daemon=True).start()
+    return crew.wait()
+
+
+class _Crew(Generic[_Item, _Result]):
+    """Threads that take the next item until there is none, or one of them failed."""
+
+    def __init__(self, function: Callable[[_Item], _Result], work: list[_Item]) -> None:
+        self._function = function
+        self._work = work
+        self._numbers: SimpleQueue[int] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, Callable[[], _Result]]] = SimpleQueue()
+        for number in range(len(work)):
+            self._numbers.put(number)
+        self._stopped = threading.Event()
+
+    def toil(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                number = self._numbers.get_nowait()
+            except Empty:
+                return
+            self._done.put((number, self._outcome(self._work[number])))
+
+    def _outcome(self, item: _Item) -> Callable[[], _Result]:
+        """Return what gives the result, or raises what went wrong, in the thread that waits."""
+        try:
+            result = self._function(item)
+        except BaseException as problem:  # noqa: BLE001 - it is raised again there
+            caught = problem
+
+            def fail() -> _Result:
+                raise caught
+
+            return fail
+        return lambda: result
+
+    def wait(self) -> list[_Result]:
+        results: dict[int, _Result] = {}
+        try:
+            while len(results) < len(self._work):
+                number, outcome = self._done.get()
+                results[number] = outcome()
+        finally:
+            self._stopped.set()
+        return [results[number] for number in range(len(self._work))]
