@@ -7,13 +7,13 @@ time clamp of `store.commit` two builds are equal to the last byte.
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from provisioner import errand
 from provisioner.deb import scripts
-from provisioner.errors import ConfigureFailed, StoreFailed
+from provisioner.errors import ConfigureFailed
 from provisioner.index import Package
 from provisioner.inside import delete, is_there, listed, put, read
 from provisioner.progress import SILENT, Progress
@@ -52,7 +52,7 @@ def configure(
     """
     names = frozenset(package.name for package in packages)
     with progress.phase("configure", len(packages)) as advance:
-        _inside(sandbox, root, lambda: _prepare(names))
+        errand.send(sandbox, root, lambda: _prepare(names))
         done = sandbox.run(
             root,
             ["/bin/sh", scripts.DRIVER.decode()],
@@ -67,7 +67,7 @@ def configure(
         if done.leftover:
             processes = ", ".join(sorted(set(done.leftover)))
             _fail("E_SCRIPT_LEFTOVER", who, f"left running: {processes}", b"")
-        _inside(sandbox, root, _clean)
+        errand.send(sandbox, root, _clean)
         advance(len(packages))
 
 
@@ -75,22 +75,6 @@ def _fail(code: str, subject: str, detail: str, output: bytes) -> None:
     tail = scripts.last_lines(output)
     hints = ("--keep-failed keeps the rootfs to look at",)
     raise ConfigureFailed(code, subject, f"{detail}\n{tail}" if tail else detail, hints=hints)
-
-
-def _inside(sandbox: Sandbox, root: Root, function: Callable[[], None]) -> None:
-    """Call `function` inside the root; a failure of the disk there is raised here."""
-
-    def answer() -> bytes:
-        try:
-            function()
-        except OSError as problem:
-            return json.dumps([problem.errno, f"{problem.strerror}: {problem.filename!r}"]).encode()
-        return b""
-
-    said = sandbox.call(root, answer)
-    if said:
-        number, detail = json.loads(said)
-        raise StoreFailed("E_IO", str(root.upper), f"[{number}] {detail}")
 
 
 def _prepare(names: frozenset[str]) -> None:

@@ -208,6 +208,12 @@ class Store:
         if done.returncode:
             raise OSError(errno.EIO, done.stderr.decode(errors="replace").strip(), str(path))
 
+    def keep(self, draft: Draft) -> Path:
+        """Move a failed draft's root where a person can look at it; return that place."""
+        place = self.path / "quarantine" / f"failed-{draft.path.name}"
+        os.rename(draft.root, place)
+        return place
+
     # Layers
 
     def layer(self, digest: str) -> Layer | None:

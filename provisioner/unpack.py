@@ -8,24 +8,24 @@ its own sha256 whenever it is read.
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
-from provisioner import inside
+from provisioner import errand, inside
 from provisioner.deb import archive, database
 from provisioner.deb.database import Unpacked
 from provisioner.deb.place import Placer
 from provisioner.deb.scripts import QUEUE
-from provisioner.errors import BadArchive, ProvisionError, StoreFailed
+from provisioner.errors import StoreFailed
 from provisioner.index import Package
 from provisioner.progress import SILENT, Progress
 from provisioner.sandbox import Root, Sandbox
-from provisioner.store import disk_error
 
 BATCH = 200  # packages whose two descriptors each are open at once
 
@@ -46,6 +46,14 @@ class _Job:
     packed: int  # the .deb
     raw: int  # its raw form: to be read where `ready`, else to be written
     ready: bool
+
+
+class Filled(TypedDict):
+    """What the child answers."""
+
+    fresh: list[int]  # jobs whose raw archive was written, or found damaged
+    newest: int
+    notes: list[str]
 
 
 def unpack(
@@ -71,10 +79,10 @@ def unpack(
             with contextlib.ExitStack() as opened:
                 jobs = [_open(package, cache, opened) for package in batch]
                 links = tuple(merged_usr) if start == 0 else ()
-                answer = _fill_in(sandbox, root, jobs, links, start)
-                _keep(jobs, answer.fresh, cache)
-            newest = max(newest, answer.newest)
-            notes += answer.notes
+                found = errand.send(sandbox, root, partial(_fill, jobs, links, start))
+                _keep(jobs, found["fresh"], cache)
+            newest = max(newest, found["newest"])
+            notes += found["notes"]
             advance(len(batch))
     return Contents(newest=newest, notes=tuple(notes))
 
@@ -102,7 +110,7 @@ def _open(package: Package, cache: Path, opened: contextlib.ExitStack) -> _Job:
     return _Job(package=package, packed=packed, raw=raw, ready=ready)
 
 
-def _keep(jobs: Sequence[_Job], fresh: frozenset[int], cache: Path) -> None:
+def _keep(jobs: Sequence[_Job], fresh: Sequence[int], cache: Path) -> None:
     """Give the raw archives that the child wrote their names; a damaged one loses its name."""
     folder = os.open(cache / "tar", os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -120,48 +128,7 @@ def _keep(jobs: Sequence[_Job], fresh: frozenset[int], cache: Path) -> None:
         os.close(folder)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """What the child says: who wrote or rejected its raw archive, and what was found."""
-
-    fresh: frozenset[int]
-    newest: int
-    notes: tuple[str, ...]
-
-
-def _fill_in(
-    sandbox: Sandbox, root: Root, jobs: Sequence[_Job], links: Sequence[str], first: int
-) -> _Answer:
-    """Unpack `jobs` in a child that sees nothing but `root`; raise here what was refused there."""
-    answer = json.loads(sandbox.call(root, lambda: _answer(jobs, links, first)))
-    if "error" in answer:
-        raise _raised(root, *answer["error"])
-    return _Answer(
-        fresh=frozenset(answer["fresh"]), newest=answer["newest"], notes=tuple(answer["notes"])
-    )
-
-
-def _raised(root: Root, kind: str, *words: str) -> ProvisionError:
-    """Return the exception that the child described."""
-    if kind == "OSError":
-        number, detail = words
-        return disk_error(OSError(int(number), detail), root.upper)
-    code, subject, detail = words
-    return BadArchive(code, subject, detail)
-
-
-def _answer(jobs: Sequence[_Job], links: Sequence[str], first: int) -> bytes:
-    """Run in the child; failures are answered, never raised."""
-    try:
-        return json.dumps(_fill(jobs, links, first)).encode()
-    except ProvisionError as refused:
-        words = ["ProvisionError", refused.code, refused.subject, refused.detail]
-    except OSError as problem:
-        words = ["OSError", str(problem.errno or 0), f"{problem.strerror}: {problem.filename!r}"]
-    return json.dumps({"error": words}).encode()
-
-
-def _fill(jobs: Sequence[_Job], links: Sequence[str], first: int) -> dict[str, object]:
+def _fill(jobs: Sequence[_Job], links: Sequence[str], first: int) -> Filled:
     """Decompress in threads (the decoders release the GIL), place in order, record."""
     os.umask(0o022)
     for name in links:

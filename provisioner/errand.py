@@ -1,0 +1,49 @@
+"""Errands: functions that are sent into a root and answer in JSON; what they refuse there is raised here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from provisioner import errors
+from provisioner.errors import ProvisionError
+from provisioner.sandbox import Root, Sandbox
+from provisioner.store import disk_error
+
+T = TypeVar("T")  # JSON values
+
+
+def send(sandbox: Sandbox, root: Root, function: Callable[[], T]) -> T:
+    """Return what `function` returns when it is called inside `root`.
+
+    Raises the ProvisionError that it raised, with its class, and StoreFailed for an OSError.
+    """
+    answer = json.loads(sandbox.call(root, lambda: _answer(function)))
+    if "refused" in answer:
+        kind, code, subject, detail, hints = answer["refused"]
+        raise getattr(errors, kind, ProvisionError)(code, subject, detail, hints=tuple(hints))
+    if "errno" in answer:
+        raise disk_error(OSError(answer["errno"], answer["detail"]), root.upper)
+    done: T = answer["done"]
+    return done
+
+
+def _answer(function: Callable[[], Any]) -> bytes:
+    """Run in the child, which may import nothing and raise nothing."""
+    answer: dict[str, Any]
+    try:
+        answer = {"done": function()}
+    except ProvisionError as refused:
+        words = [
+            type(refused).__name__,
+            refused.code,
+            refused.subject,
+            refused.detail,
+            refused.hints,
+        ]
+        answer = {"refused": words}
+    except OSError as problem:
+        detail = f"{problem.strerror}: {problem.filename!r}" if problem.filename else str(problem)
+        answer = {"errno": problem.errno or 0, "detail": detail}
+    return json.dumps(answer).encode()

@@ -1,0 +1,177 @@
+"""Chosen packages and a tree → layers: the whole story of the provisioner's second half.
+
+    download → base (the Essential set, configured) → service (what is added) → tree (what the template renders)
+
+A layer is named by what made it, so it is built once per machine: whoever needs one that is being built waits at its
+lock and then has it. Bottom first; the service layer is left out where nothing is added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from provisioner import errand, planting
+from provisioner.configure import configure
+from provisioner.errors import ConfigureFailed
+from provisioner.index import Package
+from provisioner.progress import SILENT, Progress
+from provisioner.resolver import PackageSet
+from provisioner.sandbox import Root, Sandbox
+from provisioner.store import Draft, Layer, Store
+from provisioner.tree import File, Tree
+from provisioner.unpack import unpack
+
+APT_SOURCES = "/etc/apt/sources.list.d/{distro}.sources"
+_MERGED = ("bin", "lib", "sbin")
+_MERGED_ALSO = {"amd64": ("lib32", "lib64", "libx32"), "ppc64el": ("lib64",), "loong64": ("lib64",)}
+_EPOCH = 1_735_689_600  # of a tree that stands on no packages; any fixed day would do
+FORMAT = 1  # of what a layer holds; whatever changes a layer's bytes changes this number
+
+Download = Callable[[Sequence[Package]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a distribution and its sources contribute to a layer's bytes."""
+
+    distro: str
+    release: str
+    arch: str  # the packages' name of it
+    merged_usr: bool = False  # make /bin, /sbin, /lib* links into usr/ before the first package
+    sources: str = ""  # deb822 text of what the packages came from, for apt inside (D-18)
+    epoch: int | None = None  # SOURCE_DATE_EPOCH where a lock carries its own
+
+
+@dataclass(slots=True, kw_only=True)
+class Tools:
+    """What building needs of the outside."""
+
+    store: Store
+    sandbox: Sandbox
+    progress: Progress = SILENT
+    keep_failed: bool = False
+    timings: dict[str, float] = field(default_factory=dict)  # phase → seconds, summed
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add what the body takes to the phase's time."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[phase] = self.timings.get(phase, 0.0) + time.monotonic() - start
+
+
+def provision(
+    chosen: PackageSet,
+    tree: Tree,
+    facts: Facts,
+    tools: Tools,
+    download: Download,
+) -> tuple[Layer, ...]:
+    """Return the layers of `chosen` and `tree`, bottom first, building what the store lacks.
+
+    `download(packages)` must leave each archive, verified, in the store's cache; it is asked only for what is built.
+    Raises BadArchive, ConfigureFailed, StoreFailed, ProvisionError (E_USER, E_TEMPLATE_PATH, E_ROOTFS_FILE).
+    """
+    base = package_layer("base", chosen.essential, (), facts, tools, download)
+    layers = [base]
+    if chosen.added:
+        layers.append(package_layer("service", chosen.added, layers, facts, tools, download))
+    layers.append(tree_layer(tree, layers, tools))
+    return tuple(layers)
+
+
+def package_layer(
+    origin: str,
+    packages: Sequence[Package],
+    below: Sequence[Layer],
+    facts: Facts,
+    tools: Tools,
+    download: Download,
+) -> Layer:
+    """Return the layer of `packages` over the layers `below` (bottom first), built where the store lacks it."""
+    merged = (*_MERGED, *_MERGED_ALSO.get(facts.arch, ())) if facts.merged_usr else ()
+    sources = facts.sources if any(package.name == "apt" for package in packages) else ""
+    recipe = {
+        "format": FORMAT,
+        "origin": origin,
+        "below": [layer.digest for layer in below],
+        "packages": [(each.name, each.version, each.arch, each.sha256) for each in packages],
+        "merged": () if below else merged,
+        "sources": sources,
+        "epoch": facts.epoch,
+    }
+
+    def fill(draft: Draft) -> int:
+        with tools.store.lock("downloads", shared=True), tools.timed("download"):
+            download(packages)
+        root = _root(draft, below)
+        links = () if below else merged
+        with tools.store.lock("downloads", shared=True), tools.timed("unpack"):
+            contents = unpack(
+                packages, root, cache=tools.store.cache, sandbox=tools.sandbox,
+                merged_usr=links, progress=tools.progress,
+            )  # fmt: skip
+        epoch = facts.epoch or max(contents.newest, *(layer.epoch for layer in below), 0)
+        with tools.timed("configure"):
+            configure(packages, root, sandbox=tools.sandbox, epoch=epoch, progress=tools.progress)
+            if sources:
+                path = APT_SOURCES.format(distro=facts.distro)
+                listed = Tree(nodes=(File(path=path, body=sources.encode(), replace=True),))
+                errand.send(tools.sandbox, root, lambda: planting.plant(listed, epoch))
+        return epoch
+
+    return _build(recipe, fill, tools)
+
+
+def tree_layer(tree: Tree, below: Sequence[Layer], tools: Tools) -> Layer:
+    """Return the layer of `tree` over the layers `below`; over none where the host's /usr is shared."""
+    recipe = {
+        "format": FORMAT,
+        "origin": "tree",
+        "below": [layer.digest for layer in below],
+        "tree": tree.digest,
+    }
+
+    def fill(draft: Draft) -> int:
+        epoch = below[-1].epoch if below else _EPOCH
+        with tools.timed("tree"):
+            errand.send(tools.sandbox, _root(draft, below), lambda: planting.plant(tree, epoch))
+        return epoch
+
+    return _build(recipe, fill, tools)
+
+
+def _root(draft: Draft, below: Sequence[Layer]) -> Root:
+    if not below:
+        return Root(upper=draft.root)
+    lowers = tuple(layer.path for layer in reversed(below))
+    return Root(upper=draft.root, lowers=lowers, work=draft.work)
+
+
+def _build(recipe: Mapping[str, Any], fill: Callable[[Draft], int], tools: Tools) -> Layer:
+    """Return the layer that `recipe` names; `fill` makes it and returns its epoch. One builds, the others wait."""
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    found = tools.store.layer(digest)
+    if found is not None:
+        return found
+    with tools.store.lock(digest):
+        found = tools.store.layer(digest)
+        if found is not None:
+            return found
+        with tools.store.draft(recipe["origin"]) as draft:
+            try:
+                epoch = fill(draft)
+            except ConfigureFailed as failed:
+                if tools.keep_failed:
+                    failed.hints = (f"the rootfs is kept in {tools.store.keep(draft)}",)
+                raise
+            with tools.timed("commit"):
+                return tools.store.commit(draft, digest, {**recipe, "epoch": epoch})
