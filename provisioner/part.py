@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,6 +141,15 @@ def _is_named(descriptor: int, path: Path) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(there, os.fstat(descriptor))
+
+
+def regular_size(path: Path) -> int:
+    """Return the size of a regular file in bytes, -1 where there is none."""
+    try:
+        facts = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return -1
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else -1
 
 
 def hashed(path: Path) -> tuple[str, int] | None:

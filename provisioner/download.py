@@ -1,0 +1,113 @@
+"""Every package's archive in the cache, once a machine: fetched under its signed size, hashed while it comes (D-14).
+
+The cache is `<store>/cache`: `sha256/aa/<hex>` holds what is whole, `partial/<hex>` what is on its way.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from provisioner.errors import DownloadFailed, UntrustedIndex
+from provisioner.fetch import Fetch
+from provisioner.index import Package
+from provisioner.part import part, regular_size
+from provisioner.progress import Advance, Progress
+from provisioner.workers import in_threads
+
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def object_path(cache: Path, sha256: str) -> Path:
+    """Return where the cache keeps the file with this hash."""
+    if not _DIGEST.fullmatch(sha256):  # it becomes a path
+        raise UntrustedIndex("E_TRUST_FIELD", sha256[:80], "is no SHA-256")
+    return cache / "sha256" / sha256[:2] / sha256
+
+
+def cached(package: Package, cache: Path) -> Path | None:
+    """Return the archive of `package` where the cache has it, else None.
+
+    It is hashed while it is unpacked (D-15), not here; one of another size is damaged and does not count.
+    """
+    path = object_path(cache, package.sha256)
+    return path if regular_size(path) == package.size else None
+
+
+def download(
+    packages: Iterable[Package],
+    cache: Path,
+    fetch: Fetch,
+    progress: Progress,
+    *,
+    offline: bool = False,
+    connections: int = 4,
+) -> None:
+    """Bring the archive of each package into `cache`, or raise DownloadFailed, UntrustedIndex, StoreFailed."""
+    absent = {each.sha256: each for each in packages if cached(each, cache) is None}
+    if offline and absent:
+        raise _unreachable(tuple(absent.values()))
+    if not absent:
+        return
+    wanted = tuple(absent.values())
+    with progress.phase("download", sum(each.size for each in wanted)) as advance:
+        crew = _Crew(cache, fetch, advance)
+        try:
+            in_threads(crew.obtain, wanted, connections)
+        finally:
+            crew.stop()
+
+
+class _Stopped(DownloadFailed):
+    """Another download failed, so this one ends too."""
+
+
+class _Crew:
+    """What the connections of one run share."""
+
+    def __init__(self, cache: Path, fetch: Fetch, advance: Advance) -> None:
+        self._cache = cache
+        self._fetch = fetch
+        self._told = advance
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Let the downloads that still run end at their next byte; their partial files stay, to be resumed."""
+        self._stopped.set()
+
+    def obtain(self, package: Package) -> None:
+        """Fetch one archive. Two runs share the work: whoever comes second waits and finds it done."""
+        target = object_path(self._cache, package.sha256)
+
+        def exists() -> bool:
+            return regular_size(target) == package.size
+
+        partial = self._cache / "partial" / package.sha256
+        with part(partial, package.size, exists) as out:
+            if out is None:
+                self._advance(package.size)
+                return
+            self._advance(out.length)
+            self._fetch.download(
+                package.url, out, offset=out.length, size=package.size, advance=self._advance
+            )
+            out.commit(target, package.sha256, f"{package.name} {package.version}")
+
+    def _advance(self, count: int) -> None:
+        with self._lock:
+            if self._stopped.is_set():
+                raise _Stopped("E_NET_CONNECT", "download", "stopped")
+            self._told(count)
+
+
+def _unreachable(packages: Sequence[Package]) -> DownloadFailed:
+    names = ", ".join(f"{each.name} {each.version}" for each in packages)
+    return DownloadFailed(
+        "E_NET_CONNECT",
+        names,
+        f"{len(packages)} of the archives are not in the cache, and the run is offline",
+        hints=("run once without --offline",),
+    )
