@@ -106,9 +106,17 @@ def fetch(suite: Suite, folder: Path) -> IndexFile:
 class Apt:
     """apt-get in a scratch root."""
 
-    def __init__(self, root: Path, files: Sequence[IndexFile], solver: str, recommends: bool) -> None:
+    def __init__(
+        self, root: Path, files: Sequence[IndexFile], solver: str, recommends: bool
+    ) -> None:
         """Lay out `root` with `files` as its package lists."""
-        for each in ("etc/apt/apt.conf.d", "etc/apt/preferences.d", "lists/partial", "cache", "dpkg"):
+        for each in (
+            "etc/apt/apt.conf.d",
+            "etc/apt/preferences.d",
+            "lists/partial",
+            "cache",
+            "dpkg",
+        ):
             (root / each).mkdir(parents=True)
         sources = []
         for file in files:
@@ -144,14 +152,20 @@ class Apt:
                     version = re.search(r"^Version: (.*)$", stanza, re.MULTILINE)
                     if version and (name, version[1]) in wanted:
                         wanted.discard((name, version[1]))
-                        out.append(stanza.replace("\n", "\nStatus: install ok installed\n", 1) + "\n\n")
+                        out.append(
+                            stanza.replace("\n", "\nStatus: install ok installed\n", 1) + "\n\n"
+                        )
         (self._root / "dpkg/status").write_text("".join(out))
 
     def install(self, words: Sequence[str]) -> Outcome:
         """Ask for `words`."""
         done = subprocess.run(
             ["/usr/bin/apt-get", "-s", "install", "--", *words],
-            env={"APT_CONFIG": str(self._root / "apt.conf"), "LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+            env={
+                "APT_CONFIG": str(self._root / "apt.conf"),
+                "LC_ALL": "C",
+                "PATH": "/usr/bin:/bin",
+            },
             capture_output=True,
             text=True,
             timeout=300,
@@ -179,13 +193,21 @@ def ours(words: Sequence[str], index: DebIndex, recommends: bool) -> Outcome:
 def compare(words: Sequence[str], mine: Outcome, apts: Outcome, tally: Tally) -> None:
     """Add one comparison to `tally`."""
     tally.fallback += apts.fallback
-    if mine.packages == apts.packages and bool(mine.failure) == bool(apts.failure) and not apts.removed:
+    if (
+        mine.packages == apts.packages
+        and bool(mine.failure) == bool(apts.failure)
+        and not apts.removed
+    ):
         tally.same += 1
         tally.failed += bool(mine.failure)
         return
     lines = [f"{' '.join(words)}:{' (by the 3.0 solver)' if apts.fallback else ''}"]
-    lines += [f"    - {name} {version}" for name, version in sorted(apts.packages - mine.packages)][:12]
-    lines += [f"    + {name} {version}" for name, version in sorted(mine.packages - apts.packages)][:12]
+    lines += [f"    - {name} {version}" for name, version in sorted(apts.packages - mine.packages)][
+        :12
+    ]
+    lines += [f"    + {name} {version}" for name, version in sorted(mine.packages - apts.packages)][
+        :12
+    ]
     lines += [f"    apt removes {name}" for name in sorted(apts.removed)]
     if mine.failure:
         lines.append(f"    ours fails: {mine.failure.strip()}")
@@ -194,13 +216,24 @@ def compare(words: Sequence[str], mine: Outcome, apts: Outcome, tally: Tally) ->
     tally.different.append("\n".join(lines))
 
 
-def requests(files: Sequence[IndexFile], singles: int, groups: int, seed: int) -> Iterator[tuple[str, ...]]:
-    """Return `singles` names spread over all sections, then `groups` random pairs and triples."""
+def requests(
+    files: Sequence[IndexFile], seed: int, singles: int, groups: int, rivals: int
+) -> Iterator[tuple[str, ...]]:
+    """Return `singles` names spread over all sections, `groups` random pairs and triples, `rivals` that conflict."""
     sections: defaultdict[str, set[str]] = defaultdict(set)
+    foes: dict[tuple[str, str], None] = {}
     for file in files:
         text = decode(file.path.read_bytes(), file.plain_size, str(file.path)).decode()
-        for name, section in re.findall(r"^Package: (\S+)$(?:\n.+)*?\nSection: (\S+)$", text, re.MULTILINE):
+        for name, section in re.findall(
+            r"^Package: (\S+)$(?:\n.+)*?\nSection: (\S+)$", text, re.MULTILINE
+        ):
             sections[section].add(name)
+        for name, field in re.findall(
+            r"^Package: (\S+)$(?:\n.+)*?\n(?:Conflicts|Breaks): (.+)$", text, re.MULTILINE
+        ):
+            foes.update(
+                ((name, foe.split()[0].partition(":")[0]), None) for foe in field.split(", ")
+            )
     chance = random.Random(seed)  # noqa: S311  # a repeatable sample, no secret
     pools = [chance.sample(sorted(names), len(names)) for _, names in sorted(sections.items())]
     names = [pool[at] for at in range(singles) for pool in pools if at < len(pool)][:singles]
@@ -208,6 +241,9 @@ def requests(files: Sequence[IndexFile], singles: int, groups: int, seed: int) -
     every = sorted({name for pool in pools for name in pool})
     for at in range(groups):
         yield tuple(chance.sample(every, 2 + at % 2))
+    known = set(every)
+    real = [pair for pair in foes if pair[1] in known and pair[0] != pair[1]]
+    yield from chance.sample(real, min(rivals, len(real)))
 
 
 def report(tally: Tally, seconds: float) -> None:
@@ -227,6 +263,12 @@ def main() -> int:
     parser.add_argument("--release", default="trixie")
     parser.add_argument("--singles", type=int, default=300)
     parser.add_argument("--pairs", type=int, default=150, help="pairs and triples")
+    parser.add_argument(
+        "--rivals",
+        type=int,
+        default=0,
+        help="pairs of which one names the other in Conflicts or Breaks",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--recommends", action="store_true")
     parser.add_argument("--solver", default="internal", help="which of apt's: internal or 3.0")
@@ -240,7 +282,7 @@ def main() -> int:
         index = read_index(files, lists, "amd64")
         apt = Apt(Path(scratch) / "root", files, args.solver, args.recommends)
         base = resolve((), index)
-        asked = list(requests(files, args.singles, args.pairs, args.seed))
+        asked = list(requests(files, args.seed, args.singles, args.pairs, args.rivals))
         return run([tuple(args.names)] if args.names else asked, apt, base, index, args.recommends)
 
 

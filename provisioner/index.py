@@ -34,13 +34,13 @@ class Package:
     name: str
     version: str
     arch: str
-    pre_depends: tuple[Clause, ...] = ()
-    depends: tuple[Clause, ...] = ()
-    recommends: tuple[Clause, ...] = ()
-    suggests: tuple[Clause, ...] = ()
-    provides: tuple[Relation, ...] = ()
-    conflicts: tuple[Relation, ...] = ()
-    breaks: tuple[Relation, ...] = ()
+    pre_depends: Sequence[Clause] = ()
+    depends: Sequence[Clause] = ()
+    recommends: Sequence[Clause] = ()
+    suggests: Sequence[Clause] = ()
+    provides: Sequence[Relation] = ()
+    conflicts: Sequence[Relation] = ()
+    breaks: Sequence[Relation] = ()
     essential: bool = False
     protected: bool = False  # `Protected: yes`, `Important: yes`
     priority: str = "optional"

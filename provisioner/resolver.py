@@ -17,9 +17,10 @@ from functools import cached_property
 from provisioner.deb.relation import spell
 from provisioner.errors import Unresolvable
 from provisioner.index import Index, Package
-from provisioner.marking import Marker, Universe
+from provisioner.marking import Marker
 from provisioner.ordering import chain, ordered
 from provisioner.sweep import sweep
+from provisioner.universe import Universe
 
 _WANTED = re.compile(
     r"([a-z0-9][a-z0-9+.-]+)(?::([a-z0-9-]+))?(?:=((?:[0-9]{1,9}:)?[0-9A-Za-z.+~:-]{1,240}))?",
@@ -57,8 +58,9 @@ def resolve(wanted: Sequence[str], index: Index, *, recommends: bool = False) ->
     with _deep_recursion():
         asked = [_find(word, index) for word in wanted]
         pinned = [package for word, package in zip(wanted, asked, strict=True) if "=" in word]
-        essential = _mark(index, index.essential(), (), pinned, recommends=False)
-        added = _mark(index, asked, essential, pinned, recommends=recommends)
+        essential = _mark(Universe(index, (), pinned, recommends=False), index.essential())
+        universe = Universe(index, essential, pinned, recommends=recommends)
+        added = _mark(universe, asked, recommends=recommends)
         return PackageSet(
             essential=ordered(essential),
             added=ordered(added),
@@ -84,23 +86,18 @@ def why(chosen: PackageSet, name: str) -> tuple[str, ...]:
 
 
 def _mark(
-    index: Index,
-    asked: Sequence[Package],
-    installed: Sequence[Package],
-    pinned: Sequence[Package],
-    *,
-    recommends: bool,
+    universe: Universe, asked: Sequence[Package], *, recommends: bool = False
 ) -> tuple[Package, ...]:
-    marker = Marker(Universe(index, pinned), installed, recommends=recommends)
-    marker.request(asked)
-    broken = marker.all_broken()
+    marker = Marker(universe, recommends=recommends)
+    marker.request([package.name for package in asked])
+    broken = [state for state in universe.states() if marker.broken(state)]
     if broken:
         raise Unresolvable("E_PARAM", broken[0].name, "cannot be installed")
-    sweep(marker)
+    sweep(universe)
     return tuple(
-        state.install.package
-        for state in marker.universe.states()
-        if state.install and not state.current
+        state.package
+        for state in universe.states()
+        if state.package and state.install and not state.current
     )
 
 

@@ -18,6 +18,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
 _VERSION = re.compile(relation.VERSION, re.ASCII)
 _FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._~%/-]*\.deb", re.ASCII)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,11}", re.ASCII)
+_FIELD = re.compile(r"^([!-9;-~]+):[ \t]*(.*(?:\n[ \t].*)*)", re.MULTILINE | re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PRIORITIES = frozenset(("", "required", "important", "standard", "optional", "extra"))
 _MULTI_ARCH = frozenset(("no", "same", "foreign", "allowed"))
@@ -205,19 +206,15 @@ def _name_of(stanza: bytes) -> str:
 
 def _fields(stanza: bytes) -> dict[str, str]:
     """Return the fields of one stanza by lower-case name; continued lines stay joined."""
-    fields: dict[str, str] = {}
-    name = ""
-    for line in stanza.decode().rstrip("\n").split("\n"):
-        if line[:1] in (" ", "\t"):
-            fields[name] += "\n" + line
-            continue
-        name, colon, value = line.partition(":")
-        name = name.lower()
-        if not colon or name in fields:
-            raise UntrustedIndex(
-                "E_TRUST_FIELD", line[:80], "is malformed or stands twice in a stanza"
-            )
-        fields[name] = value.strip()
+    text = stanza.decode().rstrip("\n")
+    found = _FIELD.findall(text)
+    names = "\n".join([name for name, _ in found]).lower().split("\n")
+    fields = dict(zip(names, [value for _, value in found], strict=True))
+    lines = len(found) + sum([value.count("\n") for _, value in found])
+    if len(fields) != len(found) or lines != text.count("\n") + 1:
+        raise UntrustedIndex(
+            "E_TRUST_FIELD", text[:80], "has a malformed field, or one that stands twice"
+        )
     return fields
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import TypeVar, overload
 
 from provisioner.errors import UntrustedIndex
 from provisioner.index import Clause, Relation
@@ -14,6 +16,8 @@ _ATOM = re.compile(
     rf"(?:[ \t]*\([ \t]*(<<|<=|<|=|>=|>>|>)[ \t]*({VERSION})[ \t]*\))?",
     re.ASCII,
 )
+T = TypeVar("T")
+
 _OLD = {"<": "<=", ">": ">="}  # the deprecated spellings mean these, as dpkg and apt read them
 
 
@@ -35,21 +39,56 @@ def parse_relation(text: str) -> Relation:
 @lru_cache(maxsize=1 << 16)
 def parse_clause(text: str) -> Clause:
     """Parse alternatives, `a | b`."""
-    return Clause(tuple(map(parse_relation, text.split("|"))))
+    if "|" in text:
+        return Clause(tuple(map(parse_relation, text.split("|"))))
+    return Clause((parse_relation(text),))
 
 
-def parse_clauses(text: str) -> tuple[Clause, ...]:
-    """Parse a field of clauses, `a | b, c`; an empty field is no clause."""
-    if not text:
-        return ()
-    return tuple(map(parse_clause, text.rstrip(" ,\t\n").split(",")))
+class Field(Sequence[T]):
+    """The comma-separated values of one field, parsed when somebody looks at them; equal to the tuple of them."""
+
+    __slots__ = ("_parse", "_text", "_values")
+
+    def __init__(self, text: str, parse: Callable[[str], T]) -> None:
+        """Keep `text` until then."""
+        self._text = text
+        self._parse = parse
+        self._values: tuple[T, ...] | None = None
+
+    def _parsed(self) -> tuple[T, ...]:
+        if self._values is None:
+            text = self._text.rstrip(" ,\t\n")
+            self._values = tuple(map(self._parse, text.split(","))) if text else ()
+        return self._values
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[T]: ...
+    def __getitem__(self, at: int | slice) -> T | Sequence[T]:
+        return self._parsed()[at]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._parsed())
+
+    def __len__(self) -> int:
+        return len(self._parsed())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (Field, tuple)) and self._parsed() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._parsed())
 
 
-def parse_relations(text: str) -> tuple[Relation, ...]:
-    """Parse a field without alternatives: Provides, Conflicts, Breaks."""
-    if not text:
-        return ()
-    return tuple(map(parse_relation, text.rstrip(" ,\t\n").split(",")))
+def parse_clauses(text: str) -> Sequence[Clause]:
+    """Return the clauses of a field with alternatives, `a | b, c`; an empty field has none."""
+    return Field(text, parse_clause) if text else ()
+
+
+def parse_relations(text: str) -> Sequence[Relation]:
+    """Return the relations of a field without alternatives: Provides, Conflicts, Breaks."""
+    return Field(text, parse_relation) if text else ()
 
 
 def spell(relation: Relation) -> str:
