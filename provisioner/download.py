@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from provisioner.errors import DownloadFailed, UntrustedIndex
+from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import Fetch
 from provisioner.index import Package
 from provisioner.part import part, regular_size
@@ -79,22 +79,45 @@ class _Crew:
         self._stopped.set()
 
     def obtain(self, package: Package) -> None:
-        """Fetch one archive. Two runs share the work: whoever comes second waits and finds it done."""
+        """Fetch one archive, from the first mirror that has it whole and right."""
+        failures: list[ProvisionError] = []
+        for url in self._fetch.places(package.url):
+            try:
+                self._obtain(package, url)
+                return
+            except _Stopped:
+                raise
+            except (DownloadFailed, UntrustedIndex) as failure:
+                failures.append(failure)
+        raise failures[0]
+
+    def _obtain(self, package: Package, url: str) -> None:
+        """Fetch from one mirror. Two runs share the work: whoever comes second waits and finds it done."""
         target = object_path(self._cache, package.sha256)
+        partial = self._cache / "partial" / package.sha256
 
         def exists() -> bool:
             return regular_size(target) == package.size
 
-        partial = self._cache / "partial" / package.sha256
         with part(partial, package.size, exists) as out:
             if out is None:
                 self._advance(package.size)
                 return
-            self._advance(out.length)
-            self._fetch.download(
-                package.url, out, offset=out.length, size=package.size, advance=self._advance
-            )
-            out.commit(target, package.sha256, f"{package.name} {package.version}")
+            resumed = out.length
+            self._advance(resumed)
+            try:
+                self._fetch.download(
+                    url, out, offset=resumed, size=package.size, advance=self._advance
+                )
+                out.commit(target, package.sha256, f"{package.name} {package.version} ({url})")
+                return
+            except (DownloadFailed, UntrustedIndex) as failure:
+                self._advance(-out.length)
+                if not resumed or not isinstance(failure, UntrustedIndex):
+                    raise
+        self._obtain(
+            package, url
+        )  # what was resumed was not the beginning of this file; it is gone now
 
     def _advance(self, count: int) -> None:
         with self._lock:

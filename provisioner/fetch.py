@@ -11,7 +11,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -77,6 +77,14 @@ class Fetch(Protocol):
         """
         ...
 
+    def places(self, url: str) -> tuple[str, ...]:
+        """Return every address that may have the file of `url`, this one first."""
+        ...
+
+    def learn(self, mirrors: Sequence[str]) -> None:
+        """Learn that these mirrors have the same files."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
@@ -112,6 +120,7 @@ class HttpFetch:
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
         self._lock = threading.Lock()
         self._documents: Documents | None = None
+        self._mirrors: tuple[tuple[str, ...], ...] = ()
 
     def document(self, url: str, limit: int) -> bytes:
         """Return the body at `url`, at most `limit` bytes, or raise DownloadFailed (E_NET_*)."""
@@ -127,6 +136,21 @@ class HttpFetch:
         """Write bytes `offset` to `size` of the file at `url` to `out`, resuming where a connection broke."""
         transfer = _Transfer(out, offset, size, advance)
         self._tried(url, lambda place: self._pour(place, transfer))
+
+    def places(self, url: str) -> tuple[str, ...]:
+        """Return every address that may have the file of `url`, this one first."""
+        for mirrors in self._mirrors:
+            for mirror in mirrors:
+                if url.startswith(f"{mirror}/"):
+                    rest = url.removeprefix(mirror)
+                    return tuple(dict.fromkeys((url, *(each + rest for each in mirrors))))
+        return (url,)
+
+    def learn(self, mirrors: Sequence[str]) -> None:
+        """Learn that these mirrors have the same files."""
+        with self._lock:
+            if tuple(mirrors) not in self._mirrors:
+                self._mirrors = (*self._mirrors, tuple(mirrors))
 
     def _tried(self, url: str, ask: Callable[[str], _T | Redirect]) -> _T:
         """Ask, following redirects; again after a pause where the network, not the server, failed (F-15)."""

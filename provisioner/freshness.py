@@ -253,7 +253,7 @@ def write_whole(file: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def states(store: Path) -> tuple[TrustState, ...]:
+def trust_list(store: Path) -> tuple[TrustState, ...]:
     """Return every recorded state of `store`, sorted by distribution and suite."""
     try:
         names = sorted(os.listdir(store / "trust"))
@@ -264,6 +264,25 @@ def states(store: Path) -> tuple[TrustState, ...]:
     )
     found = [state for key in keys if (state := read_state(store, key)) is not None]
     return tuple(sorted(found, key=lambda state: (state.distro, state.suite, state.key)))
+
+
+def trust_accept(store: Path, suite: str) -> tuple[TrustState, ...]:
+    """Let the next Release of `suite` change its Origin, Label and Codename (R-6); return what was recorded of it.
+
+    E_NOTFOUND where nothing of that suite was ever accepted.
+    """
+    meant = tuple(state for state in trust_list(store) if suite in {state.suite, state.codename})
+    if not meant:
+        known = sorted({state.suite for state in trust_list(store)})
+        raise ProvisionError(
+            "E_NOTFOUND",
+            suite,
+            "nothing of this suite was accepted here before",
+            hints=(f"known: {', '.join(known)}" if known else "no suite was ever fetched",),
+        )
+    for state in meant:
+        write_state(store, replace(state, accept_info=True))
+    return meant
 
 
 def _utc(seconds: float) -> str:

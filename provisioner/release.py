@@ -1,7 +1,8 @@
 """The verified Release of each suite, and the index files that it names.
 
-    releases = verified_releases(sources.choose(…), fetch, store, Policy(now=time.time()))
-    path = fetch_index(release, component, arch, fetch, lists)      # still compressed; size and hash are right
+    groups = sources.choose(distro.find("debian"), "trixie", "amd64", host=sources.host_mirrors())
+    releases, files = read_suites(groups, HttpFetch(os.environ), store, Policy(now=time.time()))
+    index = read_index(files, store / "cache" / "lists", "amd64")
 
 `store` is PATH/.store. What was accepted last stays in `store/cache/lists`, so that `--offline` works.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provisioner import freshness, keys
+from provisioner.deb.index import IndexFile
 from provisioner.deb.trust import MAX_INRELEASE, Release, Verified, parse
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import Fetch, Missing
@@ -22,6 +24,7 @@ from provisioner.sources import Source
 from provisioner.trust import verify, verify_detached
 from provisioner.workers import in_threads
 
+_CHANGED = {"E_MIRROR_STALE", "E_TRUST_HASH", "E_NET_TRUNCATED", "E_NET_TOOBIG"}
 _InRelease = tuple[bytes, ...]  # one clear-signed file, or the pair Release, Release.gpg
 _NAMES = {1: ("InRelease",), 2: ("Release", "Release.gpg")}
 
@@ -34,6 +37,29 @@ class _Accepted:
     files: _InRelease
     key: str
     fingerprints: tuple[str, ...]
+
+
+def read_suites(
+    groups: Sequence[Sequence[Source]],
+    fetch: Fetch,
+    store: Path,
+    policy: Policy,
+    *,
+    offline: bool = False,
+) -> tuple[tuple[Release, ...], tuple[IndexFile, ...]]:
+    """Return the verified Release of each suite and the index files that they name, all of one generation.
+
+    A mirror that changes between the two (F-18) is asked once more for both.
+    """
+    lists = store / "cache" / "lists"
+    releases = verified_releases(groups, fetch, store, policy, offline=offline)
+    try:
+        return releases, fetch_indexes(releases, fetch, lists, offline=offline)
+    except ProvisionError as problem:
+        if offline or problem.code not in _CHANGED:
+            raise
+    releases = verified_releases(groups, fetch, store, policy)
+    return releases, fetch_indexes(releases, fetch, lists)
 
 
 def verified_releases(
@@ -58,8 +84,9 @@ def verified_releases(
     accepted = [each for each in results if isinstance(each, _Accepted)]
     missing = tuple(each for each in results if isinstance(each, str))
     releases = freshness.check_siblings(tuple(each.release for each in accepted), policy)
-    if not offline:
-        for each in accepted:
+    for each in accepted:
+        fetch.learn(each.release.mirrors)
+        if not offline:
             suites.keep(each)
     if releases and missing:
         releases = (replace(releases[0], notes=(*releases[0].notes, *missing)), *releases[1:])
@@ -84,12 +111,19 @@ class _Suites:
             except (UntrustedIndex, DownloadFailed) as problem:
                 problems.append(problem)
                 continue
-            return _noted(accepted, problems)
+            return _noted(self._with_mirrors(accepted, group), problems)
         if group[0].optional and all(isinstance(problem, Missing) for problem in problems):
             return _absence(group[0])
         if {problem.code for problem in problems} == {"E_MIRROR_STALE"}:
             return self._replayed(group, problems)
         raise _telling(problems)
+
+    @staticmethod
+    def _with_mirrors(accepted: _Accepted, group: tuple[Source, ...]) -> _Accepted:
+        """Note the mirrors that may have the files too: hashes decide, whoever serves them."""
+        urls = (accepted.release.mirror, *(source.url for source in group))
+        release = replace(accepted.release, mirrors=tuple(dict.fromkeys(urls)))
+        return replace(accepted, release=release)
 
     def _replayed(self, group: tuple[Source, ...], problems: list[ProvisionError]) -> _Accepted:
         """Go on with the newer Release that we have, if its indexes can still be had by hash (R-2)."""
@@ -121,7 +155,7 @@ class _Suites:
             files = tuple(self._read_file(key, name) for name in names)
             if all(files):
                 home = [each for each in group if state and each.url == state.mirror] or [group[0]]
-                return self._accept(home[0], keyring, files)
+                return self._with_mirrors(self._accept(home[0], keyring, files), group)
         return None
 
     def _read_file(self, key: str, name: str) -> bytes:
@@ -193,7 +227,7 @@ def _noted(accepted: _Accepted, problems: list[ProvisionError]) -> _Accepted:
     notes = tuple(
         f"{each.subject}: {each.detail} ({each.code}); took the next mirror" for each in problems
     )
-    if not accepted.release.signers:
+    if accepted.release.source.unverified:
         notes += (f"{accepted.release.source.name} is used without verification, as asked",)
     release = replace(accepted.release, notes=(*accepted.release.notes, *notes))
     return replace(accepted, release=release)
@@ -212,6 +246,48 @@ def _telling(problems: list[ProvisionError]) -> ProvisionError:
     return problems[0]
 
 
+def fetch_indexes(
+    releases: Sequence[Release], fetch: Fetch, lists: Path, *, offline: bool = False
+) -> tuple[IndexFile, ...]:
+    """Return every Packages file that the sources of `releases` want, in the order in which apt would read them."""
+    wanted = [
+        (release, component, arch)
+        for release in releases
+        for component in release.source.components
+        for arch in release.index_arches
+        if release.index(component, arch) is not None or arch != "all"
+    ]
+
+    def bring(each: tuple[Release, str, str]) -> IndexFile:
+        path = fetch_index(*each, fetch, lists, offline=offline)
+        return _index_file(*each, path)
+
+    return tuple(in_threads(bring, wanted))
+
+
+def _index_file(release: Release, component: str, arch: str, path: Path) -> IndexFile:
+    plain = release.plain_index(component, arch)
+    found = release.index(component, arch)
+    if plain is None or found is None:
+        raise UntrustedIndex(
+            "E_TRUST_NOHASH",
+            f"{release.mirror}/dists/{release.source.suite}",
+            f"signs no hash of the plain Packages file of {component}",
+        )
+    third_party = release.source.role == "extra"
+    return IndexFile(
+        path=path,
+        sha256=found[1],
+        plain_sha256=plain[0],
+        plain_size=plain[1],
+        base_url=release.mirror,
+        origin=release.origin,
+        suite=release.source.suite,
+        component=component,
+        only=(release.source.only or ()) if third_party else None,
+    )
+
+
 def fetch_index(
     release: Release,
     component: str,
@@ -223,7 +299,7 @@ def fetch_index(
 ) -> Path:
     """Return the compressed Packages file of a component and architecture, its size and hash checked (D-12).
 
-    `arch` is one of `release.index_arches`. The file is `lists/<sha256><.xz|.gz|.zst|>`; what is there already is
+    `arch` is one of `release.index_arches`. The file is `lists/<sha256>` with its ending; what is there already is
     taken after it was hashed again.
     """
     found = release.index(component, arch)
@@ -235,8 +311,7 @@ def fetch_index(
             hints=("is the mirror complete?",),
         )
     name, sha256, size = found
-    ending = name.rpartition("/Packages")[2]
-    target = lists / f"{sha256}{ending}"
+    target = lists / f"{sha256}{name.rpartition('/Packages')[2]}"
     if hashed(target) == (sha256, size):
         return target
     if offline:
@@ -246,13 +321,26 @@ def fetch_index(
             "is not in the cache, and the run is offline",
             hints=("run once without --offline",),
         )
-    url = _index_url(release, name, sha256)
-    with part(lists / "partial" / sha256, size, lambda: hashed(target) == (sha256, size)) as out:
+    problems: list[ProvisionError] = []
+    for url in fetch.places(_index_url(release, name, sha256)):
+        try:
+            return _bring(url, target, (sha256, size), fetch)
+        except Missing:
+            problems.append(_updating(release, url))
+        except (DownloadFailed, UntrustedIndex) as problem:
+            problems.append(problem)
+    raise problems[0]
+
+
+def _bring(url: str, target: Path, signed: tuple[str, int], fetch: Fetch) -> Path:
+    """Fetch one index as `target`, unless another run does it meanwhile."""
+    sha256, size = signed
+    partial = target.parent / "partial" / sha256
+    with part(partial, size, lambda: hashed(target) == signed) as out:
         if out is not None:
-            try:
-                fetch.download(url, out, offset=out.length, size=size, advance=lambda count: None)
-            except Missing:
-                raise _updating(release, url) from None
+            out.seek(0)  # an index is small: what a broken run left is not worth a resumption
+            out.truncate()
+            fetch.download(url, out, offset=0, size=size, advance=lambda count: None)
             out.commit(target, sha256, url)
     return target
 

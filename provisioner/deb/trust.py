@@ -54,6 +54,7 @@ class Release:
     """A verified Release file: what one suite at one mirror holds, and until when that is true."""
 
     source: Source  # the one, of a suite's mirrors, where it was found
+    mirrors: tuple[str, ...] = ()  # all of them, in the order in which they are tried
     text: str = field(repr=False)
     sha256: str  # of the signed text
     signers: tuple[str, ...]
