@@ -1,4 +1,4 @@
-"""What a tree on disk consists of, as one digest; and the walk that makes its times reproducible.
+"""What a tree on disk consists of, as one digest; and the walk that makes it reproducible.
 
 Names are opened one component at a time by descriptor, never through a symlink, so a hostile tree cannot lead away.
 """
@@ -18,6 +18,8 @@ from provisioner.errors import StoreFailed
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_TYPES = 0o170000  # inode(7), S_IFMT
+OPAQUE = "user.overlay.opaque"  # "y": nothing of the layers below shows in this directory
 _SMALL = 64 << 10  # bytes up to which a thread costs more than the hash
 _WAITING = 64  # open files that wait for their hash
 _DEPTH = 512  # levels; unpacking allows 256
@@ -56,12 +58,28 @@ def _walk(directory: int, prefix: str, depth: int) -> Iterator[Entry]:
                 os.close(below)
 
 
-def clamp(top: Path, newest: int) -> None:
-    """Set back every time below `top` that is later than `newest`, so that two builds agree."""
+def settle(top: Path, newest: int, *, overlaid: bool) -> None:
+    """Make `top` what two builds agree on: no time later than `newest`, none of an overlay's own notes.
+
+    `overlaid`: it was an overlay's upper. Its notes (origin, uuid, impure) name inodes of this disk; as a lower layer
+    it only needs whiteouts and `opaque`.
+    """
     limit = newest * 1_000_000_000
     for entry in walk(top):
+        if overlaid and entry.status.st_mode & _TYPES in (stat.S_IFDIR, stat.S_IFREG):
+            _drop_notes(entry)
         if entry.status.st_mtime_ns > limit:
             os.utime(entry.name, ns=(limit, limit), dir_fd=entry.directory, follow_symlinks=False)
+
+
+def _drop_notes(entry: Entry) -> None:
+    fd = os.open(entry.name, _FILE, dir_fd=entry.directory)
+    try:
+        for name in os.listxattr(fd):
+            if name.startswith("user.overlay.") and name != OPAQUE:
+                os.removexattr(fd, name)
+    finally:
+        os.close(fd)
 
 
 def digest(top: Path) -> str:

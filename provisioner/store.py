@@ -25,7 +25,7 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,15 @@ class Freed:
     downloads: int = 0  # files
     size: int = 0  # bytes
     busy: tuple[str, ...] = ()  # unused, but leased or locked by a running command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a verification read, and what was not as it should be (now in quarantine/)."""
+
+    downloads: int
+    layers: int
+    damaged: tuple[str, ...] = ()
 
 
 class Store:
@@ -168,7 +177,7 @@ class Store:
         """
         with contextlib.suppress(FileNotFoundError):
             removal.remove(draft.work)
-        content.clamp(draft.root, int(meta["epoch"]))
+        content.settle(draft.root, int(meta["epoch"]), overlaid=bool(meta.get("below")))
         facts = {**meta, "content": content.digest(draft.root)}
         _write(
             draft.path / "meta.json", json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
@@ -286,6 +295,25 @@ class Store:
         except FileNotFoundError:
             return 0
         return removal.remove(gone)
+
+    def prune(
+        self,
+        used: Collection[str],
+        *,
+        layers: bool = True,
+        downloads: bool = True,
+        dry_run: bool = False,
+    ) -> Freed:
+        """Remove the layers that are not in `used` and, with `downloads`, all archives; see `collect.prune`."""
+        from provisioner import collect
+
+        return collect.prune(self, used, layers=layers, downloads=downloads, dry_run=dry_run)
+
+    def verify(self) -> Verified:
+        """Hash everything again; what is damaged goes to quarantine/. See `collect.verify`."""
+        from provisioner import collect
+
+        return collect.verify(self)
 
     def recover(self) -> None:
         """Remove what killed commands left. Idempotent, and may itself be killed anywhere."""

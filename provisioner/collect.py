@@ -1,0 +1,158 @@
+"""What the store may forget, and whether what it keeps is still what it was."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import secrets
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from provisioner import content, removal
+from provisioner.deb import archive
+from provisioner.errors import StoreFailed
+from provisioner.store import Freed, Store, Verified
+
+_ARCHIVES = ("cache/sha256", "cache/tar", "cache/partial")
+
+
+def prune(
+    store: Store, used: Collection[str], *, layers: bool, downloads: bool, dry_run: bool
+) -> Freed:
+    """Remove layers that are not in `used` and leased by nobody, and all archives unless a build is reading them.
+
+    With `dry_run` nothing is removed and the answer says what would be.
+    """
+    gone: list[str] = []
+    busy: list[str] = []
+    files = size = 0
+    if not dry_run:
+        store.recover()
+    if layers:
+        for name in _listed(store.path / "layers"):
+            if name in used:
+                continue
+            freed = _drop_layer(store, name, dry_run=dry_run)
+            (busy if freed is None else gone).append(name)
+            size += freed or 0
+    if downloads:
+        try:
+            with store.lock("downloads", wait=False):
+                files, freed_now = _drop_archives(store, dry_run=dry_run)
+                size += freed_now
+        except StoreFailed as locked:
+            if locked.code != "E_LOCKED":
+                raise
+            busy.append("downloads")
+    return Freed(layers=tuple(gone), downloads=files, size=size, busy=tuple(busy))
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Hold the layer at `path` exclusively; False where somebody has leased it."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(fd)
+
+
+def _drop_layer(store: Store, name: str, *, dry_run: bool) -> int | None:
+    """Remove one layer and return its bytes; None where it is leased."""
+    path = store.path / "layers" / name
+    with _alone(path) as mine:
+        if not mine:
+            return None
+        if dry_run:
+            return _size(path)
+        gone = store.path / "trash" / secrets.token_hex(16)
+        os.rename(path, gone)  # under the lease: whoever waits for it finds the layer gone
+    return removal.remove(gone)
+
+
+def _size(path: Path) -> int:
+    return sum(entry.status.st_blocks * 512 for entry in content.walk(path))
+
+
+def _drop_archives(store: Store, *, dry_run: bool) -> tuple[int, int]:
+    """Remove the downloaded archives and their raw forms; return how many files and bytes."""
+    files = size = 0
+    for folder in _ARCHIVES:
+        for path, status in _files(store.path / folder):
+            files += 1
+            size += status.st_blocks * 512
+            if not dry_run:
+                path.unlink(missing_ok=True)
+    return files, size
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the regular files of a cache folder and of the folders in it; nobody but us writes there."""
+    for name in _listed(folder):
+        status = os.lstat(folder / name)
+        if stat.S_ISDIR(status.st_mode):
+            yield from _files(folder / name)
+        elif stat.S_ISREG(status.st_mode):
+            yield folder / name, status
+
+
+def verify(store: Store) -> Verified:
+    """Hash all archives and layers again; move to quarantine/ what is not what its name or its record says.
+
+    Nothing that is in quarantine is used: it is fetched, or built, again.
+    """
+    damaged: list[str] = []
+    archives = layers = 0
+    for folder, sound in (("cache/sha256", _is_sound_download), ("cache/tar", _is_sound_raw)):
+        for path, _ in _files(store.path / folder):
+            archives += 1
+            if not sound(path):
+                damaged.append(f"{folder}/{path.name}")
+                os.rename(path, store.path / "quarantine" / f"{path.name}.{secrets.token_hex(4)}")
+    for layer in _layer_names(store, damaged):
+        layers += 1
+        path = store.path / "layers" / layer
+        found = store.layer(layer)
+        if found is not None and content.digest(found.path) != found.content:
+            damaged.append(f"layers/{layer}")
+            os.rename(path, store.path / "quarantine" / f"{layer}.{secrets.token_hex(4)}")
+    return Verified(downloads=archives, layers=layers, damaged=tuple(damaged))
+
+
+def _layer_names(store: Store, damaged: list[str]) -> Iterator[str]:
+    """Yield the layers whose record can be read; the others are damaged by that alone."""
+    for name in _listed(store.path / "layers"):
+        try:
+            store.layer(name)
+        except StoreFailed:
+            damaged.append(f"layers/{name}")
+            place = store.path / "quarantine" / f"{name[:64]}.{secrets.token_hex(4)}"
+            os.rename(store.path / "layers" / name, place)
+        else:
+            yield name
+
+
+def _is_sound_download(path: Path) -> bool:
+    with path.open("rb") as file:
+        return archive.file_sha256(file.fileno()) == path.name
+
+
+def _is_sound_raw(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return False
+        view = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        return archive.split_raw(view) is not None
