@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from runtime.elf import DATA
-from runtime.kernel.libc import number_of
+from runtime.kernel.syscall_names import numbers
 from runtime.program import Argument, Call, Expect, Out, Pointer, Slot, Struct, Text
 
 ADD, BRANCH, CLEAR, STORE, LOAD, EXPECT, TEXT, FIELD = range(0x1000, 0x1008)
@@ -29,6 +29,8 @@ _FIXED = (NOWHERE, START, HANDLER, FAILED, ERRNO, STACK)
 _SLOTS, _SCRATCH, _POOL = DATA, DATA + 0x400, DATA + 0x800
 _MAX_SLOTS = (_SCRATCH - _SLOTS) // 8
 _RECORD = struct.Struct("=HHHH4sBB2x6Q")
+_NUMBERS = numbers("x86_64")
+_ANY = (0xFF,)  # as the only errno to ignore: all of them
 _WORD = (1 << 64) - 1
 _MAX_SKIP = 0xFFFF
 _MAX_IGNORED, _MAX_TEXT = 4, 4
@@ -121,10 +123,12 @@ class Table:
     def do(
         self, operation: int | str, *values: Value, result: str = NOWHERE, width: int = 8
     ) -> None:
-        """Append an operation of the interpreter, or by its name a call whose failure is passed over."""
-        number = number_of(operation) if isinstance(operation, str) else operation
+        """Append an operation of the interpreter, or by its name a call whose result is -1 when it fails."""
+        number = _NUMBERS[operation] if isinstance(operation, str) else operation
         self.slot(result)
-        self.records.append(Record(operation=number, values=values, result=result, width=width))
+        self.records.append(
+            Record(operation=number, values=values, result=result, width=width, ignore=_ANY)
+        )
 
     def calls(self, calls: Sequence[Call]) -> None:
         """Append `calls`, as `perform` makes them."""
@@ -153,7 +157,7 @@ class Table:
         return (
             before,
             Record(
-                operation=number_of(call.name),
+                operation=_NUMBERS[call.name],
                 values=values,
                 result=call.result,
                 number=number,

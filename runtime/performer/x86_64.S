@@ -48,6 +48,8 @@ keep:   movzx   ecx, word ptr [rbx + 2]
 
 failed: neg     eax
         mov     edx, [rbx + 8]
+        cmp     dl, 0xff                # whatever it is
+        je      skip
 1:      cmp     dl, al                  # no errno is 0, so an empty place never matches
         je      skip
         shr     edx, 8

@@ -307,6 +307,17 @@ def test_store_changes_only_its_width(tmp_path: Path) -> None:
     assert run(table, ["all"], tmp_path).slots == {"all": 0x1122334455FFAA88}
 
 
+def test_whatever_makes_a_call_of_the_programs_own_fail_it_goes_on(tmp_path: Path) -> None:
+    table = Table()
+    table.do("close", 12345, result="closed")
+    table.do("execve", 1, 1, 1, result="run")
+    table.do("write", 1, table.place(b"on"), 2)
+
+    result = run(table, ["closed", "run"], tmp_path)
+
+    assert result == Result(None, {"closed": -1, "run": -1}, b"on")
+
+
 def test_branch_goes_only_where_both_are_equal(tmp_path: Path) -> None:
     table = Table()
     table.do(ADD, 1, 1, result="two")
