@@ -9,6 +9,7 @@ both die with the parent, and with init, being pid 1 of its namespace, all that 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -22,7 +23,7 @@ from runtime.errors import ContainerError, HostError, LaunchError
 from runtime.kernel import process
 from runtime.kernel.libc import NUMBERS
 from runtime.perform import UNEXPECTED, Failed, perform
-from runtime.program import Program
+from runtime.program import Call, Program
 
 _PID = struct.Struct("=i")
 _FAILED = struct.Struct("=Bii")  # which list, index, errno
@@ -80,7 +81,7 @@ class Born:
     lifeline: int  # while it is open, the parent lives
 
     def wait(self) -> int:
-        """Reap it when it ends; return its status, encoded as wait(2) does."""
+        """Reap it when it has ended, and return the status that the kernel encoded for it."""
         _, status = os.waitpid(self.pid, 0)
         return status
 
@@ -153,8 +154,12 @@ def failure(program: Program, report: bytes, subject: str) -> ContainerError:
     if words is None:
         return LaunchError("E_KERNEL_FEATURE", subject, f"{call.name}: {reason or 'unexpected'}")
     parts = [words.detail, more, f"{call.name}: {reason}" if reason and not more else ""]
-    kind = HostError if words.code in _HOST_CODES else LaunchError
-    return kind(words.code, words.subject, ": ".join(filter(None, parts)), hints=words.hints)
+    detail = ": ".join(filter(None, parts))
+    if words.code in _HOST_CODES:
+        return HostError(words.code, words.subject, detail, hints=words.hints)
+    error = LaunchError(words.code, words.subject, detail, hints=words.hints)
+    error.status = exec_status(number) if call.name == "execve" else 125
+    return error
 
 
 def _live(
@@ -171,6 +176,8 @@ def _live(
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+        os.setsid()  # a terminal's Ctrl-C is the parent's affair
+        _default_signals()
         perform(program.stage, slots)
         if slots["init"] == 0:
             which = _INIT
@@ -192,9 +199,46 @@ def _live(
     os._exit(1)
 
 
-def explain(failed: Failed, calls: tuple[object, ...]) -> bytes:
-    """Return why an execve failed, for people; nothing for another call."""
-    return b""
+def _default_signals() -> None:
+    """Undo what Python and our callers ignore or block: it would pass on to every program (I-23)."""
+    for number in signal.valid_signals():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def explain(failed: Failed, calls: tuple[Call, ...]) -> bytes:
+    """Return why an execve failed, for people (F-28); nothing for another call. Runs inside the root."""
+    call = calls[failed.index]
+    path = call.args[0] if call.args else None
+    if call.name != "execve" or not isinstance(path, bytes):
+        return b""
+    path = path.rstrip(b"\0")
+    if failed.number == errno.ENOENT:
+        try:
+            with open(path, "rb") as file:
+                head = file.read(4096)
+        except OSError:
+            return b"not found in the rootfs"
+        return b"its interpreter %b is missing" % _interpreter(head)
+    if failed.number in {errno.EACCES, errno.EPERM}:
+        return b"not executable"
+    return b"no program for this machine" if failed.number == errno.ENOEXEC else b""
+
+
+def _interpreter(head: bytes) -> bytes:
+    """Return the interpreter that a script, or an ELF program's loader segment, names."""
+    if head.startswith(b"#!"):
+        return head[2:].split(b"\n")[0].strip().split(b" ")[0]
+    start = head.find(b"/lib")
+    return head[start : head.find(b"\0", start)] if start > 0 else b"(unknown)"
+
+
+def exec_status(number: int) -> int:
+    """Return the exit status that tells why execve failed: 127 not found, 126 not executable, else 125."""
+    if number in {errno.ENOENT, errno.ENOTDIR}:
+        return 127
+    return 126 if number in {errno.EACCES, errno.EPERM, errno.ENOEXEC} else 125
 
 
 def gone(pidfd: int, timeout: float | None = None) -> bool:

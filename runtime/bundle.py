@@ -6,8 +6,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import os
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
+from typing import Any
+
+from runtime.errors import ResourceError, StateError
+
+VERSION = 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)  # I-10
+_MAX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,3 +79,104 @@ class Bundle:
     def name(self) -> str:
         """The container's name: the directory's."""
         return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """Where its lxc.container.conf(5) lies."""
+        return self.path / "config"
+
+    @property
+    def log(self) -> Path:
+        """What a detached container writes to stdout and stderr."""
+        return self.path / "log"
+
+
+def is_name(name: str) -> bool:
+    """Whether `name` can be a container's (I-10)."""
+    return bool(NAME.fullmatch(name)) and ".." not in name
+
+
+def read(path: Path) -> Bundle:
+    """Return the container in the directory `path`.
+
+    StateError: E_NOTFOUND where there is none. ResourceError: E_CORRUPT where its record cannot be read.
+    A directory with a `config` and no record is taken as it is: somebody else's LXC container.
+    """
+    try:
+        with open(path / "state.json", "rb") as file:
+            data = file.read(_MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        if not os.access(path / "config", os.R_OK):
+            raise StateError("E_NOTFOUND", path.name, "there is no such container") from None
+        return Bundle(path=path, record=_foreign(path))
+    try:
+        value = json.loads(data)
+        if value.pop("version") != VERSION:
+            raise ResourceError(
+                "E_STORE_VERSION", path.name, "state.json was written by another version"
+            )
+        record = _build(Record, value)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResourceError("E_CORRUPT", path.name, f"state.json: {error}") from None
+    return Bundle(path=path, record=record)
+
+
+def write(bundle: Bundle) -> None:
+    """Write the record, whole or not at all (I-14)."""
+    value = {"version": VERSION, **asdict(bundle.record)}
+    replace_file(bundle.path / "state.json", json.dumps(value, indent=1).encode() + b"\n")
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Put `data` at `path` by one rename; with `durable` it is on disk when this returns."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(descriptor)
+        os.replace(draft, path)
+    except BaseException:
+        os.unlink(draft)
+        raise
+    if durable:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _foreign(path: Path) -> Record:
+    return Record(name=path.name, template="", distro="", release="", arch="", created="")
+
+
+def _build(kind: Any, value: Any) -> Any:  # noqa: ANN401  # whatever the field's type says
+    """Return `value`, as JSON has it, as the type `kind` of a record's field; TypeError where it is none."""
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        known = {item.name for item in fields(kind)}
+        if not isinstance(value, Mapping) or set(value) - known:
+            raise TypeError(f"{value!r} is no {getattr(kind, '__name__', kind)}")
+        return typing.cast(Any, kind)(
+            **{name: _build(hints[name], item) for name, item in value.items()}
+        )
+    if typing.get_origin(kind) is tuple:
+        return _build_tuple(typing.get_args(kind), value)
+    if isinstance(kind, types.UnionType):
+        return None if value is None else _build(typing.get_args(kind)[0], value)
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _build_tuple(kinds: tuple[Any, ...], value: object) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list")
+    if len(kinds) == 2 and kinds[1] is ...:
+        return tuple(_build(kinds[0], item) for item in value)
+    return tuple(_build(kind, item) for kind, item in zip(kinds, value, strict=True))

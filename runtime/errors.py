@@ -45,7 +45,9 @@ class HostError(ContainerError):
 
 
 class LaunchError(ContainerError):
-    """A start failed; nothing of it is left."""
+    """A start failed; nothing of it is left. `status` is what a shell would say of it: 125, 126 or 127."""
+
+    status: int = 125
 
 
 class StateError(ContainerError):

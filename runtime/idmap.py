@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
+import pwd
+import re
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from runtime.errors import HostError, ResourceError
 
 COUNT = 65536
+FILES = (Path("/etc/subuid"), Path("/etc/subgid"))
+_ROOT_RANGE = (1_000_000_000, 1_000_000_000)  # what Debian's lxc and incus give root
+_RESERVED = ".store/ids"  # one file per range that is taken, named by its first id
+_LOCK = "/etc/.pwd.lock"  # lckpwdf(3)
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +39,10 @@ class IdMap:
     uids: tuple[Extent, ...]
     gids: tuple[Extent, ...]
 
+    def root(self) -> tuple[int, int]:
+        """Return the host's uid and gid of the root inside."""
+        return _outside(self.uids), _outside(self.gids)
+
 
 def single_range(first: int, count: int = COUNT) -> IdMap:
     """Map the ids from 0 on to those from `first` on."""
@@ -30,6 +50,230 @@ def single_range(first: int, count: int = COUNT) -> IdMap:
     return IdMap(uids=extents, gids=extents)
 
 
+class _Line(Protocol):
+    """An `lxc.idmap` line."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def inside(self) -> int: ...
+    @property
+    def outside(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+
+
+def from_config(lines: Iterable[_Line]) -> IdMap | None:
+    """Return what `lxc.idmap` lines say; None where there are none: no user namespace, as in LXC."""
+    found = [(line.kind, Extent(line.inside, line.outside, line.count)) for line in lines]
+    if not found:
+        return None
+    return IdMap(
+        uids=tuple(extent for kind, extent in found if kind == "u"),
+        gids=tuple(extent for kind, extent in found if kind == "g"),
+    )
+
+
 def text(extents: tuple[Extent, ...]) -> bytes:
     """Return what is written to /proc/PID/uid_map or gid_map."""
     return b"".join(b"%d %d %d\n" % (e.inside, e.outside, e.count) for e in extents)
+
+
+def _outside(extents: tuple[Extent, ...]) -> int:
+    return next(extent.outside - extent.inside for extent in extents if extent.inside == 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """A range that is now one container's."""
+
+    first: int
+    count: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """The `lxc.idmap` lines of its configuration."""
+        return tuple(("lxc.idmap", f"{kind} 0 {self.first} {self.count}") for kind in "ug")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line of subuid(5) or subgid(5)."""
+
+    owner: str
+    first: int
+    count: int
+
+
+def allocate(path: Path, name: str, files: tuple[Path, Path] = FILES) -> Allocation:
+    """Reserve ids for the container `name` below `path`: 65536 of root's own, no other container's (T-44).
+
+    Where root has none it is given some, and a note says so. HostError: E_SUBUID_MISSING, E_SUBUID_SMALL,
+    E_SUBUID_OVERLAP. ResourceError: E_LIMIT where all are taken.
+    """
+    if os.geteuid() != 0:
+        raise _rootless(files)
+    notes = _give_root_a_range(files)
+    first, count = _common([_own(file) for file in files], files)
+    ranges = count // COUNT
+    start = int.from_bytes(hashlib.sha256(os.fsencode(path / name)).digest()[:8], "big") % ranges
+    folder = path / _RESERVED
+    os.makedirs(folder, 0o700, exist_ok=True)
+    for step in range(ranges):
+        mine = first + (start + step) % ranges * COUNT
+        with suppress(FileExistsError):
+            descriptor = os.open(
+                folder / str(mine), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(name)
+            return Allocation(first=mine, count=COUNT, notes=notes)
+    raise ResourceError("E_LIMIT", str(files[0]), f"all {ranges} ranges of root's ids are taken")
+
+
+def for_build(files: tuple[Path, Path] = FILES) -> IdMap:
+    """Return the map that builds use: the last range of root's, or of what root would be given."""
+    first, count = _ROOT_RANGE
+    with suppress(HostError):
+        first, count = _common([_own(file) for file in files], files)
+    return single_range(first + (count // COUNT - 1) * COUNT)
+
+
+def read(file: Path) -> tuple[Line, ...]:
+    """Return the lines of subuid(5) `file` that can be understood; shadow ignores the others too."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ()
+    found = []
+    for line in text.split("\n"):
+        words = line.split(":")
+        if len(words) == 3 and all(_NUMBER.fullmatch(word) for word in words[1:]):
+            found.append(Line(owner=words[0], first=int(words[1]), count=int(words[2])))
+    return tuple(found)
+
+
+def _own(file: Path) -> Line | None:
+    """Return the largest range of ours in `file`, which overlaps nobody's."""
+    lines = read(file)
+    mine = {"root", "0"} if os.geteuid() == 0 else {str(os.geteuid()), _user()}
+    own = max((line for line in lines if line.owner in mine), key=lambda x: x.count, default=None)
+    for line in lines:
+        if own and line.owner not in mine and _overlap(own, line):
+            raise HostError(
+                "E_SUBUID_OVERLAP",
+                str(file),
+                f"the ids of {own.owner} ({own.first}:{own.count}) and of {line.owner} "
+                f"({line.first}:{line.count}) overlap",
+                hints=(f"give {own.owner} another range in {file}",),
+            )
+    return own
+
+
+def _common(lines: list[Line | None], files: tuple[Path, Path]) -> tuple[int, int]:
+    """Return the part that the uids and the gids have in common."""
+    found = [line for line in lines if line is not None]
+    if len(found) < len(files):
+        raise HostError("E_SUBUID_MISSING", str(files[0]), "root has no range of ids")
+    first = max(line.first for line in found)
+    count = min(line.first + line.count for line in found) - first
+    if count < COUNT:
+        raise HostError(
+            "E_SUBUID_SMALL",
+            str(files[0]),
+            f"root has {max(count, 0)} ids that are in both files, a container needs {COUNT}",
+            hints=(
+                f"echo root:{_ROOT_RANGE[0]}:{_ROOT_RANGE[1]} >>{files[0]}, the same in {files[1]}",
+            ),
+        )
+    return first, count
+
+
+def _give_root_a_range(files: tuple[Path, Path]) -> tuple[str, ...]:
+    """Add root's line where it is missing; return a note of it."""
+    if all(_own(file) for file in files):
+        return ()
+    wanted = Line(owner="root", first=_ROOT_RANGE[0], count=_ROOT_RANGE[1])
+    lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        for file in files:
+            if _own(file) is None:
+                _must_be_free(wanted, file)
+                _append(file, f"{wanted.owner}:{wanted.first}:{wanted.count}\n")
+    finally:
+        os.close(lock)
+    return (
+        f"root had no range of ids: added root:{wanted.first}:{wanted.count} to {files[0]} and {files[1]}",
+    )
+
+
+def _must_be_free(wanted: Line, file: Path) -> None:
+    others = [*read(file)]
+    others += [Line(owner=entry.pw_name, first=entry.pw_uid, count=1) for entry in pwd.getpwall()]
+    for line in others:
+        if _overlap(wanted, line):
+            raise HostError(
+                "E_SUBUID_OVERLAP",
+                str(file),
+                f"root's usual range {wanted.first}:{wanted.count} overlaps the ids of {line.owner}",
+                hints=(f"give root another range in {file}",),
+            )
+
+
+def _append(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    with open(descriptor, "r+b") as stream:
+        stream.seek(0)
+        before = stream.read()
+        stream.write((b"" if not before or before.endswith(b"\n") else b"\n") + text.encode())
+        stream.flush()
+        os.fsync(descriptor)
+
+
+def _overlap(one: Line, other: Line) -> bool:
+    return one.first < other.first + other.count and other.first < one.first + one.count
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _rootless(files: tuple[Path, Path]) -> HostError:
+    """Return why a normal user cannot start containers here, with what mends it."""
+    user = _user()
+    for file in files:
+        own = _own(file)
+        if own is None or own.count < COUNT - 1:
+            code = "E_SUBUID_MISSING" if own is None else "E_SUBUID_SMALL"
+            had = "no range" if own is None else f"only {own.count} ids"
+            return HostError(
+                code,
+                str(file),
+                f"{user} has {had}, a container needs {COUNT - 1}",
+                hints=(f"usermod --add-sub{file.name[3]}ids 100000-165535 {user}",),
+            )
+    for program in ("newuidmap", "newgidmap"):
+        if not os.access(f"/usr/bin/{program}", os.X_OK):
+            return HostError(
+                "E_NEWUIDMAP",
+                f"/usr/bin/{program}",
+                "is not installed",
+                hints=("apt install uidmap",),
+            )
+    return HostError(
+        "E_KERNEL_FEATURE",
+        "rootless",
+        "containers of a normal user are not in this version",
+        hints=("run it as root: containers get a user namespace of their own all the same",),
+    )
+
+
+def release(path: Path, first: int) -> None:
+    """Give back the range that starts at `first`."""
+    with suppress(FileNotFoundError):
+        os.unlink(path / _RESERVED / str(first))

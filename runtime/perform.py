@@ -33,6 +33,8 @@ def perform(calls: Sequence[Call], slots: dict[str, int]) -> None:
         if result < 0:
             if -result not in call.ignore:
                 raise Failed(index, -result)
+            if call.result:
+                slots[call.result] = -1  # no descriptor: what uses it says EBADF
             index += call.skip
         else:
             _check(call, native, index)

@@ -106,6 +106,16 @@ def idmapped(slot: str, path: Path, attributes: int = 0) -> Call:
     )
 
 
+def flagged(slot: str, path: Path, attributes: int) -> Call:
+    """Give the detached mount in `slot` its attributes, and no id map."""
+    data = m.mount_attributes(attributes)
+    return Call(
+        name="mount_setattr",
+        args=(Slot(slot), c(""), m.AT_EMPTY_PATH, data, len(data)),
+        failure=Failure("E_FS_UNSUITABLE", str(path)),
+    )
+
+
 def clone(path: Path, slot: str, flags: int = 0) -> Call:
     """Clone the mount at `path` into a detached one."""
     return Call(
@@ -117,7 +127,13 @@ def clone(path: Path, slot: str, flags: int = 0) -> Call:
 
 
 def stage(
-    lowers: tuple[Path, ...], upper: Path, work: Path | None, name: str, attributes: int
+    lowers: tuple[Path, ...],
+    upper: Path,
+    work: Path | None,
+    name: str,
+    attributes: int,
+    *,
+    mapped: bool = True,
 ) -> Layers:
     """Return how the root is made of `upper` alone, or as an overlay of it over `lowers`, topmost first."""
     base = upper
@@ -135,8 +151,9 @@ def stage(
             for name in [*map(str, range(len(layers))), "upper", "root"]
         ),
     )
-    attach = [idmapped(slot, path, m.MOUNT_ATTR_RDONLY) for slot, path in layers]
-    attach.append(idmapped("upper", base, attributes))
+    change = idmapped if mapped else flagged
+    attach = [change(slot, path, m.MOUNT_ATTR_RDONLY) for slot, path in layers]
+    attach.append(change("upper", base, attributes))
     attach.append(
         Call(
             name="move_mount",

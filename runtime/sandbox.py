@@ -281,10 +281,6 @@ def _execute(argv: Sequence[str], environment: Mapping[str, str], output: int) -
     """Become the program, in a session of its own; 126 or 127 where it cannot be."""
     try:
         os.setsid()
-        for number in signal.valid_signals():
-            if signal.getsignal(number) == signal.SIG_IGN:
-                signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(output, 1)

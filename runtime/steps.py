@@ -16,6 +16,7 @@ from runtime.program import Argument, Call, Expect, Failure, Out, Slot
 BENEATH = m.RESOLVE_BENEATH | m.RESOLVE_NO_MAGICLINKS
 ORDINARY = BENEATH | m.RESOLVE_NO_SYMLINKS
 PLAIN = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
+MOUNT_NO_SUID_EXEC = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NOEXEC
 DEVICES = {
     "null": (1, 3),
     "zero": (1, 5),
@@ -199,7 +200,7 @@ def ordinary_directory(name: str, result: str) -> tuple[Call, ...]:
     )
 
 
-def device_directory() -> tuple[Call, ...]:
+def device_directory(size: int = 1 << 20) -> tuple[Call, ...]:
     """Mount a fresh tmpfs on /dev and fill it; the image's own /dev is never used (CVE-2025-31133)."""
     attributes = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NOEXEC | m.MOUNT_ATTR_STRICTATIME
     links = {
@@ -212,7 +213,10 @@ def device_directory() -> tuple[Call, ...]:
     return (
         *ordinary_directory("dev", "target"),
         *filesystem(
-            "tmpfs", "dev", attributes, ("source=dev", "mode=0755", "size=1m", "nr_inodes=512")
+            "tmpfs",
+            "dev",
+            attributes,
+            ("source=dev", "mode=0755", f"size={size}", "nr_inodes=512"),
         ),
         attach("dev", Slot("target")),
         close("target"),
@@ -236,18 +240,44 @@ def device_node(name: str) -> tuple[Call, ...]:
     )
 
 
-def proc() -> tuple[Call, ...]:
-    """Mount a procfs of the container's own processes on /proc."""
+def new_proc() -> tuple[Call, ...]:
+    """Make a detached procfs of the container's own processes."""
     failure = Failure(
         "E_KERNEL_FEATURE",
         "proc",
         "the host's /proc is partly covered, so no new one may be mounted",
     )
+    return filesystem("proc", "proc", PLAIN, ("source=proc",), failure=failure)
+
+
+def attach_proc() -> tuple[Call, ...]:
+    """Mount that procfs on /proc."""
+    return (*ordinary_directory("proc", "target"), attach("proc", Slot("target")), close("target"))
+
+
+def proc() -> tuple[Call, ...]:
+    """Mount a procfs of the container's own processes on /proc."""
+    return (*new_proc(), *attach_proc())
+
+
+def sysfs(attributes: int) -> tuple[Call, ...]:
+    """Mount a sysfs, which shows the container's own network, on /sys."""
+    failure = Failure("E_KERNEL_FEATURE", "sysfs", "it needs a network namespace of its own")
     return (
-        *ordinary_directory("proc", "target"),
-        *filesystem("proc", "proc", PLAIN, ("source=proc",), failure=failure),
-        attach("proc", Slot("target")),
+        *ordinary_directory("sys", "target"),
+        *filesystem("sysfs", "sys", PLAIN | attributes, ("source=sysfs",), failure=failure),
+        attach("sys", Slot("target")),
         close("target"),
+    )
+
+
+def terminals(most: int) -> tuple[Call, ...]:
+    """Mount a devpts of its own, of `most` terminals, on /dev/pts."""
+    attributes = MOUNT_NO_SUID_EXEC
+    options = ("source=devpts", "ptmxmode=0666", "mode=0620", f"max={most}")
+    return (
+        *filesystem("devpts", "pts", attributes, (*options, "gid=5")),
+        attach("pts", Slot("dev"), "pts"),
     )
 
 

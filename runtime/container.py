@@ -1,0 +1,428 @@
+"""A container: the directory PATH/NAME, and what the kernel and /run/mktemplate know of it now."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runtime import (
+    bundle,
+    capabilities,
+    cgroup,
+    config,
+    etcfiles,
+    idmap,
+    launch,
+    limits,
+    monitor,
+    remove,
+    seccomp,
+    state,
+)
+from runtime.bundle import Bundle
+from runtime.config import ContainerConfig
+from runtime.errors import ConfigError, LaunchError, StateError
+from runtime.fstab import MountEntry
+from runtime.kernel import process
+from runtime.keys import REFUSED
+from runtime.program import Program
+from runtime.state import RunState
+
+_GONE = 10.0  # seconds until a killed container must have ended
+_SIGPWR = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A start that succeeded."""
+
+    pid: int  # of init, as the host numbers it
+    ips: tuple[str, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    monitor: int  # of our child, in the foreground
+
+
+class Container:
+    """The container NAME below PATH. Every question is answered anew: another command may have acted meanwhile."""
+
+    def __init__(self, path: str | Path, name: str) -> None:
+        """Name a container, which need not exist."""
+        if not bundle.is_name(name):
+            raise StateError("E_NOTFOUND", name, "is no name of a container")
+        self.path = Path(os.path.abspath(path))
+        self.name = name
+
+    @property
+    def directory(self) -> Path:
+        """PATH/NAME."""
+        return self.path / self.name
+
+    @property
+    def bundle(self) -> Bundle:
+        """Its directory, read now. Raises StateError (E_NOTFOUND)."""
+        return bundle.read(self.directory)
+
+    @property
+    def config(self) -> ContainerConfig:
+        """Its configuration, read now. Raises ConfigError."""
+        return config.load(self.directory / "config")
+
+    @property
+    def run(self) -> RunState | None:
+        """What is known of its last start since boot."""
+        return state.load(self.path, self.name)
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of its running init."""
+        run = self.run
+        if run is None:
+            return None
+        with _opened(run.init) as pidfd:
+            return run.init.pid if pidfd is not None else None
+
+    @property
+    def exit_status(self) -> int | None:
+        """How its last run ended: a status, 128+N for signal N; None where it runs, never ran, or nobody saw."""
+        run = self.run
+        return run.exit_status if run is not None and self.state() == "STOPPED" else None
+
+    def state(self) -> str:
+        """Return STOPPED, STARTING, RUNNING, FREEZING, FROZEN, STOPPING or ABORTING."""
+        run = self.run
+        if run is None or run.phase == "STOPPED":
+            return "STOPPED"
+        with _opened(run.monitor) as watching, _opened(run.init) as running:
+            if run.phase == "STARTING":
+                return "STARTING" if watching is not None else "STOPPED"
+            if running is None:
+                return "STOPPING" if watching is not None else "STOPPED"
+            if watching is None:
+                return "ABORTING"
+        return run.phase
+
+    def program(self) -> Program:
+        """Return what `start` would do, without doing any of it."""
+        settings = self._settings()
+        return launch.decide(settings, self._host(settings, (), ()))
+
+    def start(
+        self, *, foreground: bool = False, stdio: tuple[int, int, int] = (0, 1, 2)
+    ) -> Started:
+        """Start it; return when its init has been executed. In the foreground its init has `stdio`.
+
+        StateError: E_RUNNING. ConfigError, HostError, LaunchError: why not; then nothing of the start is left.
+        """
+        began = time.monotonic()
+        with state.lock(self.path, self.name):
+            found = self.bundle
+            self._must_be_stopped()
+            settings = self._settings()
+            with ExitStack() as undo:
+                order = self._order(settings, found, undo)
+                if foreground:
+                    order = replace(order, stdio=stdio)
+                pid, run = monitor.start(order)
+                undo.pop_all()
+        return Started(
+            pid=run.init.pid,
+            ips=run.ips,
+            notes=run.notes,
+            seconds=time.monotonic() - began,
+            monitor=pid if foreground else 0,
+        )
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Ask init to end, and kill what is left after `timeout` seconds. StateError: E_NOTRUNNING."""
+        with state.lock(self.path, self.name):
+            run = self._running()
+            if run.phase == "FROZEN":
+                self._cgroup(run).thaw()
+            state.save(replace(run, phase="STOPPING"))
+            settings = self._lenient_config()
+            number = settings.signal_halt if settings else 0
+            number = number or _default_halt(run.init.pid)
+            with _opened(run.init) as pidfd:
+                if pidfd is not None and _listens(run.init.pid, number) and timeout > 0:
+                    signal.pidfd_send_signal(pidfd, number)
+                    select.select([pidfd], [], [], timeout)
+            self._finish(run)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to init; SIGKILL ends the whole container. StateError: E_NOTRUNNING."""
+        run = self._running()
+        if number == signal.SIGKILL:
+            with state.lock(self.path, self.name):
+                self._finish(run)
+        elif not run.init.send(number):
+            raise self._not_running()
+
+    def freeze(self) -> None:
+        """Stop every process of it where it stands. StateError: E_NOTRUNNING."""
+        with state.lock(self.path, self.name):
+            run = self._running()
+            state.save(replace(run, phase="FREEZING"))
+            try:
+                self._cgroup(run).freeze()
+            except BaseException:
+                state.save(run)
+                raise
+            state.save(replace(run, phase="FROZEN"))
+
+    def unfreeze(self) -> None:
+        """Let its processes go on. StateError: E_NOTRUNNING."""
+        with state.lock(self.path, self.name):
+            run = self._running()
+            self._cgroup(run).thaw()
+            state.save(replace(run, phase="RUNNING"))
+
+    def wait(self, wanted: str = "STOPPED", timeout: float | None = None) -> bool:
+        """Wait until it is in the state `wanted`, woken by the kernel; return whether it is."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        watch = process.inotify_init1(process.IN_CLOEXEC)
+        try:
+            folder = state.directory(self.path)
+            process.inotify_add_watch(watch, str(folder), process.IN_MOVED_TO | process.IN_DELETE)
+            while self.state() != wanted:
+                run = self.run
+                identity = run.monitor if run else state.NOBODY
+                with _opened(identity) as pidfd:
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return False
+                    awaited = [watch] if pidfd is None else [watch, pidfd]
+                    if watch in select.select(awaited, [], [], left)[0]:
+                        os.read(watch, 64 << 10)
+            return True
+        finally:
+            os.close(watch)
+
+    def recover(self) -> None:
+        """Reclaim what a killed monitor left: the processes, the network, the cgroup, the run state."""
+        with state.lock(self.path, self.name):
+            run = self.run
+            if run is None or run.phase == "STOPPED":
+                return
+            with _opened(run.monitor) as pidfd:
+                if pidfd is not None:
+                    return
+            self._reclaim(run)
+
+    def destroy(self, *, force: bool = False) -> None:
+        """Remove it for good. StateError: E_NOTFOUND; E_RUNNING, also while a mount is below its directory."""
+        with state.lock(self.path, self.name):
+            found = self.bundle
+            if self.state() != "STOPPED":
+                if not force:
+                    raise StateError(
+                        "E_RUNNING",
+                        self.name,
+                        "is running",
+                        hints=(f"mktemplate stop {self.name}",),
+                    )
+                run = self.run
+                if run is not None:
+                    self._finish(run)
+            elif (run := self.run) is not None and run.phase != "STOPPED":
+                self._reclaim(run)
+            remove.container(self.path, self.name)
+            idmap.release(self.path, found.record.id_range[0])
+            etcfiles.remove(self._etc)
+            state.forget(self.path, self.name)
+
+    @property
+    def _etc(self) -> Path:
+        """Where its hosts, hostname and resolv.conf are while it runs."""
+        return state.directory(self.path) / f"{self.name}.etc"
+
+    def _running(self) -> RunState:
+        """Return the run state of a running container; StateError (E_NOTFOUND, E_NOTRUNNING) for another."""
+        bundle.read(self.directory)
+        run = self.run
+        if run is None or self.state() not in {
+            "RUNNING",
+            "FROZEN",
+            "FREEZING",
+            "STOPPING",
+            "ABORTING",
+        }:
+            raise self._not_running()
+        return run
+
+    def _not_running(self) -> StateError:
+        return StateError(
+            "E_NOTRUNNING", self.name, "is not running", hints=(f"mktemplate start {self.name}",)
+        )
+
+    def _must_be_stopped(self) -> None:
+        run = self.run
+        if run is None or run.phase == "STOPPED":
+            return
+        if self.state() in {"STOPPED", "ABORTING"}:
+            self._reclaim(run)
+            return
+        raise StateError("E_RUNNING", self.name, "is running already")
+
+    def _settings(self) -> ContainerConfig:
+        settings = self.config
+        for name, reason in REFUSED.items():
+            if name in settings.set_keys:
+                raise ConfigError("E_CONFIG_KEY", name, reason)
+        return settings
+
+    def _lenient_config(self) -> ContainerConfig | None:
+        try:
+            return self.config
+        except ConfigError:
+            return None
+
+    def _cgroup(self, run: RunState) -> cgroup.Cgroup:
+        return cgroup.Cgroup.from_json(run.cgroup)
+
+    def _host(
+        self, settings: ContainerConfig, join: tuple[Path, ...], files: tuple[MountEntry, ...]
+    ) -> launch.Host:
+        return launch.Host(
+            name=self.name,
+            join=join,
+            bpf=_filter(settings.seccomp_profile),
+            files=files,
+            last_capability=capabilities.last(),
+        )
+
+    def _order(self, settings: ContainerConfig, found: Bundle, undo: ExitStack) -> monitor.Order:
+        """Take from the host what the start needs; `undo` gives it back."""
+        key = state.key(self.path, self.name)
+        group = cgroup.Cgroup.make(key, limits.limits(settings.cgroup2, settings.cgroup1))
+        undo.callback(group.remove)
+        files: tuple[MountEntry, ...] = ()
+        if found.record.template and settings.hostname:
+            files = etcfiles.write(self._etc, settings.hostname, ())
+            undo.callback(etcfiles.remove, self._etc)
+        program = launch.decide(settings, self._host(settings, group.join_files(), files))
+        run = RunState(
+            name=self.name,
+            path=str(self.path),
+            phase="STARTING",
+            notes=(*group.notes, *program.notes),
+            cgroup=group.as_json(),
+            monitor=state.Identity.of(os.getpid()),
+        )
+        state.save(run)
+        undo.callback(state.save, replace(run, phase="STOPPED", cgroup={}))
+        ids = idmap.from_config(settings.idmap)
+        etc, hostname = self._etc, settings.hostname
+
+        def attach(_namespace: int) -> tuple[str, ...]:
+            ips: tuple[str, ...] = ()
+            if files:
+                etcfiles.write(etc, hostname, ips)
+            return ips
+
+        def release() -> None:
+            group.kill()
+            group.remove()
+            etcfiles.remove(etc)
+
+        return monitor.Order(
+            program=program,
+            run=run,
+            log=found.log,
+            stop_signal=settings.signal_halt or _SIGPWR,
+            root_ids=(0, 0) if ids is None else ids.root(),
+            attach=attach,
+            release=release,
+        )
+
+    def _finish(self, run: RunState) -> None:
+        """Kill what is left and wait until the monitor has recorded the end; or do its work."""
+        run.init.send(signal.SIGKILL)
+        if run.cgroup:
+            with suppress(FileNotFoundError):
+                self._cgroup(run).kill()
+        with _opened(run.monitor) as pidfd:
+            if pidfd is None:
+                self._reclaim(run)
+            elif not select.select([pidfd], [], [], _GONE)[0]:
+                raise LaunchError("E_INIT_DIED", self.name, "its monitor does not end")
+
+    def _reclaim(self, run: RunState) -> None:
+        run.init.send(signal.SIGKILL)
+        if run.cgroup:
+            group = self._cgroup(run)
+            with suppress(FileNotFoundError):
+                group.kill()
+            group.remove()
+        state.save(
+            replace(run, phase="STOPPED", exit_status=None, init=state.NOBODY, ips=(), cgroup={})
+        )
+
+
+def containers(path: str | Path) -> tuple[Container, ...]:
+    """Return the containers below `path`, by name."""
+    try:
+        names = sorted(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(
+        Container(path, name)
+        for name in names
+        if bundle.is_name(name) and os.path.isfile(os.path.join(path, name, "config"))
+    )
+
+
+def _filter(path: str) -> bytes:
+    """Return the compiled seccomp profile in the file `path`; nothing where there is none."""
+    if not path:
+        return b""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, ValueError) as error:
+        raise ConfigError("E_CONFIG_VALUE", "lxc.seccomp.profile", f"{path}: {error}") from None
+    return seccomp.compile_profile(text, path)
+
+
+@contextmanager
+def _opened(identity: state.Identity) -> Iterator[int | None]:
+    """Open a process for the length of the block; None where it is no more."""
+    pidfd = identity.open()
+    try:
+        yield None if pidfd is not None and _is_dead(pidfd) else pidfd
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def _is_dead(pidfd: int) -> bool:
+    """Whether it has ended and only waits to be reaped."""
+    return bool(select.select([pidfd], [], [], 0)[0])
+
+
+def _signals(pid: int, field: str) -> int:
+    """Return a signal mask of /proc/PID/status; 0 where it is gone."""
+    with suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
+        for line in file.read().split(b"\n"):
+            name, _, value = line.partition(b":")
+            if name.decode() == field:
+                return int(value, 16)
+    return 0
+
+
+def _listens(pid: int, number: int) -> bool:
+    """Whether pid 1 would notice: without a handler the kernel drops a signal to it, and waiting is useless."""
+    bit = 1 << (number - 1)
+    return bool((_signals(pid, "SigCgt") | _signals(pid, "SigBlk")) & bit)
+
+
+def _default_halt(pid: int) -> int:
+    """Return SIGRTMIN+3 for an init that blocks it, as systemd does; else SIGPWR (LXC's rule)."""
+    systemd = signal.SIGRTMIN + 3
+    return systemd if _signals(pid, "SigBlk") & 1 << (systemd - 1) else _SIGPWR

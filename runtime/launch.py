@@ -1,0 +1,416 @@
+"""A container's configuration and the host's facts → Program: the order of a start, with its reasons.
+
+cgroup → own mount namespace → init cloned with its user namespace and mapped → layers attached → the other
+namespaces → root → /dev → /proc, /sys → entries → pivot → hostname, keyring → ids, capabilities, no_new_privs,
+seccomp → exec.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import capabilities, fstab, idmap, mounts, rootfs, steps
+from runtime.config import ContainerConfig
+from runtime.errors import ConfigError, ContainerError
+from runtime.fstab import MountEntry
+from runtime.idmap import IdMap
+from runtime.kernel import mount as m
+from runtime.kernel import namespace as ns
+from runtime.kernel import process
+from runtime.program import Call, Expect, Failure, Out, Pointer, Program, Slot, Struct, Text
+from runtime.settings import UNLIMITED, Rlimit
+from runtime.steps import c
+
+# fmt: off
+_RLIMITS = (  # in the order of their numbers, asm-generic/resource.h
+    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks",
+    "sigpending", "msgqueue", "nice", "rtprio", "rttime",
+)
+# fmt: on
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_INFINITY = 2**64 - 1
+_READS_NAMES = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What a start takes from the host, besides the configuration."""
+
+    name: str  # the container's
+    join: tuple[Path, ...] = ()  # cgroup.procs files
+    bpf: bytes = b""  # the seccomp filter
+    files: tuple[MountEntry, ...] = ()  # /etc/hosts, hostname, resolv.conf
+    last_capability: int = 40
+
+
+def decide(config: ContainerConfig, host: Host) -> Program:
+    """Return the calls that start what `config` describes; raise ConfigError for what cannot be."""
+    ids = idmap.from_config(config.idmap)
+    flags = _namespaces(config)
+    layers = _layers(config, host, ids)
+    entries = mounts.plan(
+        (*_fstab(config), *config.mount_entries, *host.files),
+        config.rootfs_layers[-1] if config.rootfs_layers else "",
+        own_dev=config.autodev,
+    )
+    limits, notes = _rlimits(config.rlimits)
+    clone_flags = flags & (ns.CLONE_NEWUSER | ns.CLONE_NEWPID)
+    return Program(
+        stage=(
+            *_join(host.join),
+            *limits,
+            *rootfs.private(),
+            *(steps.host_devices() if config.autodev else ()),
+            *layers.clone,
+            *entries.stage,
+            Call(
+                name="clone",
+                args=(clone_flags | ns.CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0),
+                result="init",
+                why="init: the user namespace first, so that it owns all others",
+                failure=Failure(
+                    "E_USERNS_DISABLED",
+                    "user namespace",
+                    hints=("sysctl user.max_user_namespaces",),
+                ),
+            ),
+        ),
+        host=(
+            *(rootfs.map_ids(ids) if ids else ()),
+            *layers.attach,
+            *entries.host,
+            *_proc_files(config),
+            Call(name="write", args=(Slot("go_write"), b"g", 1)),
+        ),
+        init=(
+            *rootfs.wait_for_go(),
+            *rootfs.die_with_parent(),
+            *rootfs.enter(flags & ~clone_flags),
+            Call(name="write", args=(Slot("born"), b"b", 1), why="the network may be attached now"),
+            *layers.root,
+            *_system(config, flags),
+            *entries.init,
+            *_network_wait(),
+            *steps.pivot(),
+            *_identity(config),
+            *_confine(config, host),
+            *_execute(config),
+        ),
+        notes=(*notes, *entries.notes),
+    )
+
+
+def _namespaces(config: ContainerConfig) -> int:
+    """Return the CLONE_NEW* flags: all, or those that lxc.namespace.clone or keep leave."""
+    names = {"mnt", "pid", "uts", "ipc", "net", "cgroup"}
+    if config.namespace_clone:
+        names = set(config.namespace_clone)
+    names -= set(config.namespace_keep)
+    if any(nic.kind == "none" for nic in config.nics):
+        names.discard("net")
+    if config.idmap:
+        names.add("user")
+    if "mnt" not in names:
+        raise ConfigError(
+            "E_CONFIG_VALUE", "lxc.namespace.keep", "a container has a mount namespace of its own"
+        )
+    if config.namespace_share:
+        raise ConfigError("E_CONFIG_KEY", "lxc.namespace.share", "is not in this version")
+    return sum(ns.FLAGS[name] for name in names)
+
+
+def _layers(config: ContainerConfig, host: Host, ids: IdMap | None) -> rootfs.Layers:
+    options = fstab.flags(config.rootfs_options)
+    attributes = options.set | m.MOUNT_ATTR_NODEV
+    attributes |= m.MOUNT_ATTR_NOSUID if config.no_new_privs else 0
+    paths = tuple(map(Path, config.rootfs_layers))
+    if config.rootfs_kind not in {"overlay", "dir"}:
+        raise ConfigError(
+            "E_CONFIG_VALUE",
+            "lxc.rootfs.path",
+            f'"{config.rootfs_path}": only overlay:, dir: and a plain path are in this version',
+        )
+    mapped = ids is not None
+    if config.rootfs_kind == "overlay":
+        upper = paths[-1]
+        return rootfs.stage(
+            paths[:-1], upper, upper.with_name("work"), host.name, attributes, mapped=mapped
+        )
+    mapped = mapped and options.idmap == "container"
+    return rootfs.stage((), paths[0], None, host.name, attributes, mapped=mapped)
+
+
+def _fstab(config: ContainerConfig) -> tuple[MountEntry, ...]:
+    if not config.mount_fstab:
+        return ()
+    try:
+        with open(config.mount_fstab, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+    except OSError as error:
+        raise ConfigError(
+            "E_CONFIG_VALUE", "lxc.mount.fstab", f"{config.mount_fstab}: {error.strerror}"
+        ) from None
+    return fstab.parse(text, config.mount_fstab)
+
+
+def _join(files: tuple[Path, ...]) -> tuple[Call, ...]:
+    """Enter the container's cgroups, before its cgroup namespace takes them as its root."""
+    calls: list[Call] = []
+    for path in files:
+        failure = Failure("E_CGROUP", str(path))
+        calls += (
+            Call(
+                name="openat",
+                args=(m.AT_FDCWD, c(str(path)), os.O_WRONLY | os.O_CLOEXEC),
+                result="cgroup",
+                failure=failure,
+            ),
+            Call(name="write", args=(Slot("cgroup"), b"0", 1), failure=failure),
+            steps.close("cgroup"),
+        )
+    return tuple(calls)
+
+
+def _rlimits(limits: tuple[Rlimit, ...]) -> tuple[tuple[Call, ...], tuple[str, ...]]:
+    """Return the limits, no higher than our own hard ones where we may not raise those, and what was cut."""
+    calls, notes = [], []
+    may_raise = bool(process.capget()[0] >> capabilities.NUMBERS["sys_resource"] & 1)
+    for limit in limits:
+        number = int(limit.name) if limit.name.isdigit() else _RLIMITS.index(limit.name)
+        soft, hard = (
+            _INFINITY if value == UNLIMITED else value for value in (limit.soft, limit.hard)
+        )
+        own = resource.getrlimit(number)[1]
+        own = _INFINITY if own == resource.RLIM_INFINITY else own
+        if hard > own and not may_raise:
+            notes.append(f"lxc.prlimit.{limit.name}: {own} instead of {hard}, our own hard limit")
+            soft, hard = min(soft, own), own
+        calls.append(
+            Call(
+                name="prlimit64",
+                args=(0, number, Struct("=QQ", (soft, hard)), None),
+                failure=Failure("E_LIMIT", f"lxc.prlimit.{limit.name}"),
+            )
+        )
+    return tuple(calls), tuple(notes)
+
+
+def _proc_files(config: ContainerConfig) -> tuple[Call, ...]:
+    """Write lxc.proc.* from outside, where the host's rights count."""
+    calls: list[Call] = []
+    for name, value in config.proc:
+        data = value.encode(errors="surrogateescape")
+        failure = Failure("E_CONFIG_VALUE", f"lxc.proc.{name}")
+        calls += (
+            Call(
+                name="openat",
+                args=(
+                    Slot("host_proc"),
+                    Text(f"%d/{name.replace('.', '/')}", (Slot("init"),)),
+                    os.O_WRONLY | os.O_CLOEXEC,
+                ),
+                result="file",
+                failure=failure,
+            ),
+            Call(name="write", args=(Slot("file"), data, len(data)), failure=failure),
+            steps.close("file"),
+        )
+    return tuple(calls)
+
+
+def _system(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
+    """Return /dev, /proc and /sys as lxc.autodev, lxc.pty.max and lxc.mount.auto ask."""
+    calls: list[Call] = []
+    words = dict(word.partition(":")[::2] for word in config.mount_auto)
+    if config.autodev:
+        calls += steps.device_directory(config.autodev_tmpfs_size)
+        if config.pty_max + config.tty_max:
+            calls += steps.terminals(config.pty_max + config.tty_max)
+    calls += steps.new_proc()
+    calls += _sysctls(config, flags)
+    if "proc" in words:
+        calls += steps.attach_proc()
+        if words["proc"] != "rw":
+            calls += steps.read_only("proc", steps.READ_ONLY)
+    if "sys" in words:
+        calls += steps.sysfs(0 if words["sys"] == "rw" else m.MOUNT_ATTR_RDONLY)
+    return tuple(calls)
+
+
+def _sysctls(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
+    """Write lxc.sysctl.* through our own procfs, which is not read-only yet (CVE-2025-52881)."""
+    calls: list[Call] = []
+    for name, value in config.sysctls:
+        if name.startswith("net.") and not flags & ns.CLONE_NEWNET:
+            raise ConfigError("E_SYSCTL", name, "the network, and so the sysctl, is the host's")
+        if not name.startswith("net.") and not flags & ns.CLONE_NEWIPC:
+            raise ConfigError(
+                "E_SYSCTL", name, "the IPC namespace, and so the sysctl, is the host's"
+            )
+        failure = Failure("E_SYSCTL", name)
+        data = value.encode(errors="surrogateescape")
+        calls += (
+            Call(
+                name="openat2",
+                args=(
+                    Slot("proc"),
+                    c(f"sys/{name.replace('.', '/')}"),
+                    *steps.how(os.O_WRONLY, steps.ORDINARY | m.RESOLVE_NO_XDEV),
+                ),
+                result="file",
+                ignore=(errno.ENOENT,) if name.startswith("net.ipv6.") else (),
+                skip=2,
+                failure=failure,
+            ),
+            Call(name="write", args=(Slot("file"), data, len(data)), failure=failure),
+            steps.close("file"),
+        )
+    return tuple(calls)
+
+
+def _network_wait() -> tuple[Call, ...]:
+    return (
+        Call(
+            name="read",
+            args=(Slot("net_go"), Out(1), 1),
+            why="until the network is attached",
+            expect=(Expect(0, 1, ord("g")),),
+            unexpected=Failure("E_INIT_DIED", "monitor", "it ended before its time"),
+        ),
+    )
+
+
+def _identity(config: ContainerConfig) -> tuple[Call, ...]:
+    """Return hostname, session keyring, session, standard streams."""
+    calls: list[Call] = []
+    if config.hostname:
+        name = config.hostname.encode()
+        calls.append(Call(name="sethostname", args=(name, len(name))))
+    if not config.keyring_disabled:
+        calls.append(
+            Call(
+                name="keyctl",
+                args=(process.KEYCTL_JOIN_SESSION_KEYRING, c("mktemplate"), 0, 0, 0),
+                why="keyrings know no namespace (CVE-2016-0728); before the filter forbids keyctl",
+                ignore=(errno.ENOSYS, errno.EPERM, errno.EDQUOT),
+            )
+        )
+    calls += (
+        Call(name="umask", args=(0o022,)),
+        Call(name="setsid"),
+        *(
+            Call(name="dup3", args=(Slot(slot), number, 0))
+            for number, slot in enumerate(("stdin", "stdout", "stderr"))
+        ),
+    )
+    if config.init_cwd:
+        calls.append(
+            Call(
+                name="chdir",
+                args=(c(config.init_cwd),),
+                failure=Failure("E_CONFIG_VALUE", "lxc.init.cwd", config.init_cwd),
+            )
+        )
+    return tuple(calls)
+
+
+def kept_capabilities(config: ContainerConfig, last: int) -> frozenset[str]:
+    """Return the capabilities that lxc.cap.drop or lxc.cap.keep leave of those the kernel knows."""
+    known = frozenset(capabilities.NAMES[: last + 1])
+    if config.cap_keep is not None:
+        return known & frozenset(config.cap_keep)
+    return known - frozenset(config.cap_drop)
+
+
+def _confine(config: ContainerConfig, host: Host) -> tuple[Call, ...]:
+    """Give up rights, in the order in which each step is still allowed (I-7)."""
+    keep = kept_capabilities(config, host.last_capability)
+    uid, gid = config.init_uid, config.init_gid
+    groups = (
+        Struct(f"={len(config.init_groups)}I", config.init_groups) if config.init_groups else None
+    )
+    failure = Failure(
+        "E_IDMAP", f"lxc.init.uid = {uid}", "this id is not mapped into the container"
+    )
+    filter_ = _filter(host.bpf)
+    return (
+        *(() if config.no_new_privs else filter_),
+        *capabilities.bound(keep, host.last_capability),
+        Call(name="setgroups", args=(len(config.init_groups), groups), failure=failure),
+        Call(name="setresgid", args=(gid, gid, gid), failure=failure),
+        Call(name="setresuid", args=(uid, uid, uid), failure=failure),
+        *(() if uid else capabilities.limit(keep)),
+        *rootfs.die_with_parent(),
+        *(
+            (Call(name="prctl", args=(process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)), *filter_)
+            if config.no_new_privs
+            else ()
+        ),
+    )
+
+
+def _filter(bpf: bytes) -> tuple[Call, ...]:
+    if not bpf:
+        return ()
+    program = Struct("@HP", (len(bpf) // 8, Pointer(bpf)))
+    flags = process.SECCOMP_FILTER_FLAG_TSYNC | process.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    return (
+        Call(
+            name="seccomp",
+            args=(process.SECCOMP_SET_MODE_FILTER, flags, program),
+            why="as late as possible: what follows must pass it",
+            failure=Failure("E_SECCOMP", "filter", "the kernel refuses it"),
+        ),
+    )
+
+
+def environment(config: ContainerConfig) -> tuple[tuple[str, str], ...]:
+    """Return init's environment: made from nothing, then what the configuration says (I-23)."""
+    pairs = {
+        "PATH": _PATH,
+        "HOME": "/root",
+        "USER": "root",
+        "LANG": "C.UTF-8",
+        "container": "mktemplate",
+        **dict(config.environment),
+        **dict(config.environment_runtime),
+    }
+    return tuple(pairs.items())
+
+
+def _execute(config: ContainerConfig) -> tuple[Call, ...]:
+    argv = config.init_argv
+    pairs = environment(config)
+    words = [c(word) for word in argv]
+    variables = [c(f"{key}={value}") for key, value in pairs]
+    vectors = tuple(
+        Struct(f"@{len(strings) + 1}P", (*map(Pointer, strings), 0))
+        for strings in (words, variables)
+    )
+    paths = [argv[0]]
+    if "/" not in argv[0]:
+        paths = [f"{part}/{argv[0]}" for part in dict(pairs)["PATH"].split(":")]
+    return (
+        Call(
+            name="close_range",
+            args=(3, 0xFFFFFFFF, process.CLOSE_RANGE_CLOEXEC),
+            why="init has 0, 1 and 2 and nothing else (CVE-2024-21626)",
+        ),
+        *(
+            Call(
+                name="execve",
+                args=(c(path), *vectors),
+                ignore=() if path == paths[-1] else _READS_NAMES,
+                failure=Failure("E_INIT_DIED", argv[0]),
+            )
+            for path in paths
+        ),
+    )
+
+
+__all__ = ["ContainerError", "Host", "decide", "environment", "kept_capabilities"]

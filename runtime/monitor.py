@@ -1,0 +1,259 @@
+"""The one process that stays with a running container: init's parent.
+
+It attaches the network, keeps the log, waits, records the exit status, and gives back what the host lent. It stays
+in the host's namespaces; when it is killed the container dies with it, and the next command reclaims the rest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from runtime import state
+from runtime.birth import FAILURE, Born, Pipe, bear, failure
+from runtime.errors import ContainerError, HostError, LaunchError
+from runtime.kernel import process
+from runtime.log import Log
+from runtime.program import Program
+from runtime.state import Identity, RunState
+
+_ABOVE = 10  # descriptors that become 0, 1, 2 must not be those already
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a monitor is told before it is forked; it reads no file."""
+
+    program: Program
+    run: RunState
+    log: Path
+    stop_signal: int
+    root_ids: tuple[int, int]  # the container's root, as the host numbers it
+    attach: Callable[[int], tuple[str, ...]]  # with init's network namespace: the addresses
+    release: Callable[[], None]  # gives back network, cgroup and files
+    stdio: tuple[int, int, int] | None = None  # the caller's, in the foreground
+
+
+def start(order: Order) -> tuple[int, RunState]:
+    """Fork a monitor for `order`; return its pid and what it says once init has been executed.
+
+    In the foreground it is our child and dies with us; else nobody's. Raises what made the start fail.
+    """
+    result = Pipe.open()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            result.close_read()
+            if order.stdio is None:
+                os.setsid()
+                if os.fork():
+                    os._exit(0)
+            else:
+                process.prctl(process.PR_SET_PDEATHSIG, signal.SIGTERM)
+            _monitor(order, result.write)
+        finally:
+            os._exit(70)
+    result.close_write()
+    if order.stdio is None:
+        os.waitpid(pid, 0)
+    with os.fdopen(result.read, "rb") as file:
+        answer = file.read()
+    return pid, _answered(answer, order)
+
+
+def _answered(answer: bytes, order: Order) -> RunState:
+    if not answer:
+        raise LaunchError("E_INIT_DIED", order.run.name, "the monitor was killed while it started")
+    value = json.loads(answer)
+    if "trace" in value:
+        raise RuntimeError(f"in the monitor of {order.run.name}:\n{value['trace']}")
+    if "code" in value:
+        kind = HostError if value["host"] else LaunchError
+        error = kind(value["code"], value["subject"], value["detail"], hints=tuple(value["hints"]))
+        if isinstance(error, LaunchError):
+            error.status = value["status"]
+        raise error
+    run = state.load(Path(order.run.path), order.run.name)
+    return run if run is not None else order.run
+
+
+def _monitor(order: Order, result: int) -> NoReturn:
+    """Be the monitor; never return."""
+    status = 125
+    run = replace(order.run, monitor=Identity.of(os.getpid()))
+    try:
+        status, run = _live(order, run, result)
+    except ContainerError as error:
+        status = error.status if isinstance(error, LaunchError) else 125
+        _end(order, run, status)
+        _tell(
+            result,
+            code=error.code,
+            subject=error.subject,
+            detail=error.detail,
+            hints=error.hints,
+            host=isinstance(error, HostError),
+            status=status,
+        )
+    except BaseException:  # noqa: BLE001  # a bug of ours: the starter must hear of it
+        _tell(result, trace=traceback.format_exc())
+        _end(order, run, status)
+    else:
+        _end(order, run, status)
+    os._exit(status if order.stdio else 0)
+
+
+def _live(order: Order, run: RunState, result: int) -> tuple[int, RunState]:
+    """Start init, tell the starter, wait; return init's status."""
+    with ExitStack() as stack:
+        output = Pipe.open()
+        stack.callback(output.close)
+        stdio = _streams(order, output)
+        output.close_write()
+        _let_go(order, {result, output.read, *stdio})
+        born_pipe, net = Pipe.open(), Pipe.open()
+        slots = {
+            **dict(zip(("stdin", "stdout", "stderr"), stdio, strict=True)),
+            "born": born_pipe.write,
+            "net_go": net.read,
+        }
+        born = bear(order.program, run.name, lambda _: os._exit(125), slots)
+        stack.callback(born.close)
+        stack.callback(_reap, born)
+        for descriptor in stdio:
+            os.close(descriptor)
+        born_pipe.close_write()
+        net.close_read()
+        _forward(order, born)
+        ips = _network(order, born, born_pipe.read, net.write)
+        report = born.heard()
+        if report:
+            raise failure(born.program, report, run.name)
+        run = replace(run, phase="RUNNING", init=Identity.of(born.pid), ips=ips, started=_now())
+        state.save(run)
+        _tell(result)
+        os.close(result)
+        _watch(born, order, output.read)
+        return _status(born), run
+
+
+def _reap(born: Born) -> None:
+    with suppress(ProcessLookupError, ChildProcessError):
+        born.kill()
+        born.wait()
+
+
+def _streams(order: Order, output: Pipe) -> tuple[int, int, int]:
+    """Return the descriptors that become init's 0, 1 and 2."""
+    if order.stdio is not None:
+        return tuple(_high(descriptor) for descriptor in order.stdio)  # type: ignore[return-value]  # three in, three out
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    os.fchown(output.write, *order.root_ids)  # so that /dev/stdout can be opened inside
+    os.fchmod(output.write, 0o622)
+    try:
+        return _high(null), _high(output.write), _high(output.write)
+    finally:
+        os.close(null)
+
+
+def _high(descriptor: int) -> int:
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+
+
+def _let_go(order: Order, keep: set[int]) -> None:
+    """Keep none of the caller's descriptors: a pipe that we hold would never end."""
+    if order.stdio is None:
+        os.chdir("/")
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        for number in range(3):
+            os.dup2(null, number)
+    first = 3
+    for number in sorted(keep):
+        if number > first:
+            process.close_range(first, number - 1)
+        first = max(first, number + 1)
+    process.close_range(first, 0xFFFFFFFF)
+
+
+def _forward(order: Order, born: Born) -> None:
+    """Whoever ends the monitor politely, ends the container politely."""
+
+    def ask(_number: int, _frame: object) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(born.pidfd, order.stop_signal)
+
+    signal.signal(signal.SIGTERM, ask)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _network(order: Order, born: Born, arrived: int, go: int) -> tuple[str, ...]:
+    """Attach the network once init has a namespace for it, and let init go on."""
+    if os.read(arrived, 1) != b"b":
+        return ()  # it failed: its report tells
+    namespace = os.open(f"/proc/{born.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ips = order.attach(namespace)
+    finally:
+        os.close(namespace)
+        os.close(arrived)
+    with suppress(BrokenPipeError):
+        os.write(go, b"g")
+    os.close(go)
+    return ips
+
+
+def _watch(born: Born, order: Order, output: int) -> None:
+    """Keep the log until init has ended."""
+    poll = select.poll()
+    poll.register(born.pidfd, select.POLLIN)
+    log = None
+    if order.stdio is None:
+        log = Log.open(order.log)
+        os.set_blocking(output, False)
+        poll.register(output, select.POLLIN)
+    while True:
+        events = dict(poll.poll())
+        if log and output in events and not log.take(output):
+            poll.unregister(output)
+        if born.pidfd in events:
+            if log:
+                log.take(output)
+            return
+
+
+def _status(born: Born) -> int:
+    code = os.waitstatus_to_exitcode(born.wait())
+    return code if code >= 0 else 128 - code
+
+
+def _end(order: Order, run: RunState, status: int) -> None:
+    """Give everything back, then say that the container has stopped."""
+    try:
+        order.release()
+    finally:
+        state.save(
+            replace(run, phase="STOPPED", exit_status=status, init=state.NOBODY, ips=(), cgroup={})
+        )
+
+
+def _tell(result: int, **fields: object) -> None:
+    with suppress(OSError):  # the starter may be gone
+        os.write(result, json.dumps(fields).encode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+__all__ = ["FAILURE", "Order", "start"]

@@ -1,0 +1,94 @@
+"""Removing a container's directory: first out of sight by one rename, then by descriptors, never across a mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from runtime.errors import ResourceError, StateError
+from runtime.kernel import mount as m
+
+_WHERE = m.RESOLVE_BENEATH | m.RESOLVE_NO_XDEV | m.RESOLVE_NO_SYMLINKS | m.RESOLVE_NO_MAGICLINKS
+
+
+def container(path: Path, name: str) -> None:
+    """Move PATH/NAME to the trash and remove it there. StateError (E_RUNNING) while a mount is below it."""
+    for place in mounts_below(path / name):
+        raise StateError(
+            "E_RUNNING", name, f"still contains a mount at {place}", hints=(f"umount {place}",)
+        )
+    trash = path / ".store" / "trash"
+    for folder in (trash.parent, trash):
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o711 if folder == trash.parent else 0o700)
+    waste = f"{name}.{secrets.token_hex(8)}"
+    os.rename(path / name, trash / waste)
+    descriptor = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        tree(descriptor, waste)
+    finally:
+        os.close(descriptor)
+
+
+def mounts_below(path: Path) -> list[str]:
+    """Return the mount points at or below `path` that this mount namespace has."""
+    top = os.fsencode(os.path.realpath(path))
+    found = []
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            point = line.split(b" ")[4].decode("unicode_escape").encode("latin-1")
+            if point == top or point.startswith(top + b"/"):
+                found.append(os.fsdecode(point))
+    return found
+
+
+def tree(parent: int, name: str) -> None:
+    """Remove the tree `name` below the descriptor `parent`, following nothing (I-18).
+
+    A folder's folders are moved up beside it and removed in their turn: two descriptors do for any depth.
+    """
+    pending = [name]
+    count = 0
+    while pending:
+        entry = pending.pop()
+        try:
+            directory = m.openat2(parent, entry, os.O_RDONLY | os.O_DIRECTORY, resolve=_WHERE)
+        except OSError as error:
+            if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
+                raise _refused(entry, error) from None
+            os.unlink(entry, dir_fd=parent)
+            continue
+        try:
+            for child in os.listdir(directory):
+                if _goes(directory, child):
+                    continue
+                count += 1
+                pending.append(f"{name}.{count}")
+                os.rename(child, pending[-1], src_dir_fd=directory, dst_dir_fd=parent)
+            os.rmdir(entry, dir_fd=parent)
+        except OSError as error:
+            raise _refused(entry, error) from None
+        finally:
+            os.close(directory)
+
+
+def _goes(directory: int, child: str) -> bool:
+    """Remove a file, or a folder that is empty; return whether it was one."""
+    if not stat.S_ISDIR(os.stat(child, dir_fd=directory, follow_symlinks=False).st_mode):
+        os.unlink(child, dir_fd=directory)
+        return True
+    try:
+        os.rmdir(child, dir_fd=directory)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        return False
+    return True
+
+
+def _refused(entry: str, error: OSError) -> ResourceError:
+    return ResourceError("E_IO", entry, f"cannot be removed: {error.strerror}")
