@@ -21,6 +21,16 @@ _ARMOR = re.compile(
 _RSA, _ECDSA, _EDDSA = 1, 19, 22
 
 
+def _crc24_row(value: int) -> int:
+    value <<= 16
+    for _ in range(8):
+        value = value << 1 ^ (0x1864CFB if value & 0x800000 else 0)
+    return value & 0xFFFFFF
+
+
+_CRC24 = tuple(map(_crc24_row, range(256)))  # RFC 9580, 6.1.1
+
+
 class Malformed(ValueError):
     """Bytes that are no OpenPGP data."""
 
@@ -91,6 +101,14 @@ def dearmor(text: bytes) -> bytes:
     return b"".join(parts)
 
 
+def armor(signatures: bytes) -> bytes:
+    """Return signature packets as one armored block."""
+    text = binascii.b2a_base64(signatures, newline=False)
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    head, tail = b"-----BEGIN PGP SIGNATURE-----\n\n", b"\n-----END PGP SIGNATURE-----\n"
+    return head + b"\n".join(lines) + tail
+
+
 def _decode(body: bytes) -> bytes:
     lines = body.split()
     check = lines.pop() if lines and lines[-1].startswith(b"=") else b""
@@ -107,11 +125,7 @@ def _decode(body: bytes) -> bytes:
 def _crc24(data: bytes) -> int:
     value = 0xB704CE
     for octet in data:
-        value ^= octet << 16
-        for _ in range(8):
-            value <<= 1
-            if value & 0x1000000:
-                value ^= 0x1864CFB
+        value = (value << 8 & 0xFFFFFF) ^ _CRC24[value >> 16 ^ octet]
     return value
 
 

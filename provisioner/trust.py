@@ -19,6 +19,7 @@ from provisioner.openpgp import (
     Key,
     Malformed,
     Signature,
+    armor,
     dearmor,
     signatures,
 )
@@ -39,8 +40,10 @@ def verify(
 ) -> Verified:
     """Return the text of a clear-signed message that a key of `keyring` signed, or raise E_TRUST_* (D-4 to D-6)."""
     message = split(data, subject)
-    _, made = _packets(message.signatures, subject)
+    packets, made = _packets(message.signatures, subject)
     able, counted = _judge(made, keyring, subject, now)
+    if message.signatures.count(b"-----BEGIN") > 1:  # Sequoia would read the first block only
+        data = data[: data.index(b"\n-----BEGIN PGP SIGNATURE-----") + 1] + armor(packets)
     answer = (tool or verifier.find()).cleartext(data, able)
     signers = _signers(answer, counted, keyring, subject)
     text = _canonical(answer.text)
