@@ -1,0 +1,136 @@
+"""What of this host stands in a container's files: where its root is, its ids, its address, its volumes.
+
+`create` appends it to the rendered texts, once; `start` and lxc-start then read everything from the files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mktemplate.arguments import Volume
+from mktemplate.errors import CommandError, escape
+from runtime import config as configs
+from runtime import fstab as fstabs
+from runtime.fstab import MountEntry
+
+_REFUSED_BELOW = ("/proc", "/sys", "/dev", "/run/mktemplate")  # F-5
+_SYS_RESOURCE = 1 << 24
+_PRLIMIT = re.compile(r"lxc\.prlimit\.([a-z]+) = ([0-9]+|unlimited):([0-9]+|unlimited)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one container lies, and what was allotted to it."""
+
+    path: Path  # PATH/NAME
+    layers: tuple[Path, ...] = ()  # bottom first; none with --flat
+    no_new_privs: bool = True
+    flat: bool = False
+    idmap: tuple[tuple[str, str], ...] = ()
+    network: tuple[tuple[str, str], ...] = ()
+
+
+def lines(place: Place) -> str:
+    """Return the last section of the configuration."""
+    options = ["nodev"] + (["nosuid"] if place.no_new_privs else [])
+    if place.flat:
+        root = f"dir:{place.path}/rootfs"
+        options += ["idmap=container"] if place.idmap else []
+    else:
+        top_first = [str(layer) for layer in reversed(place.layers)]
+        root = ":".join(("overlay", *top_first, f"{place.path}/upper"))
+    pairs = [
+        ("lxc.rootfs.path", root),
+        ("lxc.rootfs.options", ",".join(options)),
+        ("lxc.mount.fstab", f"{place.path}/fstab"),
+        ("lxc.seccomp.profile", f"{place.path}/seccomp"),
+        *place.idmap,
+        *place.network,
+    ]
+    return "\n# this host\n" + configs.render(pairs)
+
+
+def check_path(path: Path) -> None:
+    """Raise E_PARAM for a PATH that the texts could not name: `:` parts layers, a comma parts overlay's options."""
+    if re.search(r"[:,\\\s\x00-\x1f]", str(path)):
+        raise CommandError(
+            "E_PARAM",
+            f"--path {escape(str(path))}",
+            "may not hold a colon, comma, backslash or blank",
+        )
+
+
+def clamp_limits(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the configuration with each default limit that this process may not give lowered, and notes of it."""
+    if _may_raise():
+        return text, ()
+    notes: list[str] = []
+
+    def lowered(match: re.Match[str]) -> str:
+        name, soft, hard = match.groups()
+        own = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+        if own == resource.RLIM_INFINITY or (hard != "unlimited" and int(hard) <= own):
+            return match[0]
+        notes.append(f"limit {name}: {own} instead of {hard}, as this process has no more")
+        low = own if soft == "unlimited" else min(int(soft), own)
+        return f"lxc.prlimit.{name} = {low}:{own}"
+
+    return _PRLIMIT.sub(lowered, text), tuple(notes)
+
+
+def _may_raise() -> bool:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        found = re.search(r"^CapEff:\s*([0-9a-f]+)$", file.read(), re.MULTILINE)
+    return bool(found and int(found[1], 16) & _SYS_RESOURCE)
+
+
+def volumes(wanted: Sequence[Volume], store: Path, grants: Sequence[str], *, userns: bool) -> str:
+    """Return the fstab lines of --volume: SRC resolved once, here; refused where it would open the host (F-5)."""
+    entries = [_volume(volume, store, grants, userns=userns) for volume in wanted]
+    return fstabs.render(entries) if entries else ""
+
+
+def _volume(volume: Volume, store: Path, grants: Sequence[str], *, userns: bool) -> MountEntry:
+    shown = f"--volume {escape(volume.source)}"
+    if volume.owner:
+        raise CommandError("E_USAGE", f"{shown} owner={volume.owner}", "not in this version")
+    try:
+        source = Path(volume.source).resolve(strict=True)
+        kind = source.stat().st_mode
+    except (OSError, RuntimeError) as error:
+        raise CommandError(
+            "E_MOUNT_SOURCE", shown, getattr(error, "strerror", "") or "a loop"
+        ) from None
+    if str(source) == "/" or _below(source, _REFUSED_BELOW) or _near(source, store):
+        raise CommandError("E_MOUNT_SOURCE", shown, f"{source} may not be given to a container")
+    if stat.S_ISSOCK(kind) and f"socket:{source}" not in grants:
+        raise CommandError(
+            "E_MOUNT_SOURCE", shown, "is a socket", hints=(f"--grant socket:{source}",)
+        )
+    target = volume.target.strip("/")
+    if not target or ".." in target.split("/"):
+        raise CommandError("E_PARAM", shown, f'"{escape(volume.target)}" is no place inside')
+    options = ["bind", "ro" if volume.read_only else "rw", "nosuid", "nodev"]
+    return MountEntry(
+        source=str(source),
+        target=target,
+        kind="none",
+        options=(*options, "idmap=container") if userns else tuple(options),
+        create="dir" if stat.S_ISDIR(kind) else "file",
+    )
+
+
+def _below(path: Path, tops: Sequence[str]) -> bool:
+    return any(path == Path(top) or Path(top) in path.parents for top in tops)
+
+
+def _near(path: Path, store: Path) -> bool:
+    """Whether `path` is the store, in it, or above it."""
+    store = Path(os.path.abspath(store))
+    return path == store or store in path.parents or path in store.parents

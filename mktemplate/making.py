@@ -1,0 +1,300 @@
+"""A container from a plan: chosen packages → layers → PATH/NAME, all or nothing.
+
+Everything is written into staging and becomes PATH/NAME by one rename; whatever goes wrong before leaves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mktemplate import hostpart, keys, library, sharehost, texts
+from mktemplate.cli import Build, Request
+from mktemplate.console import Console
+from mktemplate.errors import CommandError
+from mktemplate.facts import Facts, port
+from mktemplate.spec import TemplateSpec
+from mktemplate.supply import Supply, supply
+from mktemplate.texts import Plan
+from provisioner import distro as distros
+from provisioner import provision as provisioning
+from provisioner.flatten import flatten
+from provisioner.store import Draft, Layer, Store
+from runtime import bundle, idmap
+from runtime.bundle import Bundle, Ready, Record
+from runtime.sandbox import KernelSandbox
+from runtime.seccomp_profile import default_profile
+
+_SECRETS = "var/lib/mktemplate/secrets"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A container that was made."""
+
+    bundle: Bundle
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What was decided and built before the container itself is written."""
+
+    plan: Plan
+    layers: tuple[Layer, ...]
+    got: Supply | None
+    allotted: idmap.Allocation | None
+
+
+def store_of(path: Path, build: Build) -> Store:
+    """Return the store below PATH."""
+    return Store(path / ".store", durable=not build.no_sync)
+
+
+def refuse_existing(path: Path, name: str) -> None:
+    """Raise E_EXISTS where PATH/NAME is taken."""
+    place = path / name
+    if not os.path.lexists(place):
+        return
+    created = ""
+    with suppress(Exception):  # whatever lies there, it is there
+        created = bundle.read(place).record.created
+    raise CommandError(
+        "E_EXISTS",
+        name,
+        f"already exists (created {created or 'by something else'})",
+        hints=(f"mktemplate destroy {name} removes it", f"mktemplate up {name} starts it"),
+    )
+
+
+def make(
+    template: library.Template, facts: Facts, request: Request, path: Path, console: Console
+) -> Made:
+    """Make the container that `facts` describe below `path`; raise with nothing left behind."""
+    build = request.build
+    started = time.monotonic()
+    hostpart.check_path(path)
+    refuse_existing(path, facts.name)
+    facts = _with_host(template.spec, facts)
+    store = store_of(path, build)
+    store.prepare()
+    store.recover()
+    with (
+        _closing(store),
+        store.lock(f"create.{facts.name}", wait=build.wait),
+        store.draft("container") as draft,
+    ):
+        refuse_existing(path, facts.name)
+        plan = _plan(template, facts, build, draft)
+        layers, got = _layers(plan, build, store, console)
+        with _ids(path, plan.facts) as allotted:
+            parts = Parts(plan=plan, layers=layers, got=got, allotted=allotted)
+            record = _write(parts, request, path, draft)
+            console.timings["total"] = time.monotonic() - started
+            record = replace(record, timings=tuple(console.timings.items()))
+            bundle.write(Bundle(path=draft.path, record=record))
+            if not store.place(draft, path / facts.name):
+                refuse_existing(path, facts.name)
+                raise CommandError("E_EXISTS", facts.name, "was made by another command meanwhile")
+    for note in record.notes:
+        console.note(note)
+    return Made(bundle=Bundle(path=path / facts.name, record=record), timings=console.timings)
+
+
+@contextmanager
+def _closing(store: Store) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        store.close()
+
+
+def _with_host(spec: TemplateSpec, facts: Facts) -> Facts:
+    """Return the facts with what `--share-host` must know of this host."""
+    if not facts.shared_host:
+        return facts
+    host = sharehost.os_release().get("ID", "")
+    if host != facts.target.distro:
+        raise CommandError(
+            "E_PARAM",
+            "--share-host",
+            f"this host is {host or 'unknown'}, not {facts.target.distro}",
+        )
+    sharehost.check_programs(spec)
+    return replace(facts, merged_usr=sharehost.merged_usr())
+
+
+def _plan(template: library.Template, facts: Facts, build: Build, draft: Draft) -> Plan:
+    """Return the checked texts, with the keys that may log in; a pair is made in the draft where there are none."""
+    if template.spec.login_keys:
+        chosen = keys.choose(build.ssh_keys, os.environ)
+        lines = chosen.lines
+        if chosen.made:
+            lines = (keys.make_pair(draft.path / "ssh", facts.name),)
+        facts = replace(facts, keys=lines)
+    return texts.plan(template, facts, build.packages)
+
+
+def _layers(
+    plan: Plan, build: Build, store: Store, console: Console
+) -> tuple[tuple[Layer, ...], Supply | None]:
+    tools = provisioning.Tools(
+        store=store,
+        sandbox=KernelSandbox(idmap.for_build()),
+        progress=console,
+        keep_failed=build.keep_failed,
+        timings=console.timings,
+    )
+    target = plan.facts.target
+    if plan.facts.shared_host:
+        return (provisioning.tree_layer(plan.tree, (), tools),), None
+    got = supply(plan.rendered.packages, target, build, store, console)
+    row = distros.find(target.distro)
+    facts = provisioning.Facts(
+        distro=target.distro,
+        release=target.release,
+        arch=target.arch,
+        merged_usr=distros.series(row, target.release).merged_usr,
+        sources=got.sources,
+    )
+    layers = provisioning.provision(
+        got.chosen, plan.tree, facts, tools, lambda wanted: got.download(wanted, console)
+    )
+    return layers, got
+
+
+@contextmanager
+def _ids(path: Path, facts: Facts) -> Iterator[idmap.Allocation | None]:
+    """Allot ids for the length of the block, and for good if it succeeds."""
+    if not facts.userns:
+        yield None
+        return
+    allotted = idmap.allocate(path, facts.name)
+    try:
+        yield allotted
+    except BaseException:
+        idmap.release(path, allotted.first)
+        raise
+
+
+def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
+    """Write everything of the container into the draft and return its record."""
+    plan, layers, allotted = parts.plan, parts.layers, parts.allotted
+    build, facts = request.build, plan.facts
+    root = draft.path / ("rootfs" if build.flat else "upper")
+    os.rename(draft.root, root)
+    if build.flat:
+        flatten(layers, root)
+    _write_secrets(plan.spec, build, root)
+    place = hostpart.Place(
+        path=path / facts.name,
+        layers=tuple(layer.path for layer in layers),
+        no_new_privs=plan.config.no_new_privs,
+        flat=build.flat,
+        idmap=allotted.lines if allotted else (),
+        network=(),
+    )
+    config, clamped = hostpart.clamp_limits(plan.rendered.config)
+    volumes = hostpart.volumes(
+        build.volumes, path / ".store", build.grants, userns=allotted is not None
+    )
+    grants = frozenset(build.grants)
+    for name, text in (
+        ("config", config + hostpart.lines(place)),
+        ("fstab", plan.rendered.fstab + volumes),
+        ("seccomp", default_profile(plan.spec.profile, grants)),
+    ):
+        (draft.path / name).write_text(text, encoding="utf-8")
+    found = parts.got.notes if parts.got else ()
+    return _record(parts, request, (*found, *(allotted.notes if allotted else ()), *clamped))
+
+
+def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
+    spec, facts, build = parts.plan.spec, parts.plan.facts, request.build
+    got, allotted = parts.got, parts.allotted
+    return Record(
+        name=facts.name,
+        template=spec.name,
+        distro=facts.target.distro,
+        release=facts.target.release,
+        arch=facts.target.arch,
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        profile=spec.profile,
+        layers=() if build.flat else tuple(layer.digest for layer in parts.layers),
+        packages=tuple(
+            (each.name, each.version, each.arch) for each in (got.chosen.packages if got else ())
+        ),
+        ports=build.publish,
+        ready=_ready(spec, facts),
+        stop_signal=spec.stop_signal,
+        connect=spec.connect.replace("{name}", facts.name),
+        options=given_options(request),
+        shared_host=facts.shared_host,
+        flat=build.flat,
+        degraded=(*build.allow_degraded, *(got.degraded if got else ())),
+        notes=notes,
+        id_range=(allotted.first, allotted.count) if allotted else (0, 0),
+    )
+
+
+def _ready(spec: TemplateSpec, facts: Facts) -> Ready:
+    ready = spec.ready
+    for kind, value in (
+        ("port", str(port(ready.port, facts)) if ready.port else ""),
+        ("command", ready.command),
+        ("file", ready.file),
+    ):
+        if value:
+            return Ready(kind=kind, value=value, timeout=float(ready.timeout))
+    return Ready()
+
+
+_WORTH_RECORDING = (
+    "distro release arch packages recommends sets share_host flat mirror publish network volumes env memory cpus "
+    "pids no_userns"
+)
+
+
+def given_options(request: Request) -> tuple[tuple[str, str], ...]:
+    """Return the options of a request that shape a container, as text; never a secret."""
+    return tuple(
+        (name, str(getattr(request.build, name)))
+        for name in _WORTH_RECORDING.split()
+        if name in request.given
+    )
+
+
+def _write_secrets(spec: TemplateSpec, build: Build, root: Path) -> None:
+    """Put each secret into the container's own root as a 0600 file; its init takes and removes it."""
+    del spec  # its options were checked when the request was understood
+    if not build.secrets:
+        return
+    folder = root
+    for part in _SECRETS.split("/"):
+        folder = folder / part
+        if not folder.exists():
+            folder.mkdir(mode=0o700 if part in ("mktemplate", "secrets") else 0o755)
+    for secret in build.secrets:
+        body = _secret_body(secret.kind, secret.where, secret.key)
+        handle = os.open(
+            folder / secret.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600
+        )
+        with open(handle, "wb") as file:
+            file.write(body)
+
+
+def _secret_body(kind: str, where: str, key: str) -> bytes:
+    import sys
+
+    try:
+        if kind == "stdin":
+            return sys.stdin.buffer.read(1 << 20).rstrip(b"\n")
+        if kind == "env":
+            return os.fsencode(os.environ[where])
+        return Path(where).read_bytes()[: 1 << 20].rstrip(b"\n")
+    except (OSError, KeyError) as error:
+        raise CommandError("E_PARAM", f"--secret {key}", f"cannot be read: {error}") from None

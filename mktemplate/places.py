@@ -1,0 +1,21 @@
+"""Where containers live: --path, MKTEMPLATE_PATH, else the place of root or of the user (cli.md)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mktemplate.cli import Request
+
+_ROOTS = "/var/lib/mktemplate"
+
+
+def containers_path(request: Request) -> Path:
+    """Return PATH, absolute; nothing is made."""
+    given = request.path or os.environ.get("MKTEMPLATE_PATH", "")
+    if given:
+        return Path(os.path.abspath(given))
+    if os.geteuid() == 0:
+        return Path(_ROOTS)
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return Path(data) / "mktemplate"

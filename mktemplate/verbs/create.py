@@ -1,0 +1,76 @@
+"""`create` and `plan`: what is decided and made, not started."""
+
+from __future__ import annotations
+
+from mktemplate import asked, making, texts
+from mktemplate.cli import Request
+from mktemplate.console import Console, bytes_text
+from mktemplate.places import containers_path
+from mktemplate.supply import Supply, is_cached, supply
+from mktemplate.views import container_object
+from provisioner.index import Package
+
+
+def create(request: Request, console: Console) -> int:
+    """Make a container, all or nothing; with --start start it too."""
+    path = containers_path(request)
+    template, facts = asked.understood(request)
+    if request.build.dry_run:
+        return plan(request, console)
+    made = making.make(template, facts, request, path, console)
+    if request.build.start:
+        from mktemplate.verbs.up import started
+
+        return started(path, facts.name, request, console)
+    value = {**container_object(path, facts.name), "timings": rounded(made.timings)}
+    console.result(value, "")
+    console.step(
+        f"{facts.name}: created in {made.timings['total']:.1f} s; mktemplate start {facts.name}"
+    )
+    return 0
+
+
+def rounded(timings: dict[str, float]) -> dict[str, float]:
+    """Return timings as JSON shows them, to the millisecond."""
+    return {name: round(seconds, 3) for name, seconds in timings.items()}
+
+
+def plan(request: Request, console: Console) -> int:
+    """Resolve what a container would hold; change nothing but what was downloaded of indexes."""
+    path = containers_path(request)
+    template, facts = asked.understood(request)
+    checked = texts.plan(template, facts, request.build.packages)
+    store = making.store_of(path, request.build)
+    got = supply(checked.rendered.packages, facts.target, request.build, store, console)
+    for note in got.notes:
+        console.note(note)
+    rows = _rows(got)
+    total = sum(package.size for package in got.chosen.packages if not is_cached(package, store))
+    installed = sum(package.installed_size for package in got.chosen.packages)
+    value = {"packages": rows, "download_size": total, "installed_size": installed}
+    text = console.table(("name", "version", "size", "layer", "origin"), rows)
+    summary = f"\n{len(rows)} packages, {bytes_text(total)} to download, {bytes_text(installed)} installed"
+    console.result(value, text + summary)
+    return 0
+
+
+def _rows(got: Supply) -> list[dict[str, object]]:
+    return [
+        _row(package, layer, got)
+        for layer, packages in (("base", got.chosen.essential), ("service", got.chosen.added))
+        for package in packages
+    ]
+
+
+def _row(package: Package, layer: str, got: Supply) -> dict[str, object]:
+    return {
+        "name": package.name,
+        "version": package.version,
+        "arch": package.arch,
+        "size": package.size,
+        "sha256": package.sha256,
+        "url": package.url,
+        "origin": package.origin,
+        "layer": layer,
+        "cached": is_cached(package, got.store),
+    }

@@ -1,0 +1,66 @@
+"""A container as `list`, `info`, `up`, `create` and `start` show it: the object of cli.md, Output."""
+
+from __future__ import annotations
+
+import time
+from calendar import timegm
+from pathlib import Path
+
+from runtime.bundle import Bundle
+from runtime.container import Container
+
+_STAMP = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def container_object(path: Path, name: str) -> dict[str, object]:
+    """Return what is known of one container, as JSON prints it."""
+    container = Container(path, name)
+    return describe(container, container.bundle)
+
+
+def describe(container: Container, bundle: Bundle) -> dict[str, object]:
+    """Return the object of a container whose record was read."""
+    record, run, state = bundle.record, container.run, container.state()
+    pid = container.pid if state != "STOPPED" else None
+    return {
+        "name": container.name,
+        "state": state,
+        "ready": is_ready(bundle, pid) if pid and state == "RUNNING" else False,
+        "template": record.template,
+        "distro": record.distro,
+        "release": record.release,
+        "arch": record.arch,
+        "pid": pid,
+        "path": str(container.directory),
+        "ips": [ip.partition("/")[0] for ip in run.ips] if run and pid else [],
+        "ports": [
+            {
+                "address": port.address,
+                "host": port.host,
+                "container": port.container,
+                "proto": port.proto,
+            }
+            for port in record.ports
+        ],
+        "created": record.created,
+        "started": run.started if run and run.started else None,
+        "exit_status": container.exit_status,
+    }
+
+
+def is_ready(bundle: Bundle, pid: int) -> bool:
+    """Whether the service accepts now; where it has no check, running is enough."""
+    check = bundle.record.ready
+    if check.kind == "port":
+        from runtime import ready
+
+        return ready.listening(pid, int(check.value))
+    return True
+
+
+def age(stamp: str) -> float:
+    """Return the seconds since an RFC 3339 stamp of ours, 0 for none."""
+    try:
+        return max(0.0, time.time() - timegm(time.strptime(stamp, _STAMP)))
+    except ValueError:
+        return 0.0
