@@ -15,17 +15,13 @@ from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 
+from provisioner.download import object_path
 from provisioner.errors import ProvisionError, StoreFailed, UntrustedIndex
 from provisioner.index import Package
 from provisioner.lock import Lock, archive_name
 
 _CHUNK = 1 << 20  # bytes
 _INSIDE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9+._~-]*/)*", re.ASCII)
-
-
-def cached(package: Package, cache: Path) -> Path:
-    """Return where the cache holds the archive of `package`, if it does."""
-    return cache / "sha256" / package.sha256[:2] / package.sha256
 
 
 def keep(lock: Lock, folder: Path, *, beside: Path, cache: Path) -> Lock:
@@ -37,7 +33,7 @@ def keep(lock: Lock, folder: Path, *, beside: Path, cache: Path) -> Lock:
     inside = _below(folder, beside)
     folder.mkdir(parents=True, exist_ok=True)
     for package in lock.chosen.packages:
-        source, target = cached(package, cache), folder / archive_name(package)
+        source, target = object_path(cache, package.sha256), folder / archive_name(package)
         if _is(target, package):
             continue
         try:
@@ -63,17 +59,20 @@ def keep(lock: Lock, folder: Path, *, beside: Path, cache: Path) -> Lock:
 def restore(lock: Lock, *, beside: Path, cache: Path) -> int:
     """Bring what lies beside the lock into the cache; return how many archives that were.
 
-    Raises E_TRUST_HASH where a file is there and is not the one that the lock means.
+    Raises E_TRUST_HASH where a file is there and is not the one that the lock means, E_NOTFOUND where a package that
+    no mirror ever had is neither beside the lock nor in the cache.
     """
     taken = 0
     for package, file in zip(lock.chosen.packages, lock.files, strict=bool(lock.files)):
-        target = cached(package, cache)
+        target = object_path(cache, package.sha256)
         if target.exists():
             continue
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             _copy(beside / file, target, package, 0o444)
         except FileNotFoundError:
+            if not package.url:
+                raise _nowhere(package) from None
             continue
         except _Differs:
             raise UntrustedIndex(
@@ -82,6 +81,13 @@ def restore(lock: Lock, *, beside: Path, cache: Path) -> int:
             ) from None  # fmt: skip
         taken += 1
     return taken
+
+
+def _nowhere(package: Package) -> StoreFailed:
+    hints = ("put it beside the lock under the name that Filename gives it",)
+    return StoreFailed(
+        "E_NOTFOUND", package.name, "was given as a file, and no mirror has it", hints=hints
+    )
 
 
 class _Differs(Exception):

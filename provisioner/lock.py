@@ -288,6 +288,13 @@ class _Reader:
         package = index._package(
             stanza.encode(), self._source, self._arch
         )  # the one grammar of stanzas
+        for relations in (
+            *_clauses_of(package),
+            package.provides,
+            package.conflicts,
+            package.breaks,
+        ):
+            tuple(relations)  # read now: an index may put it off
         own = dict(line.split(": ", 1) for line in stanza.split("\n") if line.startswith("X-"))
         layer, url = own.get("X-Layer", ""), own.get("X-URL", "")
         if layer not in _LAYERS:
@@ -297,6 +304,10 @@ class _Reader:
             check_url(url, subject=self._where)
         origin = unquote(own.get("X-Origin", ""))
         return replace(package, url=url, origin=origin), file, layer
+
+
+def _clauses_of(package: Package) -> tuple[Sequence[Clause], ...]:
+    return package.pre_depends, package.depends, package.recommends, package.suggests
 
 
 def _no_lock(where: str, detail: str) -> ProvisionError:

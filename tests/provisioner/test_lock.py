@@ -12,7 +12,8 @@ import pytest
 from provisioner import keep, lock
 from provisioner.changes import compare
 from provisioner.deb.index import IndexFile, read_index
-from provisioner.errors import ProvisionError, UntrustedIndex
+from provisioner.download import object_path
+from provisioner.errors import ProvisionError, StoreFailed, UntrustedIndex
 from provisioner.index import Package
 from provisioner.resolver import PackageSet, resolve
 from tests.archive import Deb, Key, Suite, publish
@@ -78,7 +79,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, archive_key: Key) -> Packag
 def fill(cache: Path, root: Path, chosen: PackageSet) -> None:
     """Put the archives of `chosen` into the cache, as a download would."""
     for package in chosen.packages:
-        target = keep.cached(package, cache)
+        target = object_path(cache, package.sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((root / package.url.removeprefix(f"{PLACE}/")).read_bytes())
 
@@ -237,7 +238,8 @@ def test_a_kept_lock_builds_with_the_mirror_gone(tmp_path: Path, archive_key: Ke
 
     assert taken == 4
     assert all(
-        hashlib.sha256(keep.cached(package, empty).read_bytes()).hexdigest() == package.sha256
+        hashlib.sha256(object_path(empty, package.sha256).read_bytes()).hexdigest()
+        == package.sha256
         for package in again.chosen.packages
     )
     assert keep.restore(again, beside=home, cache=empty) == 0
@@ -259,6 +261,16 @@ def test_a_kept_archive_that_was_changed_is_refused(tmp_path: Path, archive_key:
 
     assert refused.value.code == "E_TRUST_HASH"
     assert [path for path in (tmp_path / "empty").rglob("*") if path.is_file()] == []
+
+
+def test_a_package_that_no_mirror_has_must_be_beside_the_lock(tmp_path: Path) -> None:
+    own = Package(name="own", version="1", arch="all", sha256="3" * 64, size=7, origin="local")
+    made = lock.read(lock.write(locked(PackageSet(essential=(own,), added=()))), "x.lock")
+
+    with pytest.raises(StoreFailed) as refused:
+        keep.restore(made, beside=tmp_path, cache=tmp_path / "cache")
+
+    assert (refused.value.code, refused.value.subject) == ("E_NOTFOUND", "own")
 
 
 def test_keeping_again_copies_only_what_is_missing(tmp_path: Path, archive_key: Key) -> None:
