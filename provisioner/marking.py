@@ -35,7 +35,7 @@ class Marker:
             state.protect = True
             self.requested.append(state)
             self.mark(state, auto=False, user=True)
-        for state in sorted(set(self.requested), key=self.universe.order):
+        for state in self.requested:
             self.mark(state, user=True)
 
     def met(self, need: Need, owner: State) -> bool:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
+from provisioner.conflict import explain
 from provisioner.deb.relation import spell
 from provisioner.errors import Unresolvable
 from provisioner.index import Index, Package
@@ -58,9 +59,10 @@ def resolve(wanted: Sequence[str], index: Index, *, recommends: bool = False) ->
     with _deep_recursion():
         asked = [_find(word, index) for word in wanted]
         pinned = [package for word, package in zip(wanted, asked, strict=True) if "=" in word]
-        essential = _mark(Universe(index, (), pinned, recommends=False), index.essential())
-        universe = Universe(index, essential, pinned, recommends=recommends)
-        added = _mark(universe, asked, recommends=recommends)
+        base = partial(Universe, index, (), pinned, recommends=False)
+        essential = _mark(base, index.essential(), recommends=False)
+        whole = partial(Universe, index, essential, pinned, recommends=recommends)
+        added = _mark(whole, asked, recommends=recommends)
         return PackageSet(
             essential=ordered(essential),
             added=ordered(added),
@@ -86,13 +88,23 @@ def why(chosen: PackageSet, name: str) -> tuple[str, ...]:
 
 
 def _mark(
-    universe: Universe, asked: Sequence[Package], *, recommends: bool = False
+    make: Callable[[], Universe], asked: Sequence[Package], *, recommends: bool
 ) -> tuple[Package, ...]:
+    """Return what `asked` adds to a universe."""
+    universe = make()
     marker = Marker(universe, recommends=recommends)
     marker.request([package.name for package in asked])
-    broken = [state for state in universe.states() if marker.broken(state)]
-    if broken:
-        raise Unresolvable("E_PARAM", broken[0].name, "cannot be installed")
+    for state in universe.states():
+        if marker.broken(state):
+            need = next(
+                each
+                for each in universe.needs(state)
+                if each.critical and not marker.met(each, state)
+            )
+            untouched = make()
+            raise explain(
+                untouched, [untouched.state(package.name) for package in asked], state, need
+            )
     sweep(universe)
     return tuple(
         state.package
@@ -107,16 +119,35 @@ def _find(word: str, index: Index) -> Package:
     if not found:
         raise Unresolvable("E_PARAM", word, "is not a package name, name:arch or name=version")
     name, arch, version = found.groups()
-    packages = index.versions(name)
     if arch and arch not in (index.arch, "all", "any", "native"):
         raise Unresolvable("E_NOTFOUND", word, f"no package for {arch} in {index.label()}")
-    if version:
-        for package in packages:
-            if package.version == version:
-                return package
-    elif packages:
-        return packages[0]
-    raise Unresolvable("E_NOTFOUND", name, f"no package in {index.label()}")
+    packages = index.versions(name)
+    if version and packages:
+        return _at_version(packages, version)
+    return packages[0] if packages else _only_provider(name, version, index)
+
+
+def _at_version(packages: Sequence[Package], version: str) -> Package:
+    for package in packages:
+        if package.version == version:
+            return package
+    there = ", ".join(each.version for each in packages[:5])
+    raise Unresolvable("E_NOTFOUND", packages[0].name, f"no version {version}; there is {there}")
+
+
+def _only_provider(name: str, version: str | None, index: Index) -> Package:
+    """Return the one package that provides the virtual `name`; several want a choice, as with apt."""
+    providers = index.providers(name)
+    if len(providers) == 1 and not version:
+        return providers[0]
+    if providers:
+        names = ", ".join(sorted(each.name for each in providers)[:8])
+        raise Unresolvable(
+            "E_NOTFOUND", name, f"is virtual, provided by {names}", hints=("name one of these",)
+        )
+    near = index.nearest(name)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    raise Unresolvable("E_NOTFOUND", name, f"no package in {index.label()}{meant}")
 
 
 @contextmanager

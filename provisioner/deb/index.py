@@ -103,9 +103,13 @@ class DebIndex:
         return difflib.get_close_matches(name, sorted(alike), 3, 0.75)
 
     def label(self) -> str:
-        """Name the suites and components that were read."""
+        """Name the suites and components that were read, updates and fixes under their release."""
+        suites = dict.fromkeys(file.source.suite for file in self._files)
+        suites = {each: None for each in suites if each.rpartition("-")[0] not in suites}
         parts = dict.fromkeys(
-            f"{file.source.suite}/{file.source.component}" for file in self._files
+            f"{file.source.suite}/{file.source.component}"
+            for file in self._files
+            if file.source.suite in suites
         )
         return f"{', '.join(parts)} {self.arch}".strip()
 
