@@ -1,0 +1,227 @@
+"""The same packages built by mmdebstrap and by mktemplate, compared path by path.
+
+    sudo .venv/bin/python bench/tree_diff.py --set sshd [--set minbase …] [--release trixie] [--tmpdir /dev/shm]
+
+Prints how long each took, and every difference in type, mode, owner, link target or content that is not on the list of
+intended ones (docs/differences.md). Exit status 1 if there is one. mmdebstrap resolves and downloads; the archives that
+it used are what mktemplate builds from, so nothing but the building is compared. Needs root, mmdebstrap, a mirror.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from provisioner.flatten import flatten
+from provisioner.index import Package
+from provisioner.provision import Facts, Tools, provision
+from provisioner.resolver import PackageSet
+from provisioner.store import Store
+from provisioner.tree import Tree
+from runtime.idmap import single_range
+from runtime.sandbox import KernelSandbox
+
+SETS = {
+    "essential": ("essential", ""),
+    "sshd": ("essential", "openssh-server"),
+    "minbase": ("minbase", ""),
+    "nginx": ("essential", "nginx"),
+    "postgresql": ("essential", "postgresql"),
+    "mariadb": ("essential", "mariadb-server"),
+    "apache": ("essential", "apache2,php"),
+}
+EPOCH = 1_767_225_600  # told to both: passwd(1) dates new accounts with it
+# Their lines stand in the order in which packages were unpacked, and here that is the alphabet's.
+SORTED = ("var/lib/dpkg/triggers/File", "etc/shells")
+LIST = Path(__file__).parent.parent / "docs" / "differences.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A tree and how long it took."""
+
+    root: Path
+    seconds: float
+
+
+def mmdebstrap(variant: str, include: str, release: str, place: Path) -> tuple[Built, Path]:
+    """Build with mmdebstrap; return the tree and the folder of the archives that it used."""
+    debs = place / "debs"
+    debs.mkdir()
+    root = place / "mmdebstrap"
+    hook = f'cp "$1"/var/cache/apt/archives/*.deb {debs}/; rm -f "$1"/var/cache/apt/archives/*.deb'
+    first = f'ls "$1"/var/cache/apt/archives > {place}/essential'
+    command = ["mmdebstrap", f"--variant={variant}", "--skip=essential/unlink"]
+    command += [f"--essential-hook={first}", f"--customize-hook={hook}"]
+    if include:
+        command.append(f"--include={include}")
+    start = time.monotonic()
+    done = subprocess.run(
+        [*command, release, str(root)],
+        env={**os.environ, "TMPDIR": str(place), "SOURCE_DATE_EPOCH": str(EPOCH)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return Built(root=root, seconds=time.monotonic() - start), debs
+
+
+def packages(debs: Path, store: Store) -> tuple[Package, ...]:
+    """Put the archives into the store's cache; return them as packages."""
+    found = []
+    for deb in sorted(debs.glob("*.deb")):
+        body = deb.read_bytes()
+        digest = hashlib.sha256(body).hexdigest()
+        folder = store.cache / "sha256" / digest[:2]
+        folder.mkdir(exist_ok=True)
+        (folder / digest).write_bytes(body)
+        fields = dict(
+            line.split(": ", 1)
+            for line in subprocess.run(
+                ["dpkg-deb", "-f", str(deb), "Package", "Version", "Architecture", "Installed-Size"],
+                capture_output=True, text=True, check=True,
+            ).stdout.splitlines()
+        )  # fmt: skip
+        found.append(
+            Package(
+                name=fields["Package"],
+                version=fields["Version"],
+                arch=fields["Architecture"],
+                installed_size=int(fields.get("Installed-Size", 0)) * 1024,
+                size=len(body),
+                sha256=digest,
+            )
+        )
+    return tuple(found)
+
+
+def ours(debs: Path, release: str, place: Path) -> tuple[Built, dict[str, float]]:
+    """Build with mktemplate from cached archives; return the flat tree and the time of each phase."""
+    base = {name.partition("_")[0] for name in (place / "essential").read_text().split()}
+    store = Store(place / "store")
+    store.prepare()
+    all_of_them = packages(debs, store)
+    start = time.monotonic()
+    chosen = PackageSet(
+        essential=tuple(p for p in all_of_them if p.name in base),
+        added=tuple(p for p in all_of_them if p.name not in base),
+    )
+    tools = Tools(store=store, sandbox=KernelSandbox(single_range(1_000_000)))
+    merged = release in ("bookworm", "bullseye")
+    facts = Facts(distro="debian", release=release, arch=_arch(), merged_usr=merged, epoch=EPOCH)
+    layers = provision(chosen, Tree(), facts, tools, lambda packages: None)
+    seconds = time.monotonic() - start
+    root = place / "mktemplate"
+    root.mkdir()
+    flatten(layers, root)
+    store.close()
+    return Built(root=root, seconds=seconds), tools.timings
+
+
+def _arch() -> str:
+    return subprocess.run(
+        ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def describe(root: Path) -> dict[str, str]:
+    """Return path → type, mode, owner and content of everything below `root`."""
+    found = {}
+    for path, status in _walk(root, ""):
+        mode = stat.S_IMODE(status.st_mode)
+        kind = stat.filemode(status.st_mode)[0]
+        what = ""
+        if kind == "l":
+            what, mode = os.readlink(root / path), 0
+        elif kind == "-":
+            body = (root / path).read_bytes()
+            if path in SORTED:
+                body = b"\n".join(sorted(body.split(b"\n")))
+            what = hashlib.sha256(body).hexdigest()[:16]
+            if status.st_nlink > 1:
+                what += f" nlink={status.st_nlink}"
+        elif kind in "bc":
+            what = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        found[path] = f"{kind}{mode:04o} {status.st_uid}:{status.st_gid} {what}"
+    return found
+
+
+def _walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    for entry in sorted(os.scandir(root / prefix), key=lambda entry: entry.name):
+        path = f"{prefix}{entry.name}"
+        status = entry.stat(follow_symlinks=False)
+        yield path, status
+        if stat.S_ISDIR(status.st_mode):
+            yield from _walk(root, f"{path}/")
+
+
+def intended() -> list[str]:
+    """Return the path patterns of docs/differences.md: the first column of its table."""
+    return re.findall(r"^\| `([^`]+)` ", LIST.read_text(), re.MULTILINE)
+
+
+def compare(theirs: Path, own: Path) -> list[str]:
+    """Return the differences that nobody intended."""
+    left, right = describe(theirs), describe(own)
+    patterns = intended()
+    return [
+        f"{path}\n    mmdebstrap: {left.get(path, '-')}\n    mktemplate: {right.get(path, '-')}"
+        for path in sorted(left.keys() | right.keys())
+        if left.get(path) != right.get(path)
+        and not any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+    ]
+
+
+def main() -> int:
+    """Build and compare each set."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--set", action="append", choices=sorted(SETS), dest="sets")
+    parser.add_argument("--release", default="trixie")
+    parser.add_argument("--tmpdir", default=None)
+    parser.add_argument("--keep", action="store_true", help="leave both trees there")
+    asked = parser.parse_args()
+    worst = 0
+    for name in asked.sets or ["sshd", "minbase", "nginx"]:
+        place = Path(tempfile.mkdtemp(prefix="tree-diff.", dir=asked.tmpdir))
+        place.chmod(0o755)
+        try:
+            worst |= _one(name, asked.release, place)
+        finally:
+            if asked.keep:
+                print(f"  kept in {place}")
+            else:
+                shutil.rmtree(place)
+    return worst
+
+
+def _one(name: str, release: str, place: Path) -> int:
+    variant, include = SETS[name]
+    theirs, debs = mmdebstrap(variant, include, release, place)
+    built, timings = ours(debs, release, place)
+    differences = compare(theirs.root, built.root)
+    phases = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in timings.items())
+    print(f"{name} {release}: {len(list(debs.iterdir()))} packages")
+    print(f"  mmdebstrap {theirs.seconds:.2f} s (index, download and build)")
+    print(f"  mktemplate {built.seconds:.2f} s (build): {phases}")
+    print(f"  {len(differences)} differences that are not intended")
+    for difference in differences:
+        print("   ", difference)
+    return int(bool(differences))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
