@@ -76,10 +76,14 @@ class _Scratch:
 
 @dataclass(slots=True)
 class Table:
-    """Records and data under construction; `calls` holds the Calls by the number that their failure reports."""
+    """Records and data under construction; `numbered` holds each Call.
+
+    The failure of the n-th Call reports 2 n, its unexpected answer 2 n + 1, or what `reported` has at these places.
+    """
 
     records: list[Record] = field(default_factory=list)
     numbered: list[Call] = field(default_factory=list)
+    reported: list[int] = field(default_factory=list)  # what to report instead of a number
     _slots: dict[str, int] = field(
         default_factory=lambda: {name: n for n, name in enumerate(_FIXED)}
     )
@@ -241,8 +245,9 @@ class Table:
                 values[index] = self._slots[value.name]
             else:
                 values[index] = (where[value.name] if isinstance(value, Label) else value) & _WORD
+        number = self.reported[record.number] if self.reported else record.number
         return _RECORD.pack(
-            *(record.operation, self._slots[record.result], record.skip, record.number),
+            *(record.operation, self._slots[record.result], record.skip, number),
             *(bytes(record.ignore), mask, record.width, *values),
         )
 

@@ -1,0 +1,112 @@
+"""What a start program says when a call fails: every sentence is written beforehand, but for the kernel's reason."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtime.program import Call, Failure
+from runtime.records import Table
+
+_REASON = "\x1a"
+_EXECVE = {
+    errno.ENOENT: "not found in the rootfs",
+    errno.EACCES: "not executable",
+    errno.EPERM: "not executable",
+    errno.ENOEXEC: "no program for this machine",
+}
+_LAST_ERRNO = max(errno.errorcode)
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentences:
+    """Where the words are. What a failure reports is 4 n for the n-th sentence: an index of u64 in `heads`."""
+
+    table: int  # four u64 for each sentence: HEAD, TAIL, REASONS, STATUS
+    execve: int  # exit statuses by errno, for a STATUS of 0
+    longest: int  # bytes of the longest text
+
+
+HEAD, TAIL, REASONS, STATUS = range(0, 32, 8)
+
+
+def place(table: Table, subject: str, status: Callable[[str], int]) -> Sentences:
+    """Put the words for each Call of `table` into it; `subject` is the object of a call that names none.
+
+    `status` is the exit status that an error's code stands for; a failed execve has its own, as in a shell.
+    """
+    common, of_execve = _by_errno(table, {}), _by_errno(table, _EXECVE)
+    sentences: dict[tuple[int, int, int, int], int] = {}
+    longest = 0
+    for call in table.numbered:
+        for failure, unexpected in ((call.failure, False), (call.unexpected, True)):
+            head, tail = _sentence(call, failure, subject, unexpected=unexpected)
+            longest = max(longest, len(head) + len(tail))
+            is_exec = call.name == "execve"
+            sentence = (
+                table.place(head),
+                table.place(tail),
+                of_execve if is_exec else common,
+                0 if is_exec else status(failure.code if failure else "E_KERNEL_FEATURE"),
+            )
+            table.reported.append(4 * sentences.setdefault(sentence, len(sentences)))
+    return Sentences(
+        table=_numbers(table, [word for sentence in sentences for word in sentence]),
+        execve=_numbers(table, [_exec_status(number) for number in _errnos()]),
+        longest=longest + max(len(os.strerror(number)) for number in _errnos()),
+    )
+
+
+def text(code: str, subject: str, detail: str, hints: tuple[str, ...] = ()) -> str:
+    """Return an error as the command prints it (cli.md, Errors)."""
+    lines = [f"mktemplate: error[{code}]: {subject}: {detail}"]
+    lines += [f"mktemplate: hint: {hint}" for hint in hints[:2]]
+    return "".join(f"{_one_line(line)}\n" for line in lines)
+
+
+def _sentence(
+    call: Call, failure: Failure | None, subject: str, *, unexpected: bool
+) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the reason."""
+    reason = "" if unexpected else _REASON if call.name == "execve" else f"{call.name}: {_REASON}"
+    if failure is None:
+        failure = Failure(
+            "E_KERNEL_FEATURE", subject, f"{call.name}: unexpected" if unexpected else ""
+        )
+    detail = ": ".join(filter(None, (failure.detail, reason)))
+    whole = text(failure.code, failure.subject, detail, failure.hints).encode()
+    head, _, tail = whole.partition(_REASON.encode())
+    return head + b"\0", tail + b"\0"
+
+
+def _one_line(line: str) -> str:
+    r"""Return `line` with bytes that are not printable ASCII as `\xNN` (invariant I-22)."""
+    raw = line.encode("utf-8", "surrogateescape")
+    return "".join(
+        chr(byte) if 0x20 <= byte < 0x7F or byte == ord(_REASON) else f"\\x{byte:02x}"
+        for byte in raw
+    )
+
+
+def _errnos() -> range:
+    return range(_LAST_ERRNO + 1)
+
+
+def _by_errno(table: Table, instead: dict[int, str]) -> int:
+    """Return the address of a table of reasons: the C library's words, or those of `instead`."""
+    words = ["", *(instead.get(number) or os.strerror(number) for number in _errnos()[1:])]
+    return _numbers(table, [table.place(word.encode() + b"\0") for word in words])
+
+
+def _exec_status(number: int) -> int:
+    if number in {errno.ENOENT, errno.ENOTDIR}:
+        return NOT_FOUND
+    return NOT_EXECUTABLE if number in {errno.EACCES, errno.EPERM, errno.ENOEXEC} else 125
+
+
+def _numbers(table: Table, values: list[int]) -> int:
+    return table.place(struct.pack(f"={len(values)}Q", *values))
