@@ -129,8 +129,12 @@ class Container:
                 order = self._order(settings, found, undo)
                 if foreground:
                     order = replace(order, stdio=stdio)
-                pid, run = monitor.start(order)
                 undo.pop_all()
+            try:
+                pid, run = monitor.start(order)
+            except BaseException:
+                self._reclaim_if_left()
+                raise
         return Started(
             pid=run.init.pid,
             ips=run.ips,
@@ -230,8 +234,7 @@ class Container:
                 run = self.run
                 if run is not None:
                     self._finish(run)
-            elif (run := self.run) is not None and run.phase != "STOPPED":
-                self._reclaim(run)
+            self._reclaim_if_left()
             remove.container(self.path, self.name)
             idmap.release(self.path, found.record.id_range[0])
             etcfiles.remove(self._etc)
@@ -262,13 +265,9 @@ class Container:
         )
 
     def _must_be_stopped(self) -> None:
-        run = self.run
-        if run is None or run.phase == "STOPPED":
-            return
-        if self.state() in {"STOPPED", "ABORTING"}:
-            self._reclaim(run)
-            return
-        raise StateError("E_RUNNING", self.name, "is running already")
+        if self.state() not in {"STOPPED", "ABORTING"}:
+            raise StateError("E_RUNNING", self.name, "is running already")
+        self._reclaim_if_left()
 
     def _settings(self) -> ContainerConfig:
         settings = self.config
@@ -352,6 +351,12 @@ class Container:
                 self._reclaim(run)
             elif not select.select([pidfd], [], [], _GONE)[0]:
                 raise LaunchError("E_INIT_DIED", self.name, "its monitor does not end")
+
+    def _reclaim_if_left(self) -> None:
+        """Do what a monitor that was killed during the start could not."""
+        run = self.run
+        if run is not None and run.phase != "STOPPED":
+            self._reclaim(run)
 
     def _reclaim(self, run: RunState) -> None:
         run.init.send(signal.SIGKILL)

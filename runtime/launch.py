@@ -1,8 +1,8 @@
 """A container's configuration and the host's facts → Program: the order of a start, with its reasons.
 
-cgroup → own mount namespace → init cloned with its user namespace and mapped → layers attached → the other
-namespaces → root → /dev → /proc, /sys → entries → pivot → hostname, keyring → ids, capabilities, no_new_privs,
-seccomp → exec.
+own mount namespace → init cloned with its user namespace and mapped → layers attached → the other namespaces →
+root → /dev → /proc, /sys → entries → cgroup, network (meanwhile, from outside) → pivot → hostname, keyring → ids,
+capabilities, no_new_privs, seccomp → exec.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ def decide(config: ContainerConfig, host: Host) -> Program:
     clone_flags = flags & (ns.CLONE_NEWUSER | ns.CLONE_NEWPID)
     return Program(
         stage=(
-            *_join(host.join),
             *limits,
             *rootfs.private(),
             *(steps.host_devices() if config.autodev else ()),
@@ -84,18 +83,20 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             *(rootfs.map_ids(ids) if ids else ()),
             *layers.attach,
             *entries.host,
-            *_proc_files(config),
             Call(name="write", args=(Slot("go_write"), b"g", 1)),
+            *_join(host.join),
+            *_proc_files(config),
         ),
         init=(
             *rootfs.wait_for_go(),
             *rootfs.die_with_parent(),
-            *rootfs.enter(flags & ~clone_flags),
+            *rootfs.enter(flags & ~clone_flags & ~ns.CLONE_NEWCGROUP),
             Call(name="write", args=(Slot("born"), b"b", 1), why="the network may be attached now"),
             *layers.root,
             *_system(config, flags),
             *entries.init,
             *_network_wait(),
+            *_own_cgroups(flags),
             *steps.pivot(),
             *_identity(config),
             *_confine(config, host),
@@ -159,7 +160,7 @@ def _fstab(config: ContainerConfig) -> tuple[MountEntry, ...]:
 
 
 def _join(files: tuple[Path, ...]) -> tuple[Call, ...]:
-    """Enter the container's cgroups, before its cgroup namespace takes them as its root."""
+    """Put init into its cgroups while it is busy: on cgroup v1 the kernel takes a grace period for it."""
     calls: list[Call] = []
     for path in files:
         failure = Failure("E_CGROUP", str(path))
@@ -170,10 +171,26 @@ def _join(files: tuple[Path, ...]) -> tuple[Call, ...]:
                 result="cgroup",
                 failure=failure,
             ),
-            Call(name="write", args=(Slot("cgroup"), b"0", 1), failure=failure),
+            Call(
+                name="write",
+                args=(Slot("cgroup"), Text("%d       ", (Slot("init"),)), 8),
+                failure=failure,
+            ),
             steps.close("cgroup"),
         )
     return tuple(calls)
+
+
+def _own_cgroups(flags: int) -> tuple[Call, ...]:
+    if not flags & ns.CLONE_NEWCGROUP:
+        return ()
+    return (
+        Call(
+            name="unshare",
+            args=(ns.CLONE_NEWCGROUP,),
+            why="after the cgroups are joined: they are its root from now on",
+        ),
+    )
 
 
 def _rlimits(limits: tuple[Rlimit, ...]) -> tuple[tuple[Call, ...], tuple[str, ...]]:

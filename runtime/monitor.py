@@ -201,7 +201,10 @@ def _network(order: Order, born: Born, arrived: int, go: int) -> tuple[str, ...]
     """Attach the network once init has a namespace for it, and let init go on."""
     if os.read(arrived, 1) != b"b":
         return ()  # it failed: its report tells
-    namespace = os.open(f"/proc/{born.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespace = os.open(f"/proc/{born.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ()  # it failed since
     try:
         ips = order.attach(namespace)
     finally:
