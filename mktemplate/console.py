@@ -6,7 +6,6 @@ Untrusted bytes are escaped before they get here or by `error` itself (I-22). Pr
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RED, _YELLOW, _DIM, _OFF = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
-_COUNTED_IN_BYTES = ("index", "download", "unpack")
+_COUNTED_IN_BYTES = ("index", "download")
 
 
 class Console:
@@ -104,19 +103,15 @@ class Console:
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """Show the phase `name` of `total` units: a bar on a terminal, else one line; add up its seconds."""
-        started = time.monotonic()
-        try:
-            if self.quiet:
-                yield lambda n: None
-            elif self.terminal:
-                with _bar(name, total) as advance:
-                    yield advance
-            else:
-                self.step(name + (f" ({_amount(name, total)})" if total else ""))
-                yield lambda n: None
-        finally:
-            self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - started
+        """Show the phase `name` of `total` units: a bar on a terminal, else one line."""
+        if self.quiet:
+            yield lambda n: None
+        elif self.terminal:
+            with _bar(name, total) as advance:
+                yield advance
+        else:
+            self.step(name + (f" ({_amount(name, total)})" if total else ""))
+            yield lambda n: None
 
 
 @contextmanager

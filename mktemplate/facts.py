@@ -18,6 +18,10 @@ _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _WEIGHT = 100_000  # the period of lxc.cgroup2.cpu.max, microseconds
 BRIDGE = "mkt0"
 INIT = "/usr/lib/mktemplate"
+REAPERS = {
+    "amd64": "x86_64",
+    "arm64": "aarch64",
+}  # where PID 1 for services that do not reap exists
 SHARED_INIT = "/etc/mktemplate"  # where /usr is the host's
 
 
@@ -144,7 +148,7 @@ def values(spec: TemplateSpec, facts: Facts) -> dict[str, object]:
         "setuid": setuid(spec, facts),
         "shared_host": facts.shared_host,
         "merged_usr": facts.merged_usr,
-        "reaper": not spec.init_safe,
+        "reaper": facts.target.arch in REAPERS,
         "init_folder": SHARED_INIT if facts.shared_host else INIT,
         "login_keys": spec.login_keys,
         "login_user": user,

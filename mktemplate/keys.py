@@ -126,9 +126,9 @@ def make_pair(folder: Path, name: str) -> str:
     """Make a key pair in `folder` (0700) and return its public line."""
     if not os.path.exists(KEYGEN):
         raise CommandError(
-            "E_NOTFOUND",
+            "E_KERNEL_FEATURE",
             KEYGEN,
-            "needed to make a key pair",
+            "not found, and needed to make a key pair",
             hints=("apt install openssh-client", "or name a public key: --ssh-key FILE"),
         )
     folder.mkdir(mode=0o700)

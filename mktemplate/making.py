@@ -17,6 +17,7 @@ from mktemplate.cli import Build, Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
 from mktemplate.facts import Facts, port
+from mktemplate.recorded import given_options
 from mktemplate.spec import TemplateSpec
 from mktemplate.supply import Supply, supply
 from mktemplate.texts import Plan
@@ -251,21 +252,6 @@ def _ready(spec: TemplateSpec, facts: Facts) -> Ready:
         if value:
             return Ready(kind=kind, value=value, timeout=float(ready.timeout))
     return Ready()
-
-
-_WORTH_RECORDING = (
-    "distro release arch packages recommends sets share_host flat mirror publish network volumes env memory cpus "
-    "pids no_userns"
-)
-
-
-def given_options(request: Request) -> tuple[tuple[str, str], ...]:
-    """Return the options of a request that shape a container, as text; never a secret."""
-    return tuple(
-        (name, str(getattr(request.build, name)))
-        for name in _WORTH_RECORDING.split()
-        if name in request.given
-    )
 
 
 def _write_secrets(spec: TemplateSpec, build: Build, root: Path) -> None:

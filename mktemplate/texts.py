@@ -27,7 +27,6 @@ from runtime.fstab import MountEntry
 from runtime.grants import check_grants
 from runtime.settings import ContainerConfig
 
-_REAPERS = {"amd64": "x86_64", "arm64": "aarch64"}
 # A template may write these again with another value; of every other common line it may not lose one.
 _REPLACEABLE = frozenset(
     (
@@ -72,8 +71,10 @@ def render(template: library.Template, facts: Facts, more: tuple[str, ...] = ())
     files = _bodies(template, facts, jinja)
     drafted = trees.parse(tree, {**files, "init": b"", "reaper": b""}, f"{spec.name}/tree.j2")
     files["init"] = _init(spec, drafted, jinja, str(values["init_folder"])).encode()
-    if not spec.init_safe:
-        files["reaper"] = _reaper(facts.target.arch)
+    if values["reaper"]:
+        files["reaper"] = library.built_in().read(
+            f"_init/reaper.{facts_.REAPERS[facts.target.arch]}"
+        )
     mounts = "shared-host" if facts.shared_host else "provisioned"
     return Rendered(
         packages=facts_.packages(spec, facts, more),
@@ -97,18 +98,14 @@ def _bodies(template: library.Template, facts: Facts, jinja: Renderer) -> dict[s
     return bodies
 
 
-def _reaper(arch: str) -> bytes:
-    if arch not in _REAPERS:
-        raise CommandError(
-            "E_USAGE", arch, "templates that are not init_safe have no reaper for this architecture"
-        )
-    return library.built_in().read(f"_init/reaper.{_REAPERS[arch]}")
-
-
 def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, folder: str) -> str:
     """Return the text of the container's PID 1."""
     command = shlex.join(spec.command)
     if not spec.init_safe:
+        if not jinja.values["reaper"]:
+            raise CommandError(
+                "E_USAGE", spec.name, "is not init_safe, and this architecture has no reaper"
+            )
         command = f"{folder}/reaper {command}".rstrip()
     return jinja.file(
         "_init/init.j2",

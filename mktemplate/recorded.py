@@ -1,0 +1,37 @@
+"""Which options of a request a container is recorded with, as text: what `up` compares and `info` shows."""
+
+from __future__ import annotations
+
+from mktemplate.arguments import Volume
+from mktemplate.cli import Request
+from runtime.bundle import Port
+
+_SHAPING = (
+    "distro release arch packages recommends sets share_host flat mirror publish network volumes env memory cpus "
+    "pids no_userns"
+)
+
+
+def given_options(request: Request) -> tuple[tuple[str, str], ...]:
+    """Return the options of a request that shape a container, as text; never a secret."""
+    return tuple(
+        (name, _text(getattr(request.build, name)))
+        for name in _SHAPING.split()
+        if name in request.given
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_text_of_item, value))
+    return str(value)
+
+
+def _text_of_item(item: object) -> str:
+    if isinstance(item, tuple):
+        return "=".join(map(str, item))
+    if isinstance(item, Port):
+        return f"{item.address}:{item.host}:{item.container}/{item.proto}"
+    if isinstance(item, Volume):
+        return f"{item.source}:{item.target}{':ro' if item.read_only else ''}"
+    return str(item)

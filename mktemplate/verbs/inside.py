@@ -1,0 +1,136 @@
+"""`exec`, `shell`, `ssh`: into a running container."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+
+from mktemplate.arguments import container_name
+from mktemplate.cli import Request
+from mktemplate.console import Console
+from mktemplate.errors import CommandError
+from mktemplate.places import containers_path
+from runtime.bundle import Bundle, replace_file
+from runtime.container import Container
+from runtime.kernel.mount import (
+    RESOLVE_BENEATH,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    openat2,
+)
+
+_SSH = "/usr/bin/ssh"
+_HOST_KEY = "etc/ssh/ssh_host_ed25519_key.pub"
+_LARGEST = 4096
+
+
+def _container(request: Request) -> Container:
+    return Container(containers_path(request), container_name(request.words[0]))
+
+
+def execute(request: Request, console: Console) -> int:
+    """Run a command inside; its status is ours."""
+    from mktemplate.inside import execute as run_inside
+
+    return run_inside(_container(request), request, console)
+
+
+def shell(request: Request, console: Console) -> int:
+    """Open a login shell inside, as the user's own shell says."""
+    from mktemplate.inside import execute as run_inside
+
+    command = ("/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l')
+    return run_inside(_container(request), replace(request, command=command), console)
+
+
+def ssh(request: Request, console: Console) -> int:
+    """Log in over ssh with the host key that the container made and the key that it was given."""
+    container = _container(request)
+    found = container.bundle
+    if not os.access(_SSH, os.X_OK):
+        raise CommandError(
+            "E_KERNEL_FEATURE", _SSH, "not found", hints=("apt install openssh-client",)
+        )
+    address = _address(container)
+    argv = [_SSH, *_options(container, found), "-l", request.flags.user or "root", address]
+    if request.command:
+        argv += ["--", *request.command]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(_SSH, argv, os.environ)  # noqa: S606  # absolute program, argv list
+
+
+def _address(container: Container) -> str:
+    run = container.run
+    if container.state() != "RUNNING" or run is None:
+        raise CommandError(
+            "E_NOTRUNNING",
+            container.name,
+            f"is {container.state()}",
+            hints=(f"mktemplate start {container.name}",),
+        )
+    if run.ips:
+        return run.ips[0].partition("/")[0]
+    kinds = {nic.kind for nic in container.config.nics}
+    if "none" in kinds:
+        return "127.0.0.1"
+    raise CommandError(
+        "E_NOTRUNNING",
+        container.name,
+        "has no address",
+        hints=(f"mktemplate shell {container.name} needs none",),
+    )
+
+
+def _options(container: Container, found: Bundle) -> list[str]:
+    """Return the options that leave ssh nothing to ask."""
+    folder = found.path / "ssh"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    alias = f"mktemplate-{container.name}"
+    known = folder / "known_hosts"
+    replace_file(known, f"{alias} {_host_key(found)}\n".encode(), durable=False)
+    options = {
+        "UserKnownHostsFile": str(known),
+        "GlobalKnownHostsFile": os.devnull,
+        "HostKeyAlias": alias,
+        "HostKeyAlgorithms": "ssh-ed25519",
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "CheckHostIP": "no",
+        "PreferredAuthentications": "publickey",
+        "LogLevel": "ERROR",
+    }
+    ready = found.record.ready
+    if ready.kind == "port":
+        options["Port"] = ready.value
+    if (folder / "key").exists():
+        options |= {"IdentityFile": str(folder / "key"), "IdentitiesOnly": "yes"}
+    return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+
+
+def _host_key(found: Bundle) -> str:
+    """Return the container's public host key, read below its own root: no link is followed (I-1, I-11)."""
+    root = found.path / ("rootfs" if found.record.flat else "upper")
+    at = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        handle = openat2(
+            at,
+            _HOST_KEY,
+            os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC,
+            resolve=RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
+        )
+    except OSError as error:
+        raise CommandError(
+            "E_NOTFOUND",
+            _HOST_KEY,
+            f"the container has made no host key: {error.strerror}",
+            hints=(f"mktemplate logs {found.name}",),
+        ) from None
+    finally:
+        os.close(at)
+    with open(handle, "rb") as file:
+        words = file.read(_LARGEST).decode("ascii", "replace").split()
+    if len(words) < 2 or words[0] != "ssh-ed25519" or not words[1].isascii():
+        raise CommandError("E_ROOTFS_FILE", _HOST_KEY, "is no ed25519 public key")
+    return f"{words[0]} {words[1]}"
