@@ -185,8 +185,8 @@ def _at_mirror(package: Package, sources: Sequence[Provenance]) -> str:
 
 
 def archive_name(package: Package) -> str:
-    """Return the file name that apt gives an archive: NAME_VERSION_ARCH.deb, `:` escaped."""
-    return f"{package.name}_{package.version.replace(':', '%3a')}_{package.arch}.deb"
+    """Return the file name that archives give a package: NAME_VERSION_ARCH.deb, without an epoch."""
+    return f"{package.name}_{package.version.rpartition(':')[2]}_{package.arch}.deb"
 
 
 # Reading

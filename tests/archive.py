@@ -11,12 +11,13 @@ import hashlib
 import http.server
 import lzma
 import os
+import re
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def new_key() -> Iterator[Key]:
 
 def build(deb: Deb, folder: Path) -> Path:
     """Make `deb` in `folder`; return its path."""
-    target = folder / f"{deb.name}_{deb.version.replace(':', '%3a')}_{deb.arch}.deb"
+    target = folder / f"{deb.name}_{deb.version.rpartition(':')[2]}_{deb.arch}.deb"
     with tempfile.TemporaryDirectory(prefix="mkt-deb-") as name:
         tree = Path(name)
         tree.chmod(0o755)
@@ -192,9 +193,10 @@ def _packages(root: Path, pool: str, debs: tuple[Deb | Path, ...]) -> bytes:
         if isinstance(deb, Deb):
             wanted.add(build(deb, folder))
         else:
-            wanted.add(folder / deb.name)
-            if not (folder / deb.name).exists():
-                os.link(deb, folder / deb.name)
+            pooled = folder / re.sub("_[0-9]+%3a", "_", deb.name)  # pools name no epochs
+            wanted.add(pooled)
+            if not pooled.exists():
+                os.link(deb, pooled)
     for old in set(folder.glob("*.deb")) - wanted:
         old.unlink()
     return subprocess.run(
@@ -251,6 +253,10 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         self.seen.append(self.path)
         super().do_GET()
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that ends early is none of the server's trouble
+            super().handle()
 
     def log_message(self, *args: object) -> None:
         pass

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-pytest_plugins = ("tests.archive",)
+pytest_plugins = ("tests.archive", "tests.family")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
