@@ -146,9 +146,9 @@ class Container:
     def stop(self, timeout: float = 10.0) -> None:
         """Ask init to end, and kill what is left after `timeout` seconds. StateError: E_NOTRUNNING."""
         with state.lock(self.path, self.name):
-            run = self._running()
+            run = self.running()
             if run.phase == "FROZEN":
-                self._cgroup(run).thaw()
+                self.cgroup(run).thaw()
             state.save(replace(run, phase="STOPPING"))
             settings = self._lenient_config()
             number = settings.signal_halt if settings else 0
@@ -161,7 +161,7 @@ class Container:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to init; SIGKILL ends the whole container. StateError: E_NOTRUNNING."""
-        run = self._running()
+        run = self.running()
         if number == signal.SIGKILL:
             with state.lock(self.path, self.name):
                 self._finish(run)
@@ -171,10 +171,10 @@ class Container:
     def freeze(self) -> None:
         """Stop every process of it where it stands. StateError: E_NOTRUNNING."""
         with state.lock(self.path, self.name):
-            run = self._running()
+            run = self.running()
             state.save(replace(run, phase="FREEZING"))
             try:
-                self._cgroup(run).freeze()
+                self.cgroup(run).freeze()
             except BaseException:
                 state.save(run)
                 raise
@@ -183,8 +183,8 @@ class Container:
     def unfreeze(self) -> None:
         """Let its processes go on. StateError: E_NOTRUNNING."""
         with state.lock(self.path, self.name):
-            run = self._running()
-            self._cgroup(run).thaw()
+            run = self.running()
+            self.cgroup(run).thaw()
             state.save(replace(run, phase="RUNNING"))
 
     def wait(self, wanted: str = "STOPPED", timeout: float | None = None) -> bool:
@@ -245,7 +245,7 @@ class Container:
         """Where its hosts, hostname and resolv.conf are while it runs."""
         return state.directory(self.path) / f"{self.name}.etc"
 
-    def _running(self) -> RunState:
+    def running(self) -> RunState:
         """Return the run state of a running container; StateError (E_NOTFOUND, E_NOTRUNNING) for another."""
         bundle.read(self.directory)
         run = self.run
@@ -282,7 +282,8 @@ class Container:
         except ConfigError:
             return None
 
-    def _cgroup(self, run: RunState) -> cgroup.Cgroup:
+    def cgroup(self, run: RunState) -> cgroup.Cgroup:
+        """Return the cgroups of a running container."""
         return cgroup.Cgroup.from_json(run.cgroup)
 
     def _host(
@@ -291,7 +292,7 @@ class Container:
         return launch.Host(
             name=self.name,
             join=join,
-            bpf=_filter(settings.seccomp_profile),
+            bpf=compiled_filter(settings.seccomp_profile),
             files=files,
             last_capability=capabilities.last(),
         )
@@ -345,7 +346,7 @@ class Container:
         run.init.send(signal.SIGKILL)
         if run.cgroup:
             with suppress(FileNotFoundError):
-                self._cgroup(run).kill()
+                self.cgroup(run).kill()
         with _opened(run.monitor) as pidfd:
             if pidfd is None:
                 self._reclaim(run)
@@ -361,7 +362,7 @@ class Container:
     def _reclaim(self, run: RunState) -> None:
         run.init.send(signal.SIGKILL)
         if run.cgroup:
-            group = self._cgroup(run)
+            group = self.cgroup(run)
             with suppress(FileNotFoundError):
                 group.kill()
             group.remove()
@@ -383,7 +384,7 @@ def containers(path: str | Path) -> tuple[Container, ...]:
     )
 
 
-def _filter(path: str) -> bytes:
+def compiled_filter(path: str) -> bytes:
     """Return the compiled seccomp profile in the file `path`; nothing where there is none."""
     if not path:
         return b""

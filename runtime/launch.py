@@ -16,7 +16,7 @@ from pathlib import Path
 
 from runtime import capabilities, fstab, idmap, mounts, rootfs, steps
 from runtime.config import ContainerConfig
-from runtime.errors import ConfigError, ContainerError
+from runtime.errors import ConfigError
 from runtime.fstab import MountEntry
 from runtime.idmap import IdMap
 from runtime.kernel import mount as m
@@ -34,6 +34,7 @@ _RLIMITS = (  # in the order of their numbers, asm-generic/resource.h
 # fmt: on
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INFINITY = 2**64 - 1
+_TIOCSCTTY = 0x540E
 _READS_NAMES = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 
 
@@ -58,7 +59,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
         config.rootfs_layers[-1] if config.rootfs_layers else "",
         own_dev=config.autodev,
     )
-    limits, notes = _rlimits(config.rlimits)
+    limits, notes = resource_limits(config.rlimits)
     clone_flags = flags & (ns.CLONE_NEWUSER | ns.CLONE_NEWPID)
     return Program(
         stage=(
@@ -99,8 +100,12 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             *_own_cgroups(flags),
             *steps.pivot(),
             *_identity(config),
-            *_confine(config, host),
-            *_execute(config),
+            *confine(
+                config,
+                host,
+                User(uid=config.init_uid, gid=config.init_gid, groups=config.init_groups),
+            ),
+            *execute(config.init_argv, environment(config)),
         ),
         notes=(*notes, *entries.notes),
     )
@@ -193,7 +198,7 @@ def _own_cgroups(flags: int) -> tuple[Call, ...]:
     )
 
 
-def _rlimits(limits: tuple[Rlimit, ...]) -> tuple[tuple[Call, ...], tuple[str, ...]]:
+def resource_limits(limits: tuple[Rlimit, ...]) -> tuple[tuple[Call, ...], tuple[str, ...]]:
     """Return the limits, no higher than our own hard ones where we may not raise those, and what was cut."""
     calls, notes = [], []
     may_raise = bool(process.capget()[0] >> capabilities.NUMBERS["sys_resource"] & 1)
@@ -317,22 +322,9 @@ def _identity(config: ContainerConfig) -> tuple[Call, ...]:
                 ignore=(errno.ENOSYS, errno.EPERM, errno.EDQUOT),
             )
         )
-    calls += (
-        Call(name="umask", args=(0o022,)),
-        Call(name="setsid"),
-        *(
-            Call(name="dup3", args=(Slot(slot), number, 0))
-            for number, slot in enumerate(("stdin", "stdout", "stderr"))
-        ),
-    )
+    calls += session(terminal=False)
     if config.init_cwd:
-        calls.append(
-            Call(
-                name="chdir",
-                args=(c(config.init_cwd),),
-                failure=Failure("E_CONFIG_VALUE", "lxc.init.cwd", config.init_cwd),
-            )
-        )
+        calls += stand_in(config.init_cwd)
     return tuple(calls)
 
 
@@ -344,24 +336,28 @@ def kept_capabilities(config: ContainerConfig, last: int) -> frozenset[str]:
     return known - frozenset(config.cap_drop)
 
 
-def _confine(config: ContainerConfig, host: Host) -> tuple[Call, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Whom a program runs as, as numbered inside."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+
+
+def confine(config: ContainerConfig, host: Host, user: User) -> tuple[Call, ...]:
     """Give up rights, in the order in which each step is still allowed (I-7)."""
     keep = kept_capabilities(config, host.last_capability)
-    uid, gid = config.init_uid, config.init_gid
-    groups = (
-        Struct(f"={len(config.init_groups)}I", config.init_groups) if config.init_groups else None
-    )
-    failure = Failure(
-        "E_IDMAP", f"lxc.init.uid = {uid}", "this id is not mapped into the container"
-    )
+    groups = Struct(f"={len(user.groups)}I", user.groups) if user.groups else None
+    failure = Failure("E_IDMAP", f"user {user.uid}", "this id is not mapped into the container")
     filter_ = _filter(host.bpf)
     return (
         *(() if config.no_new_privs else filter_),
         *capabilities.bound(keep, host.last_capability),
-        Call(name="setgroups", args=(len(config.init_groups), groups), failure=failure),
-        Call(name="setresgid", args=(gid, gid, gid), failure=failure),
-        Call(name="setresuid", args=(uid, uid, uid), failure=failure),
-        *(() if uid else capabilities.limit(keep)),
+        Call(name="setgroups", args=(len(user.groups), groups), failure=failure),
+        Call(name="setresgid", args=(user.gid,) * 3, failure=failure),
+        Call(name="setresuid", args=(user.uid,) * 3, failure=failure),
+        *(() if user.uid else capabilities.limit(keep)),
         *rootfs.die_with_parent(),
         *(
             (Call(name="prctl", args=(process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)), *filter_)
@@ -400,9 +396,8 @@ def environment(config: ContainerConfig) -> tuple[tuple[str, str], ...]:
     return tuple(pairs.items())
 
 
-def _execute(config: ContainerConfig) -> tuple[Call, ...]:
-    argv = config.init_argv
-    pairs = environment(config)
+def execute(argv: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> tuple[Call, ...]:
+    """Become `argv`, found in the PATH of `pairs`, with the environment `pairs` and no descriptor but 0, 1, 2."""
     words = [c(word) for word in argv]
     variables = [c(f"{key}={value}") for key, value in pairs]
     vectors = tuple(
@@ -411,7 +406,7 @@ def _execute(config: ContainerConfig) -> tuple[Call, ...]:
     )
     paths = [argv[0]]
     if "/" not in argv[0]:
-        paths = [f"{part}/{argv[0]}" for part in dict(pairs)["PATH"].split(":")]
+        paths = [f"{part}/{argv[0]}" for part in dict(pairs).get("PATH", _PATH).split(":")]
     return (
         Call(
             name="close_range",
@@ -430,4 +425,32 @@ def _execute(config: ContainerConfig) -> tuple[Call, ...]:
     )
 
 
-__all__ = ["ContainerError", "Host", "decide", "environment", "kept_capabilities"]
+def stand_in(directory: str) -> tuple[Call, ...]:
+    """Make `directory` the working directory; a magic link of /proc is refused (CVE-2024-21626)."""
+    failure = Failure("E_CONFIG_VALUE", directory, "cannot be the working directory")
+    return (
+        Call(
+            name="openat2",
+            args=(
+                m.AT_FDCWD,
+                c(directory),
+                *steps.how(os.O_PATH | os.O_DIRECTORY, m.RESOLVE_NO_MAGICLINKS),
+            ),
+            result="cwd",
+            failure=failure,
+        ),
+        Call(name="fchdir", args=(Slot("cwd"),), failure=failure),
+    )
+
+
+def session(*, terminal: bool) -> tuple[Call, ...]:
+    """Lead a session of one's own, with the standard streams of the slots stdin, stdout and stderr."""
+    return (
+        Call(name="umask", args=(0o022,)),
+        Call(name="setsid"),
+        *(
+            Call(name="dup3", args=(Slot(slot), number, 0))
+            for number, slot in enumerate(("stdin", "stdout", "stderr"))
+        ),
+        *((Call(name="ioctl", args=(0, _TIOCSCTTY, 0)),) if terminal else ()),
+    )

@@ -1,0 +1,250 @@
+"""Joining a running container: the same confinement as its init's, one more process.
+
+The stage joins all its namespaces and clones the process into its pid namespace; the process is ours to wait for.
+Until it has been executed it cannot be looked at from inside (PR_SET_DUMPABLE 0, CVE-2016-9962).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+from runtime import capabilities, console, launch, passwd
+from runtime.birth import FAILURE, Born, bear, failure
+from runtime.config import ContainerConfig
+from runtime.container import Container, compiled_filter
+from runtime.errors import LaunchError, StateError
+from runtime.kernel import namespace as ns
+from runtime.kernel import process
+from runtime.passwd import Account
+from runtime.program import Call, Expect, Failure, Out, Program, Slot, Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What is to be run inside."""
+
+    argv: tuple[str, ...]
+    user: str = ""  # NAME[:GROUP] or UID[:GID]; "": init's
+    cwd: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    terminal: bool = False  # a pty of its own
+
+
+def execute(container: Container, command: Command) -> int:
+    """Run `command` in the container with our standard streams; return its status, 128+N for signal N.
+
+    StateError: E_NOTRUNNING. LaunchError: why it could not be executed, with `status` 125, 126 or 127.
+    """
+    with _joined(container) as target:
+        account = target.account(command.user)
+        program = target.program(command, account)
+        with console.attached(
+            target.root, target.owner(account.uid), terminal=command.terminal
+        ) as streams:
+            born = bear(program, container.name, _never, {**target.slots, **streams.slots})
+            try:
+                streams.born()
+                report = born.heard()
+                if report:
+                    raise failure(program, report, container.name)
+                streams.pump(born.pidfd)
+                return _ended(born)
+            finally:
+                _reap(born)
+
+
+def login_shell(container: Container, user: str = "") -> tuple[str, ...]:
+    """Return the shell of `user` in the container, as a login shell's argv."""
+    with _joined(container) as target:
+        return (target.account(user).shell, "-l")
+
+
+@dataclass(slots=True)
+class Target:
+    """A running container, held open."""
+
+    name: str
+    config: ContainerConfig
+    pid: int
+    root: int  # O_PATH of its root
+    slots: dict[str, int]  # target (a pidfd), join0…
+
+    def account(self, user: str) -> Account:
+        """Return `user` as the container's own files know it."""
+        default = f"{self.config.init_uid}:{self.config.init_gid}"
+        if not user and self.config.init_uid == 0:
+            return passwd.find(self.root, "0")
+        return passwd.find(self.root, user or default)
+
+    def owner(self, uid: int) -> int:
+        """Return the host's number of the inner `uid`."""
+        for line in self.config.idmap:
+            if line.kind == "u" and line.inside <= uid < line.inside + line.count:
+                return line.outside + uid - line.inside
+        return uid
+
+    def program(self, command: Command, account: Account) -> Program:
+        """Return the calls that lead from here to the command."""
+        variables = {
+            **dict(launch.environment(self.config)),
+            "HOME": account.home,
+            "USER": account.name,
+            "LOGNAME": account.name,
+            "SHELL": account.shell,
+            **({"TERM": os.environ.get("TERM", "xterm")} if command.terminal else {}),
+            **dict(command.environment),
+        }
+        return self.join(
+            account,
+            (
+                *launch.session(terminal=command.terminal),
+                *launch.stand_in(command.cwd or self.config.init_cwd or "/"),
+            ),
+            launch.execute(command.argv, tuple(variables.items())),
+        )
+
+    def join(self, account: Account, before: tuple[Call, ...], last: tuple[Call, ...]) -> Program:
+        """Return a Program that joins, does `before`, gives up its rights, and does `last`."""
+        host = launch.Host(
+            name=self.name,
+            bpf=compiled_filter(self.config.seccomp_profile),
+            last_capability=capabilities.last(),
+        )
+        user = launch.User(uid=account.uid, gid=account.gid, groups=account.groups)
+        limits, _ = launch.resource_limits(self.config.rlimits)
+        return Program(
+            stage=(
+                *limits,
+                Call(name="prctl", args=(process.PR_SET_DUMPABLE, 0, 0, 0, 0)),
+                Call(
+                    name="setns",
+                    args=(Slot("target"), _differing(self.pid)),
+                    failure=Failure(
+                        "E_KERNEL_FEATURE", self.name, "its namespaces cannot be joined"
+                    ),
+                ),
+                Call(name="setresgid", args=(0, 0, 0)),
+                Call(name="setgroups", args=(0, None)),
+                Call(name="setresuid", args=(0, 0, 0)),
+                Call(
+                    name="clone",
+                    args=(ns.CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0),
+                    result="init",
+                ),
+            ),
+            host=(
+                *(
+                    Call(
+                        name="write",
+                        args=(Slot(slot), Text("%d       ", (Slot("init"),)), 8),
+                        failure=Failure("E_CGROUP", self.name),
+                    )
+                    for slot in self.slots
+                    if slot.startswith("join")
+                ),
+                Call(name="write", args=(Slot("go_write"), b"g", 1)),
+            ),
+            init=(
+                Call(name="prctl", args=(process.PR_SET_DUMPABLE, 0, 0, 0, 0)),
+                *before,
+                Call(
+                    name="read",
+                    args=(Slot("go_read"), Out(1), 1),
+                    why="until we are in its cgroups",
+                    expect=(Expect(0, 1, ord("g")),),
+                    unexpected=Failure("E_INIT_DIED", self.name, "the stage ended before its time"),
+                ),
+                *launch.confine(self.config, host, user),
+                *last,
+            ),
+        )
+
+
+@contextmanager
+def _joined(container: Container) -> Iterator[Target]:
+    """Hold a running container open; StateError (E_NOTRUNNING) where it does not run, or is frozen."""
+    run = container.running()
+    if run.phase == "FROZEN":
+        raise StateError(
+            "E_NOTRUNNING",
+            container.name,
+            "is frozen",
+            hints=(f"mktemplate unfreeze {container.name}",),
+        )
+    pidfd = run.init.open()
+    if pidfd is None:
+        raise StateError("E_NOTRUNNING", container.name, "has just ended")
+    slots = {"target": pidfd}
+    try:
+        slots["root"] = os.open(
+            f"/proc/{run.init.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        )
+        for number, path in enumerate(container.cgroup(run).join_files()):
+            slots[f"join{number}"] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        root = slots.pop("root")
+        try:
+            yield Target(container.name, container.config, run.init.pid, root, slots)
+        finally:
+            os.close(root)
+    finally:
+        for descriptor in slots.values():
+            os.close(descriptor)
+
+
+def _differing(pid: int) -> int:
+    """Return the flags of the namespaces of `pid` that are not ours."""
+    return sum(
+        flag
+        for name, flag in ns.FLAGS.items()
+        if name != "time"
+        and os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}")
+    )
+
+
+def _never(_report: int) -> NoReturn:
+    os._exit(125)
+
+
+def _ended(born: Born) -> int:
+    code = os.waitstatus_to_exitcode(born.wait())
+    return code if code >= 0 else 128 - code
+
+
+def _reap(born: Born) -> None:
+    try:
+        born.kill()
+        born.wait()
+    except (ProcessLookupError, ChildProcessError):
+        pass
+    born.close()
+
+
+def inside(container: Container, function: Callable[[], bytes]) -> bytes:
+    """Return what `function` answers in a process of the container with init's rights. It must import nothing."""
+
+    def body(report: int) -> NoReturn:
+        os.write(report, b"=" + function())
+        os._exit(0)
+
+    with _joined(container) as target:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), null)
+        program = target.join(Account(), launch.session(terminal=False), ())
+        try:
+            born = bear(program, container.name, body, {**target.slots, **streams})
+            try:
+                report = born.heard()
+            finally:
+                _reap(born)
+        finally:
+            os.close(null)
+    if report[:1] != b"=":
+        if report[:1] == FAILURE:
+            raise failure(program, report, container.name)
+        raise LaunchError("E_INIT_DIED", container.name, report[1:].decode(errors="replace"))
+    return report[1:]
