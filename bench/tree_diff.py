@@ -26,6 +26,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from provisioner.deb.archive import parse_stanza
+from provisioner.deb.relation import parse_clauses, parse_relations
 from provisioner.flatten import flatten
 from provisioner.index import Package
 from provisioner.provision import Facts, Tools, provision
@@ -82,31 +84,28 @@ def mmdebstrap(variant: str, include: str, release: str, place: Path) -> tuple[B
 
 def packages(debs: Path, store: Store) -> tuple[Package, ...]:
     """Put the archives into the store's cache; return them as packages."""
-    found = []
-    for deb in sorted(debs.glob("*.deb")):
-        body = deb.read_bytes()
-        digest = hashlib.sha256(body).hexdigest()
-        folder = store.cache / "sha256" / digest[:2]
-        folder.mkdir(exist_ok=True)
-        (folder / digest).write_bytes(body)
-        fields = dict(
-            line.split(": ", 1)
-            for line in subprocess.run(
-                ["dpkg-deb", "-f", str(deb), "Package", "Version", "Architecture", "Installed-Size"],
-                capture_output=True, text=True, check=True,
-            ).stdout.splitlines()
-        )  # fmt: skip
-        found.append(
-            Package(
-                name=fields["Package"],
-                version=fields["Version"],
-                arch=fields["Architecture"],
-                installed_size=int(fields.get("Installed-Size", 0)) * 1024,
-                size=len(body),
-                sha256=digest,
-            )
-        )
-    return tuple(found)
+    return tuple(_package(deb, store) for deb in sorted(debs.glob("*.deb")))
+
+
+def _package(deb: Path, store: Store) -> Package:
+    body = deb.read_bytes()
+    digest = hashlib.sha256(body).hexdigest()
+    folder = store.cache / "sha256" / digest[:2]
+    folder.mkdir(exist_ok=True)
+    (folder / digest).write_bytes(body)
+    control = subprocess.run(["dpkg-deb", "-f", str(deb)], capture_output=True, check=True).stdout
+    fields = parse_stanza(control, deb.name)
+    return Package(
+        name=fields["Package"],
+        version=fields["Version"],
+        arch=fields["Architecture"],
+        pre_depends=parse_clauses(fields.get("Pre-Depends", "")),
+        depends=parse_clauses(fields.get("Depends", "")),
+        provides=parse_relations(fields.get("Provides", "")),
+        installed_size=int(fields.get("Installed-Size", 0)) * 1024,
+        size=len(body),
+        sha256=digest,
+    )
 
 
 def ours(debs: Path, release: str, place: Path) -> tuple[Built, dict[str, float]]:

@@ -228,7 +228,7 @@ def clean_name(name: bytes, subject: str, *, directory: bool = False) -> bytes:
     """Return `name` relative to the archive's top, refusing what is no place below it (T-20)."""
     clean = name.rstrip(b"/") if directory else name
     clean = clean.removeprefix(b"./")
-    if directory and clean in (b"", b"."):
+    if directory and clean in (b"", b".") and name[:1] == b".":
         return b""
     parts = clean.split(b"/")
     kept = [part for part in parts if part not in (b"", b".")]

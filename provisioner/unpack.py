@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from typing import TypedDict
 from provisioner import errand, inside
 from provisioner.deb import archive, database
 from provisioner.deb.database import Unpacked
+from provisioner.deb.order import Turn, turns
 from provisioner.deb.place import Placer
 from provisioner.deb.scripts import QUEUE
 from provisioner.errors import StoreFailed
@@ -72,6 +73,7 @@ def unpack(
     """
     newest = 0
     notes: list[str] = []
+    order = turns(packages, configured=bool(root.lowers))
     (cache / "tar").mkdir(mode=0o700, exist_ok=True)
     with progress.phase("unpack", len(packages)) as advance:
         for start in range(0, len(packages), BATCH):
@@ -79,7 +81,7 @@ def unpack(
             with contextlib.ExitStack() as opened:
                 jobs = [_open(package, cache, opened) for package in batch]
                 links = tuple(merged_usr) if start == 0 else ()
-                found = errand.send(sandbox, root, partial(_fill, jobs, links, start))
+                found = errand.send(sandbox, root, partial(_fill, jobs, links, order))
                 _keep(jobs, found["fresh"], cache)
             newest = max(newest, found["newest"])
             notes += found["notes"]
@@ -128,7 +130,7 @@ def _keep(jobs: Sequence[_Job], fresh: Sequence[int], cache: Path) -> None:
         os.close(folder)
 
 
-def _fill(jobs: Sequence[_Job], links: Sequence[str], first: int) -> Filled:
+def _fill(jobs: Sequence[_Job], links: Sequence[str], order: Mapping[str, Turn]) -> Filled:
     """Decompress in threads (the decoders release the GIL), place in order, record."""
     os.umask(0o022)
     for name in links:
@@ -150,7 +152,7 @@ def _fill(jobs: Sequence[_Job], links: Sequence[str], first: int) -> Filled:
                     fresh.append(number)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    _record(placer, first)
+    _record(placer, order)
     placer.finish()
     return {"fresh": fresh, "newest": placer.newest, "notes": placer.notes}
 
@@ -171,7 +173,7 @@ def _view(fd: int) -> memoryview:
     return memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ)) if size else memoryview(b"")
 
 
-def _record(placer: Placer, first: int) -> None:
+def _record(placer: Placer, order: Mapping[str, Turn]) -> None:
     """Write dpkg's database, and queue the preinsts that dpkg would have run before it unpacked."""
     interests = inside.read(database.ADMIN + b"triggers/File")
     if interests:
@@ -180,16 +182,20 @@ def _record(placer: Placer, first: int) -> None:
         if pending:
             inside.append(database.ADMIN + b"triggers/Unincorp", pending)
     database.write(placer.installed, placer.digests)
-    for number, one in enumerate(placer.installed, first):
+    for one in placer.installed:
         if "preinst" in one.control.files:
-            _queue(QUEUE + b"%05d/" % number, one)
+            _queue(one, order[one.package.name])
 
 
-def _queue(directory: bytes, one: Unpacked) -> None:
-    """Lay out what a preinst finds beside it as dpkg does, and who it is run for."""
+def _queue(one: Unpacked, turn: Turn) -> None:
+    """Lay out what a preinst finds beside it as dpkg does, who it is run for, and what must come before."""
+    directory = QUEUE + b"%05d/" % turn.number
     os.makedirs(directory, 0o755)
     for name, (body, mode, mtime) in one.control.files.items():
         inside.put(directory + name.encode(), body, mode, mtime)
     inside.put(directory + b"control", one.control.stanza)
+    inside.put(
+        directory + b".before", " ".join(turn.before).encode() + b"\n" if turn.before else b""
+    )
     fields = one.control.fields
     inside.put(directory + b".name", f"{fields['Package']} {fields['Architecture']}\n".encode())

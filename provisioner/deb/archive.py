@@ -184,7 +184,7 @@ def zstd_decoder() -> Callable[[], Decoder]:
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore] # from 3.14 on
     except ImportError:
-        from backports import zstd  # type: ignore[no-redef,import-not-found,unused-ignore] # the same
+        from backports import zstd  # type: ignore[no-redef,import-not-found,import-untyped,unused-ignore] # the same
     decoder: Callable[[], Decoder] = zstd.ZstdDecompressor
     return decoder
 

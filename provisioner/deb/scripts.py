@@ -16,6 +16,7 @@ DRIVER = BUILD + b"/configure"
 SHIMS = BUILD + b"/bin"
 LINES = 20  # of a failed script's output
 
+# What a package pre-depends on is configured before its preinst (Policy 7.2; adduser for mariadb-server).
 # A preinst is run as dpkg runs it: from tmp.ci with the control files beside it, else debconf records no owner.
 SCRIPT = b"""\
 set -u
@@ -24,8 +25,13 @@ ci=/var/lib/dpkg/tmp.ci
 export DPKG_RUNNING_VERSION="$(dpkg-query -W -f '${Version}' dpkg)"
 for queued in /.mktemplate/preinst/*; do
     [ -d "$queued" ] || break
+    if [ -s "$queued/.before" ]; then
+        read -r before <"$queued/.before"
+        pending=$(dpkg-query -W -f '${db:Status-Status} ${Package}\\n' $before | sed -n 's/^unpacked //p')
+        [ -z "$pending" ] || dpkg --configure $pending </dev/null || exit
+    fi
     read -r name arch <"$queued/.name"
-    rm "$queued/.name"
+    rm "$queued/.name" "$queued/.before"
     mv "$queued" "$ci"
     echo "mktemplate: preinst $name"
     DPKG_MAINTSCRIPT_PACKAGE=$name DPKG_MAINTSCRIPT_ARCH=$arch DPKG_MAINTSCRIPT_NAME=preinst \\
@@ -57,7 +63,6 @@ def environment(epoch: int) -> Mapping[str, str]:
         "PATH": f"{SHIMS.decode()}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
         "LC_ALL": "C.UTF-8",
-        "TZ": "UTC",
         "DEBIAN_FRONTEND": "noninteractive",
         "DEBCONF_NONINTERACTIVE_SEEN": "true",
         "SOURCE_DATE_EPOCH": str(epoch),
