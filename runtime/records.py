@@ -7,12 +7,14 @@ writes what is not a list: forks, waiting, the words of a failure.
 
 from __future__ import annotations
 
+import errno
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from runtime.elf import DATA
+from runtime.elf import DATA, PASSING
 from runtime.kernel.syscall_names import numbers
 from runtime.program import Argument, Call, Expect, Out, Pointer, Slot, Struct, Text
 
@@ -28,12 +30,12 @@ NOWHERE, START, HANDLER, FAILED, ERRNO, STACK = (
 _FIXED = (NOWHERE, START, HANDLER, FAILED, ERRNO, STACK)
 _SLOTS, _SCRATCH, _POOL = DATA, DATA + 0x400, DATA + 0x800
 _MAX_SLOTS = (_SCRATCH - _SLOTS) // 8
-_RECORD = struct.Struct("=HHHH4sBB2x6Q")
+_RECORD = struct.Struct("=HHHHBB6s6Q")
 _NUMBERS = numbers("x86_64")
 _ANY = (0xFF,)  # as the only errno to ignore: all of them
 _WORD = (1 << 64) - 1
 _MAX_SKIP = 0xFFFF
-_MAX_IGNORED, _MAX_TEXT = 4, 4
+_MAX_IGNORED, _MAX_TEXT = 6, 4
 _DIGITS = 20  # of 2**64
 
 
@@ -75,37 +77,65 @@ class _Scratch:
 
 
 @dataclass(slots=True)
+class _Part:
+    """Constants, and behind them records, from the address `base`."""
+
+    base: int
+    pool: bytearray = field(default_factory=bytearray)
+    placed: dict[bytes, int] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
+
+    def append(self, data: bytes) -> int:
+        self.pool += bytes(-len(self.pool) % 8)
+        start = len(self.pool)
+        self.pool += data
+        return self.base + start
+
+    @property
+    def first(self) -> int:
+        """The address of its first record, once no constant is to come."""
+        return self.base + len(self.pool) + -len(self.pool) % _RECORD.size
+
+
+@dataclass(slots=True)
 class Table:
     """Records and data under construction; `numbered` holds each Call.
 
     The failure of the n-th Call reports 2 n, its unexpected answer 2 n + 1, or what `reported` has at these places.
     """
 
-    records: list[Record] = field(default_factory=list)
     numbered: list[Call] = field(default_factory=list)
     reported: list[int] = field(default_factory=list)  # what to report instead of a number
     _slots: dict[str, int] = field(
         default_factory=lambda: {name: n for n, name in enumerate(_FIXED)}
     )
-    _pool: bytearray = field(default_factory=bytearray)
-    _placed: dict[bytes, int] = field(default_factory=dict)
-    _labels: dict[str, int] = field(default_factory=dict)
+    _kept: _Part = field(default_factory=lambda: _Part(_POOL))
+    _passing: _Part = field(default_factory=lambda: _Part(PASSING))
+    _labels: dict[str, tuple[_Part, int]] = field(default_factory=dict)
+    _part: _Part = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._part = self._passing
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let what is appended in this block be part of what the program never unmaps."""
+        before, self._part = self._part, self._kept
+        try:
+            yield
+        finally:
+            self._part = before
 
     def place(self, data: bytes) -> int:
         """Return the address of a constant."""
-        if data not in self._placed:
-            self._placed[data] = self._append(data)
-        return self._placed[data]
+        placed = self._part.placed
+        if data not in placed:
+            placed[data] = self._part.append(data)
+        return placed[data]
 
     def room(self, size: int) -> int:
         """Return the address of `size` zeroed bytes of one's own."""
-        return self._append(bytes(size))
-
-    def _append(self, data: bytes) -> int:
-        self._pool += bytes(-len(self._pool) % 8)
-        start = len(self._pool)
-        self._pool += data
-        return _POOL + start
+        return self._part.append(bytes(size))
 
     def slot(self, name: str) -> int:
         """Return the number of slot `name`, a new one where there is none yet."""
@@ -122,7 +152,7 @@ class Table:
         """Let Label(`name`) be the next record."""
         if name in self._labels:
             raise ValueError(f"label {name} is there twice")
-        self._labels[name] = len(self.records)
+        self._labels[name] = (self._part, len(self._part.records))
 
     def do(
         self, operation: int | str, *values: Value, result: str = NOWHERE, width: int = 8
@@ -130,7 +160,7 @@ class Table:
         """Append an operation of the interpreter, or by its name a call whose result is -1 when it fails."""
         number = _NUMBERS[operation] if isinstance(operation, str) else operation
         self.slot(result)
-        self.records.append(
+        self._part.records.append(
             Record(operation=number, values=values, result=result, width=width, ignore=_ANY)
         )
 
@@ -140,7 +170,7 @@ class Table:
         for index, (call, (before, record, after)) in enumerate(zip(calls, compiled, strict=True)):
             left_out = compiled[index + 1 : index + 1 + call.skip]
             record.skip = len(after) + sum(len(b) + 1 + len(a) for b, _, a in left_out)
-            self.records += (*before, record, *after)
+            self._part.records += (*before, record, *after)
 
     def _call(self, call: Call) -> tuple[list[Record], Record, list[Record]]:
         number = 2 * len(self.numbered)
@@ -155,8 +185,6 @@ class Table:
             out, size = outs[0]
             before.append(Record(operation=CLEAR, values=(out, size)))
             after = [_expect(want, out, size, number + 1) for want in call.expect]
-        if len(call.ignore) > _MAX_IGNORED:
-            raise ValueError(f"{call.name}: ignores more than {_MAX_IGNORED} errnos")
         self.slot(call.result)
         return (
             before,
@@ -165,7 +193,7 @@ class Table:
                 values=values,
                 result=call.result,
                 number=number,
-                ignore=call.ignore,
+                ignore=_ignored(call),
             ),
             after,
         )
@@ -212,7 +240,7 @@ class Table:
         ]
         if not changing:
             return self.place(data)
-        start = self._append(data)
+        start = self._part.append(data)
         for (offset, width), slot in changing:
             self._known(slot.name)
             before.append(Record(operation=STORE, values=(start + offset, slot), width=width))
@@ -225,17 +253,20 @@ class Table:
             raise ValueError(f"{form!r}: {len(names)} slots")
         return Record(operation=TEXT, values=(start, self.place(pattern(form)), *names))
 
-    def data(self) -> bytes:
-        """Return the data segment: slots, scratch memory, constants, records."""
-        pool = bytes(self._pool) + bytes(-len(self._pool) % 64)
-        first = _POOL + len(pool)
-        where = {name: first + _RECORD.size * index for name, index in self._labels.items()}
+    def data(self) -> tuple[bytes, bytes]:
+        """Return the two data segments: slots, scratch memory and what is kept, and what passes."""
+        where = {
+            name: part.first + _RECORD.size * index for name, (part, index) in self._labels.items()
+        }
         slots = [_WORD] * _MAX_SLOTS  # no descriptor, no process
-        slots[self._slots[START]] = where.get(START, first)
+        slots[self._slots[START]] = where.get(START, self._passing.first)
         slots[self._slots[HANDLER]] = where[HANDLER]
-        head = struct.pack(f"={_MAX_SLOTS}Q", *slots)
-        records = b"".join(self._encode(record, where) for record in self.records)
-        return head + bytes(_POOL - _SCRATCH) + pool + records
+        head = struct.pack(f"={_MAX_SLOTS}Q", *slots) + bytes(_POOL - _SCRATCH)
+        return head + self._bytes(self._kept, where), self._bytes(self._passing, where)
+
+    def _bytes(self, part: _Part, where: dict[str, int]) -> bytes:
+        pool = bytes(part.pool).ljust(part.first - part.base, b"\0")
+        return pool + b"".join(self._encode(record, where) for record in part.records)
 
     def _encode(self, record: Record, where: dict[str, int]) -> bytes:
         mask, values = 0, [0] * 6
@@ -248,7 +279,7 @@ class Table:
         number = self.reported[record.number] if self.reported else record.number
         return _RECORD.pack(
             *(record.operation, self._slots[record.result], record.skip, number),
-            *(bytes(record.ignore), mask, record.width, *values),
+            *(mask, record.width, bytes(record.ignore), *values),
         )
 
 
@@ -259,6 +290,15 @@ def pattern(form: str) -> bytes:
         raise ValueError(f"{form!r}: only %d and %s are known, and bytes above 2")
     parts[1::2] = [{"%d": "\1", "%s": "\2", "%%": "%"}[part] for part in parts[1::2]]
     return "".join(parts).encode() + b"\0"
+
+
+def _ignored(call: Call) -> tuple[int, ...]:
+    """Return the errnos to ignore as a record holds them."""
+    if set(errno.errorcode) <= set(call.ignore):
+        return _ANY
+    if len(call.ignore) > _MAX_IGNORED:
+        raise ValueError(f"{call.name}: ignores more than {_MAX_IGNORED} errnos, but not all")
+    return call.ignore
 
 
 def _outs(call: Call, values: tuple[Value, ...]) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime import failurewords
-from runtime.elf import executable
+from runtime.elf import PASSING, executable
 from runtime.failurewords import HEAD, REASONS, STATUS, TAIL, Sentences
 from runtime.kernel import mount as m
 from runtime.performer.x86_64 import CODE
@@ -47,7 +47,7 @@ _CREAT, _TRUNC, _APPEND, _NOFOLLOW, _NOCTTY = 0o100, 0o1000, 0o2000, 0o400000, 0
 _F_DUPFD_CLOEXEC, _F_SETFL, _ABOVE = 1030, 4, 10
 _CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
 _P_PID, _WEXITED, _WNOHANG, _CLD_EXITED = 1, 4, 1, 1
-_SI_CODE, _SI_PID, _SI_STATUS = 8, 12, 24  # offsets in siginfo_t of SIGCHLD
+_SI_CODE, _SI_PID, _SI_STATUS = 8, 16, 24  # offsets in siginfo_t of SIGCHLD
 _POLLIN, _REVENTS = 1, 6
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _STARTTIME = 21  # spaces before it, proc_pid_stat(5)
@@ -55,6 +55,7 @@ _LOG_LIMIT_BYTES = (
     3  # a log whose size needs more than the low three bytes is 16 MiB: it is rotated
 )
 _BUFFER = 4096
+_MAX_PASSING = 1 << 24
 _KILLED = 125
 
 
@@ -80,10 +81,12 @@ def write(program: Program, duties: Duties, status: Callable[[str], int]) -> byt
     writer.monitor()
     writer.stage()
     writer.init()
-    writer.watch()
-    writer.end()
+    writer.begin_watch()
+    with writer.table.kept():
+        writer.watch()
+        writer.end()
     writer.handler(failurewords.place(writer.table, duties.name, status))
-    return executable(CODE, writer.table.data())
+    return executable(CODE, *writer.table.data())
 
 
 class _Writer:
@@ -95,8 +98,10 @@ class _Writer:
         self.duties = duties
         self.do = self.table.do
         self.mark = self.table.mark
-        self.buffer = self.table.room(_BUFFER)
-        self.siginfo = self.table.room(128)
+        with self.table.kept():
+            self.buffer = self.table.room(_BUFFER)
+            self.siginfo = self.table.room(128)
+            self.polled = self.table.room(16)
 
     def go(self, label: str) -> None:
         """Go on at `label`."""
@@ -214,9 +219,11 @@ class _Writer:
         self.let("report", Slot("result_write"))
         self.do("setsid")
         self.do("chdir", self.text("/"))
-        self.must("openat", m.AT_FDCWD, self.text("/dev/null"), _RDWR | _CLOEXEC, result="stdin")
+        self.must("openat", m.AT_FDCWD, self.text("/dev/null"), _CLOEXEC, result="stdin")
+        self.do("openat", m.AT_FDCWD, self.text("/dev/null"), _RDWR | _CLOEXEC, result="null")
         for number in range(3):
-            self.do("dup3", Slot("stdin"), number, 0)
+            self.do("dup3", Slot("null"), number, 0)
+        self.close("null")
         self.pipe("output", "stdout")
         self.let("stderr", Slot("stdout"))
         self.do("fcntl", Slot("output"), _F_SETFL, _NONBLOCK)
@@ -284,8 +291,8 @@ class _Writer:
         self.table.calls(self.program.init)
         self.do("exit_group", _KILLED)
 
-    def watch(self) -> None:
-        """Be the monitor of an init that lives: hear whether it was executed, then keep its log until it ends."""
+    def begin_watch(self) -> None:
+        """Hear whether init was executed, and tell the world."""
         self.mark("born")
         self.close("ready_write", "lifeline", "net_go", "born", "stdin", "stdout")
         self.when("foreground", 1, "streams are closed")
@@ -303,8 +310,7 @@ class _Writer:
         self.when("foreground", 1, "told")
         self.do("write", Slot("report"), self.table.place(b"+"), 1)
         self.close("report")
-        self.mark("told")
-        self._poll()
+        self.go("told")
 
     def _state(self, form: str, *values: Slot) -> None:
         """Write the state file, by one rename."""
@@ -322,10 +328,12 @@ class _Writer:
         self.close("file")
         self.do("renameat", m.AT_FDCWD, draft, m.AT_FDCWD, self.text(str(path)))
 
-    def _poll(self) -> None:
+    def watch(self) -> None:
         """Wait for signals and for what init writes, until init has ended."""
+        self.mark("told")
+        self.do("munmap", PASSING, _MAX_PASSING)
         mask = sum(1 << number - 1 for number in _WATCHED).to_bytes(8, "little")
-        polled = self.polled = self.table.room(16)
+        polled = self.polled
         self.do("signalfd4", -1, self.table.place(mask), 8, _CLOEXEC | _NONBLOCK, result="signals")
         self.do(STORE, polled, Slot("signals"), width=4)
         self.do(STORE, polled + 4, _POLLIN, width=2)

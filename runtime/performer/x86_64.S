@@ -1,10 +1,10 @@
 # The start program's interpreter: walks the records that runtime/records.py writes. It has no stack, no heap and no
 # relocation, and changes nothing but rax, rcx, rdx, rdi, rsi, r8-r11, rbp and its slots: two processes may share it.
 #
-#   as --64 -o x.o x86_64.S; ld -Ttext=0x400100 -o x x.o; objcopy -O binary -j .text x x.bin
+#   as --64 -o x.o x86_64.S; ld -Ttext=0x400140 -o x x.o; objcopy -O binary -j .text x x.bin
 #
 # A record, 64 bytes: 0 call or operation (u16) · 2 slot of the result (u16) · 4 records to skip (u16) · 6 number that a
-# failure reports (u16) · 8 four errnos to ignore (u8) · 12 which arguments are slots (u8, bit 0 the first) · 13 width
+# failure reports (u16) · 8 which arguments are slots (u8, bit 0 the first) · 9 width (u8) · 10 six errnos to ignore
 # (u8) · 16 six arguments (u64). An argument that is a slot is replaced by what the slot holds.
 
         .intel_syntax noprefix
@@ -22,7 +22,7 @@ _start: mov     [STACK], rsp
         jmp     run
 
 next:   add     rbx, 64
-run:    movzx   ebp, byte ptr [rbx + 12]
+run:    movzx   ebp, byte ptr [rbx + 8]
         .macro  take register, offset
         mov     \register, [rbx + \offset]
         shr     ebp, 1
@@ -47,12 +47,13 @@ keep:   movzx   ecx, word ptr [rbx + 2]
         jmp     next
 
 failed: neg     eax
-        mov     edx, [rbx + 8]
+        mov     rdx, [rbx + 8]
+        shr     rdx, 16
         cmp     dl, 0xff                # whatever it is
         je      skip
 1:      cmp     dl, al                  # no errno is 0, so an empty place never matches
         je      skip
-        shr     edx, 8
+        shr     rdx, 8
         jnz     1b
 fail:   mov     [ERRNO], rax
         movzx   ecx, word ptr [rbx + 6]
@@ -68,7 +69,7 @@ skip:   movzx   ecx, word ptr [rbx + 2]
         jmp     next
 
 operation:
-        movzx   ecx, byte ptr [rbx + 13]
+        movzx   ecx, byte ptr [rbx + 9]
         and     eax, 0xfff
         jz      add                     # 0x1000 ADD
         dec     eax
