@@ -190,6 +190,11 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
     os.rename(draft.root, root)
     if build.flat:
         flatten(layers, root)
+        draft.work.rmdir()
+        if allotted:
+            os.chown(
+                draft.path, allotted.first, allotted.first
+            )  # lxc-start reads fstab as that root
     _write_secrets(plan.spec, build, root)
     place = hostpart.Place(
         path=path / facts.name,

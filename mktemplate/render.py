@@ -42,6 +42,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
+    def wrap_str_format(self, value: object) -> None:
+        """Offer no safe variant of str.format either: `is_safe_attribute` then refuses it."""
+
     def call_binop(self, context: object, operator: str, left: object, right: object) -> object:
         """Refuse products and powers that only fill memory, and `%` on text, which formats."""
         if operator == "%" and isinstance(left, str):

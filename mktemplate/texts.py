@@ -160,13 +160,14 @@ def plan(template: library.Template, facts: Facts, more: tuple[str, ...] = ()) -
 
 def _checked_config(template: library.Template, facts: Facts, text: str) -> ContainerConfig:
     """Return what `text` says, if the template kept to its part of it."""
+    lines = configs.read(text, "config")[0]
+    check_grants([line for line in lines if line.key == "lxc.include"])  # before it is followed
     parsed = configs.parse(text, "config")
     values = cast("dict[str, Told]", facts_.values(template.spec, facts))
     plain = renderer(library.built_in(), "common", values).file(
         f"_distro/{facts.target.distro}.config.j2"
     )
     common = Counter((line.key, line.value) for line in configs.read(plain, "common")[0])
-    lines = configs.read(text, "config")[0]
     left = common.copy()
     added = []
     for line in lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from calendar import timegm
+from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.bundle import Bundle
@@ -56,6 +57,14 @@ def is_ready(bundle: Bundle, pid: int) -> bool:
 
         return ready.listening(pid, int(check.value))
     return True
+
+
+PHASES = ("index", "resolve", "download", "unpack", "configure", "launch", "ready", "total")
+
+
+def timings(found: Mapping[str, float]) -> dict[str, float]:
+    """Return what each phase took, in seconds to the millisecond; one that was not needed took none."""
+    return {phase: round(found.get(phase, 0.0), 3) for phase in PHASES}
 
 
 def age(stamp: str) -> float:

@@ -7,7 +7,7 @@ from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.places import containers_path
 from mktemplate.supply import Supply, is_cached, supply
-from mktemplate.views import container_object
+from mktemplate.views import container_object, timings
 from provisioner.index import Package
 
 
@@ -22,17 +22,12 @@ def create(request: Request, console: Console) -> int:
         from mktemplate.verbs.up import started
 
         return started(path, facts.name, request, console)
-    value = {**container_object(path, facts.name), "timings": rounded(made.timings)}
+    value = {**container_object(path, facts.name), "timings": timings(made.timings)}
     console.result(value, "")
     console.step(
         f"{facts.name}: created in {made.timings['total']:.1f} s; mktemplate start {facts.name}"
     )
     return 0
-
-
-def rounded(timings: dict[str, float]) -> dict[str, float]:
-    """Return timings as JSON shows them, to the millisecond."""
-    return {name: round(seconds, 3) for name, seconds in timings.items()}
 
 
 def plan(request: Request, console: Console) -> int:

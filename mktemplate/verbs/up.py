@@ -11,7 +11,7 @@ from mktemplate.cli import Request
 from mktemplate.console import Console
 from mktemplate.places import containers_path
 from mktemplate.verbs.life import await_ready
-from mktemplate.views import container_object
+from mktemplate.views import container_object, timings
 from runtime.bundle import Bundle
 from runtime.container import Container
 from runtime.errors import StateError
@@ -61,9 +61,8 @@ def started_(container: Container, console: Console, timeout: int | None, begun:
     limit = None if timeout is None else float(timeout)
     console.timings["ready"] = await_ready(container, limit)
     console.timings["total"] = time.monotonic() - begun
-    timings = {key: round(value, 3) for key, value in console.timings.items()}
     value = {**container_object(container.path, container.name), "ready": True}
-    console.result({**value, "timings": timings}, "")
+    console.result({**value, "timings": timings(console.timings)}, "")
     _say(container, console)
     return 0
 

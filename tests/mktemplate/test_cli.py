@@ -1,0 +1,120 @@
+"""The command line becomes one Request, or an error of the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from mktemplate import usage
+from mktemplate.cli import parse
+from mktemplate.errors import CommandError
+from mktemplate.grammar import BY_NAME, RESERVED, VERBS
+
+
+def test_a_first_word_that_is_no_verb_is_a_template() -> None:
+    request = parse(["sshd", "web", "--flat"])
+
+    assert (request.verb, request.words, request.build.flat) == ("create", ("sshd", "web"), True)
+
+
+@pytest.mark.parametrize("argv", [["ls"], ["ps"], ["list"]], ids=" ".join)
+def test_list_has_short_forms(argv: list[str]) -> None:
+    assert parse(argv).verb == "list"
+
+
+def test_options_may_stand_anywhere() -> None:
+    before = parse(["--path", "/x", "--distro", "debian", "create", "sshd", "web"])
+    between = parse(["create", "--distro", "debian", "sshd", "--path", "/x", "web"])
+    after = parse(["create", "sshd", "web", "--path=/x", "--distro=debian"])
+
+    assert before == between == after
+
+
+def test_what_stands_after_two_dashes_is_no_option() -> None:
+    request = parse(["exec", "--user", "bob", "web", "--", "ls", "-la", "--json"])
+
+    assert request.command == ("ls", "-la", "--json")
+    assert (request.flags.user, request.json) == ("bob", False)
+
+
+def test_a_name_after_two_dashes_is_still_a_name() -> None:
+    assert parse(["create", "nginx", "--", "-rf"]).words == ("nginx", "-rf")
+
+
+def test_ssh_takes_its_command_with_or_without_dashes() -> None:
+    assert parse(["ssh", "web", "id"]).command == ("id",)
+    assert parse(["ssh", "web", "--", "id", "-u"]).command == ("id", "-u")
+
+
+def test_options_are_not_abbreviated() -> None:
+    with pytest.raises(CommandError, match="E_USAGE"):
+        parse(["create", "sshd", "--dist", "debian"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["exec", "web"], "E_USAGE"),
+        (["create"], "E_USAGE"),
+        (["create", "a", "b", "c"], "E_USAGE"),
+        (["list", "--bogus"], "E_USAGE"),
+        (["cp", "a", "b"], "E_USAGE"),
+        (["create", "sshd", "--as-of", "20260101T000000Z"], "E_USAGE"),
+        (["create", "sshd", "--publish", "99999"], "E_PARAM"),
+        (["create", "sshd", "--memory", "lots"], "E_PARAM"),
+        (["create", "sshd", "--env", "FOO"], "E_ENV"),
+        (["create", "sshd", "--env", "=x"], "E_ENV"),
+        (["create", "sshd", "--secret", "password=hunter2"], "E_PARAM"),
+        (["create", "sshd", "--set", "port"], "E_PARAM"),
+        (["create", "sshd", "--volume", "/srv/a"], "E_PARAM"),
+        (["wait", "web", "--state", "HAPPY"], "E_USAGE"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_a_word_that_cannot_be_meant_is_refused(argv: list[str], code: str) -> None:
+    with pytest.raises(CommandError) as raised:
+        parse(argv)
+
+    assert raised.value.code == code
+
+
+def test_a_secret_never_appears_in_the_error_about_it() -> None:
+    with pytest.raises(CommandError) as raised:
+        parse(["create", "sshd", "--secret", "password=hunter2"])
+
+    assert "hunter2" not in f"{raised.value} {raised.value.hints}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("80", ("127.0.0.1", 80, 80, "tcp")),
+        ("8080:80", ("127.0.0.1", 8080, 80, "tcp")),
+        ("0.0.0.0:8080:80", ("0.0.0.0", 8080, 80, "tcp")),
+        ("[::1]:8080:80", ("::1", 8080, 80, "tcp")),
+        ("53/udp", ("127.0.0.1", 53, 53, "udp")),
+    ],
+)
+def test_publish_reads_address_host_and_container(
+    text: str, expected: tuple[str, int, int, str]
+) -> None:
+    [port] = parse(["create", "nginx", "--publish", text]).build.publish
+
+    assert (port.address, port.host, port.container, port.proto) == expected
+
+
+def test_every_verb_of_this_version_is_reserved_and_has_a_page() -> None:
+    assert set(BY_NAME) <= RESERVED
+    for verb in VERBS:
+        assert f"mktemplate {verb.name}" in usage.verb_page(verb.name)
+
+
+def test_verbs_that_are_not_here_yet_are_named_so() -> None:
+    with pytest.raises(CommandError, match="not in this version"):
+        usage.verb_page("compose")
+
+
+def test_help_lists_no_verb_that_is_not_here() -> None:
+    page = usage.overview(everything=True)
+
+    listed = {line.split()[0] for line in page.split("Verbs:")[1].split("\n") if line[:2] == "  "}
+    assert listed == set(BY_NAME)
