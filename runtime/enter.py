@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
@@ -25,27 +25,34 @@ from runtime.program import Call, Expect, Failure, Out, Program, Slot, Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """What is to be run inside."""
-
+class _Command:
     argv: tuple[str, ...]
-    user: str = ""  # NAME[:GROUP] or UID[:GID]; "": init's
-    cwd: str = ""
-    environment: tuple[tuple[str, str], ...] = ()
-    terminal: bool = False  # a pty of its own
+    cwd: str
+    environment: tuple[tuple[str, str], ...]
+    terminal: bool
 
 
-def execute(container: Container, command: Command) -> int:
-    """Run `command` in the container with our standard streams; return its status, 128+N for signal N.
+def execute(
+    container: Container,
+    argv: Sequence[str],
+    *,
+    user: str = "",
+    cwd: str = "",
+    env: Mapping[str, str] | None = None,
+    tty: bool = False,
+) -> int:
+    """Run `argv` in the container with our standard streams; return its status, 128+N for signal N.
 
+    `user` is NAME[:GROUP] or UID[:GID], by default init's; with `tty` it has a pty of its own.
     StateError: E_NOTRUNNING. LaunchError: why it could not be executed, with `status` 125, 126 or 127.
     """
+    command = _Command(
+        argv=tuple(argv), cwd=cwd, environment=tuple((env or {}).items()), terminal=tty
+    )
     with _joined(container) as target:
-        account = target.account(command.user)
+        account = target.account(user)
         program = target.program(command, account)
-        with console.attached(
-            target.root, target.owner(account.uid), terminal=command.terminal
-        ) as streams:
+        with console.attached(target.root, target.owner(account.uid), terminal=tty) as streams:
             born = bear(program, container.name, _never, {**target.slots, **streams.slots})
             try:
                 streams.born()
@@ -88,7 +95,7 @@ class Target:
                 return line.outside + uid - line.inside
         return uid
 
-    def program(self, command: Command, account: Account) -> Program:
+    def program(self, command: _Command, account: Account) -> Program:
         """Return the calls that lead from here to the command."""
         variables = {
             **dict(launch.environment(self.config)),
