@@ -210,18 +210,23 @@ class HttpFetch:
             return None
         with failures(url):
             connection, response = self._request(url, transfer.at)
+            kept = False
             try:
                 redirect = check_status(url, response.status, response.getheader("Location"))
-                if redirect is None:
+                if redirect is not None:
+                    response.read(
+                        _CHUNK
+                    )  # the short page beside it, so that the connection can be kept
+                else:
                     self._pace.begin(self._limits, self._patience(transfer))
                     transfer.accept(url, response)
                     transfer.fill(url, response)
-            except BaseException:
-                connection.close()
-                raise
-        if redirect is not None or response.will_close:
-            connection.close()
-        else:
+                kept = response.isclosed() and not response.will_close
+            finally:
+                if not kept:
+                    response.close()  # a response that ends its connection is not closed with it
+                    connection.close()
+        if kept:
             self._keep(url, connection)
         return redirect
 
@@ -280,6 +285,12 @@ class HttpFetch:
     def _keep(self, url: str, connection: http.client.HTTPConnection) -> None:
         with self._lock:
             self._idle.setdefault(urlsplit(url)[:2], []).append(connection)
+
+    def __enter__(self) -> HttpFetch:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close what is kept alive."""

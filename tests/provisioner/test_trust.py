@@ -21,7 +21,7 @@ from tests.archive import Key, new_key
 NOW = time.time()
 TEXT = b"Origin: Test\nSuite: stable\nCodename: trixie\n- a dash \nDescription: caf\xc3\xa9 \t\nSHA256:\n 00 1 a\n"
 TRIMMED = b"\n".join(line.rstrip(b" \t") for line in TEXT.split(b"\n")).rstrip(b"\n")
-TOOLS = {"pysequoia": Sequoia(), "sqv": Sqv(), "gpgv": Gpgv()}
+TOOLS: dict[str, Verifier] = {"pysequoia": Sequoia(), "sqv": Sqv(), "gpgv": Gpgv()}
 LONG_AGO = "20200101T000000!"
 
 
