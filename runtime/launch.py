@@ -350,7 +350,7 @@ def confine(config: ContainerConfig, host: Host, user: User) -> tuple[Call, ...]
     keep = kept_capabilities(config, host.last_capability)
     groups = Struct(f"={len(user.groups)}I", user.groups) if user.groups else None
     failure = Failure("E_IDMAP", f"user {user.uid}", "this id is not mapped into the container")
-    filter_ = _filter(host.bpf)
+    filter_ = seccomp(host.bpf)
     return (
         *(() if config.no_new_privs else filter_),
         *capabilities.bound(keep, host.last_capability),
@@ -367,7 +367,8 @@ def confine(config: ContainerConfig, host: Host, user: User) -> tuple[Call, ...]
     )
 
 
-def _filter(bpf: bytes) -> tuple[Call, ...]:
+def seccomp(bpf: bytes) -> tuple[Call, ...]:
+    """Load the compiled filter `bpf`, if there is one (seccomp(2))."""
     if not bpf:
         return ()
     program = Struct("@HP", (len(bpf) // 8, Pointer(bpf)))

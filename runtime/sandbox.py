@@ -17,10 +17,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from runtime import capabilities, steps
+from runtime import capabilities, launch, steps
 from runtime.birth import ANSWER, FAILURE, TRACE, Born, Pipe, bear, failure, gone
 from runtime.errors import LaunchError
 from runtime.idmap import IdMap
@@ -29,6 +30,8 @@ from runtime.kernel import namespace as ns
 from runtime.kernel import process
 from runtime.program import Call, Failure, Program, Slot
 from runtime.rootfs import die_with_parent, enter, map_ids, private, stage, wait_for_go
+from runtime.seccomp import compile_profile
+from runtime.seccomp_profile import default_profile
 
 TAIL = 64 << 10  # bytes of output that are kept
 _ENDED = struct.Struct("=i")
@@ -172,8 +175,9 @@ def _program(root: Root, idmap: IdMap, *, with_system: bool) -> Program:
             Call(name="sethostname", args=(b"build", 5)),
             *capabilities.bound(capabilities.BUILD, capabilities.last()),
             *capabilities.limit(capabilities.BUILD),
-            Call(name="prctl", args=(process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)),
             Call(name="prctl", args=(process.PR_SET_DUMPABLE, 0, 0, 0, 0)),
+            Call(name="prctl", args=(process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)),
+            *launch.seccomp(_filter()),
         ),
     )
 
@@ -202,6 +206,12 @@ def _watch(born: Born, output: int, deadline: float) -> Finished:
     if report[:1] == FAILURE:
         raise failure(born.program, report, "sandbox")
     return _finished(report, bytes(tail), timed_out)
+
+
+@cache
+def _filter() -> bytes:
+    """Return the compiled filter of builds."""
+    return compile_profile(default_profile("build"), "build")
 
 
 def _drain(descriptor: int, tail: bytearray) -> bool:
