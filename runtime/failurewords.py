@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runtime.program import Call, Failure
+from runtime.program import Failure
 from runtime.records import Table
 
 _REASON = "\x1a"
@@ -24,14 +24,15 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sentences:
-    """Where the words are. What a failure reports is 4 n for the n-th sentence: an index of u64 in `heads`."""
+    """Where the words are. A failure reports an index of u64 in `table`, where HEAD … STATUS stand, four bytes each."""
 
-    table: int  # four u64 for each sentence: HEAD, TAIL, REASONS, STATUS
+    table: int
     execve: int  # exit statuses by errno, for a STATUS of 0
     longest: int  # bytes of the longest text
 
 
-HEAD, TAIL, REASONS, STATUS = range(0, 32, 8)
+HEAD, NAME, REASONS, TAIL, STATUS = range(0, 20, 4)
+_SENTENCE = struct.Struct("=5I4x")
 
 
 def place(table: Table, subject: str, status: Callable[[str], int]) -> Sentences:
@@ -40,22 +41,25 @@ def place(table: Table, subject: str, status: Callable[[str], int]) -> Sentences
     `status` is the exit status that an error's code stands for; a failed execve has its own, as in a shell.
     """
     common, of_execve = _by_errno(table, {}), _by_errno(table, _EXECVE)
-    sentences: dict[tuple[int, int, int, int], int] = {}
+    numbers: dict[tuple[str, Failure | None, bool], int] = {}
+    sentences = b""
     longest = 0
     for call in table.numbered:
         for failure, unexpected in ((call.failure, False), (call.unexpected, True)):
-            head, tail = _sentence(call, failure, subject, unexpected=unexpected)
-            longest = max(longest, len(head) + len(tail))
-            is_exec = call.name == "execve"
-            sentence = (
-                table.place(head),
-                table.place(tail),
-                of_execve if is_exec else common,
-                0 if is_exec else status(failure.code if failure else "E_KERNEL_FEATURE"),
-            )
-            table.reported.append(4 * sentences.setdefault(sentence, len(sentences)))
+            key = (call.name, failure, unexpected)
+            if key not in numbers and (call.expect or not unexpected):
+                numbers[key] = len(sentences) // 8
+                words = _sentence(call.name, failure, subject, unexpected=unexpected)
+                longest = max(longest, sum(map(len, words)))
+                head, name, tail = (table.place(word + b"\0") for word in words)
+                code = status(failure.code if failure else "E_KERNEL_FEATURE")
+                is_exec = call.name == "execve"
+                sentences += _SENTENCE.pack(
+                    *(head, name, of_execve if is_exec else common, tail, 0 if is_exec else code)
+                )
+            table.reported.append(numbers.get(key, 0))
     return Sentences(
-        table=_numbers(table, [word for sentence in sentences for word in sentence]),
+        table=table.place(sentences),
         execve=_numbers(table, [_exec_status(number) for number in _errnos()]),
         longest=longest + max(len(os.strerror(number)) for number in _errnos()),
     )
@@ -69,22 +73,26 @@ def text(code: str, subject: str, detail: str, hints: tuple[str, ...] = ()) -> s
 
 
 def _sentence(
-    call: Call, failure: Failure | None, subject: str, *, unexpected: bool
-) -> tuple[bytes, bytes]:
-    """Return what stands before and behind the reason."""
-    reason = "" if unexpected else _REASON if call.name == "execve" else f"{call.name}: {_REASON}"
+    name: str, failure: Failure | None, subject: str, *, unexpected: bool
+) -> tuple[bytes, bytes, bytes]:
+    """Return what stands before the kernel's reason, the call's name to say with it, and what stands behind."""
     if failure is None:
-        failure = Failure(
-            "E_KERNEL_FEATURE", subject, f"{call.name}: unexpected" if unexpected else ""
-        )
-    detail = ": ".join(filter(None, (failure.detail, reason)))
-    whole = text(failure.code, failure.subject, detail, failure.hints).encode()
-    head, _, tail = whole.partition(_REASON.encode())
-    return head + b"\0", tail + b"\0"
+        detail = f"{name}: unexpected" if unexpected else ""
+        failure = Failure("E_KERNEL_FEATURE", subject, detail)
+    said = () if unexpected else (_REASON,)
+    detail = ": ".join((*filter(None, (failure.detail,)), *said))
+    head, _, tail = text(failure.code, failure.subject, detail, failure.hints).partition(_REASON)
+    return (
+        head.encode(),
+        b"" if unexpected or name == "execve" else f"{name}: ".encode(),
+        tail.encode(),
+    )
 
 
 def _one_line(line: str) -> str:
     r"""Return `line` with bytes that are not printable ASCII as `\xNN` (invariant I-22)."""
+    if line.isascii() and line.replace(_REASON, "").isprintable():
+        return line
     raw = line.encode("utf-8", "surrogateescape")
     return "".join(
         chr(byte) if 0x20 <= byte < 0x7F or byte == ord(_REASON) else f"\\x{byte:02x}"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from runtime import failurewords
 from runtime.elf import PASSING, executable
-from runtime.failurewords import HEAD, REASONS, STATUS, TAIL, Sentences
+from runtime.failurewords import HEAD, NAME, REASONS, STATUS, TAIL, Sentences
 from runtime.kernel import mount as m
 from runtime.performer.x86_64 import CODE
 from runtime.program import Call, Failure, Program, Slot
@@ -405,11 +405,13 @@ class _Writer:
         """Say what failed, and leave as the role demands."""
         text = self.table.room(words.longest + 1)
         self.mark(HANDLER)
-        for offset, name in ((HEAD, "head"), (TAIL, "tail"), (REASONS, "why"), (STATUS, "status")):
-            self.do(LOAD, words.table + offset, Slot(FAILED), result=name)
+        places = {"head": HEAD, "name": NAME, "why": REASONS, "tail": TAIL, "status": STATUS}
+        for name, offset in places.items():
+            self.do(LOAD, words.table + offset, Slot(FAILED), result=name, width=4)
         self.do(LOAD, Slot("why"), Slot(ERRNO), result="why")
-        form = self.table.place(pattern("%s%s%s"))
-        self.do(TEXT, text, form, Slot("head"), Slot("why"), Slot("tail"), result="count")
+        form = self.table.place(pattern("%s%s%s%s"))
+        parts = map(Slot, ("head", "name", "why", "tail"))
+        self.do(TEXT, text, form, *parts, result="count")
         self.do("write", Slot("report"), text, Slot("count"))
         self.do(BRANCH, Slot("status"), 0, Label("execve failed"))
         self.mark("leave")
