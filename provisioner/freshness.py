@@ -180,7 +180,7 @@ def read_state(store: Path, key: str) -> TrustState | None:
             return _parsed(json.loads(stream.read(1 << 16)))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as problem:
+    except (ValueError, AttributeError, RecursionError) as problem:
         raise ProvisionError(
             "E_CORRUPT",
             str(file),
