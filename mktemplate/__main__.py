@@ -46,29 +46,37 @@ def _answer(failure: BaseException, request: Request | None, console: Console) -
 def _tell(failure: BaseException, request: Request | None, console: Console) -> int:
     if isinstance(failure, BrokenPipeError):
         return _BROKEN_PIPE
-    if isinstance(failure, KeyboardInterrupt):
-        failure = Interrupted(signal.SIGINT)
-    if isinstance(failure, Interrupted):
-        words = request.words if request else ()
-        console.error(
-            CommandError(
-                "E_INTERRUPTED", words[0] if words else "mktemplate", "interrupted, undone"
-            )
-        )
-        return 128 + failure.signal
+    if isinstance(failure, KeyboardInterrupt | Interrupted):
+        return _interrupted(failure, request, console)
+    failures = _failures(failure)
+    if not failures:
+        return _bug(failure, console)
+    for number, one in enumerate(failures):
+        console.error(one, to_stdout=number == 0)
+    status = exit_status(str(getattr(failures[0], "code", "")))
+    if request is None or request.verb not in ("run", "exec", "shell") or status == 2:
+        return status
+    return int(
+        getattr(failures[0], "status", _LAUNCHER_FAILED)
+    )  # 126, 127: the command's own fault
+
+
+def _interrupted(failure: BaseException, request: Request | None, console: Console) -> int:
+    number = failure.signal if isinstance(failure, Interrupted) else signal.SIGINT
+    subject = request.words[0] if request and request.words else "mktemplate"
+    console.error(CommandError("E_INTERRUPTED", subject, "interrupted, undone"))
+    return 128 + number
+
+
+def _failures(failure: BaseException) -> tuple[Exception, ...]:
+    """Return the failures of the contract in what was raised; none where it is a bug."""
     if isinstance(failure, Several):
-        for number, one in enumerate(failure.failures):
-            console.error(_known(one), to_stdout=number == 0)
-        failure = failure.failures[0]
-    elif isinstance(failure, Exception) and (
+        return tuple(_known(one) for one in failure.failures)
+    if isinstance(failure, Exception) and (
         hasattr(failure, "code") or isinstance(failure, OSError)
     ):
-        console.error(_known(failure))
-    elif not isinstance(failure, SystemExit):
-        return _bug(failure, console)
-    status = exit_status(str(getattr(_known(failure), "code", "")))
-    ours = request is not None and request.verb in ("run", "exec") and status != 2
-    return _LAUNCHER_FAILED if ours else status
+        return (_known(failure), *getattr(failure, "also", ()))
+    return ()
 
 
 def _known(failure: BaseException) -> Exception:
@@ -76,7 +84,7 @@ def _known(failure: BaseException) -> Exception:
     if isinstance(failure, Exception) and hasattr(failure, "code") and hasattr(failure, "subject"):
         return failure
     if not isinstance(failure, OSError):
-        return CommandError("E_BUG", "mktemplate", str(failure))
+        return CommandError("E_BUG", "mktemplate", str(failure))  # a `code` of somebody else's
     import errno
 
     code = {

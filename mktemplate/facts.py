@@ -60,6 +60,7 @@ class Facts:
     shared_host: bool = False
     merged_usr: bool = True
     userns: bool = True
+    idle: bool = False  # PID 1 waits and reaps, the service is not started (`run`)
 
     @property
     def cpu_max(self) -> int:
@@ -149,6 +150,7 @@ def values(spec: TemplateSpec, facts: Facts) -> dict[str, object]:
         "shared_host": facts.shared_host,
         "merged_usr": facts.merged_usr,
         "reaper": facts.target.arch in REAPERS,
+        "idle": facts.idle,
         "init_folder": SHARED_INIT if facts.shared_host else INIT,
         "login_keys": spec.login_keys,
         "login_user": user,

@@ -235,7 +235,7 @@ def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
             (each.name, each.version, each.arch) for each in (got.chosen.packages if got else ())
         ),
         ports=build.publish,
-        ready=_ready(spec, facts),
+        ready=Ready() if facts.idle else _ready(spec, facts),
         stop_signal=spec.stop_signal,
         connect=spec.connect.replace("{name}", facts.name),
         options=given_options(request),

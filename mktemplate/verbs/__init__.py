@@ -21,7 +21,7 @@ class Perform(Protocol):
 _MODULES = {
     "create": ("create", "create"),
     "up": ("up", "up"),
-    "run": ("run", "run"),
+    "run": ("up", "run"),
     "plan": ("create", "plan"),
     "start": ("life", "start"),
     "stop": ("life", "stop"),

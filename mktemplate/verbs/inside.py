@@ -37,11 +37,13 @@ def execute(request: Request, console: Console) -> int:
 
 
 def shell(request: Request, console: Console) -> int:
-    """Open a login shell inside, as the user's own shell says."""
+    """Open the user's login shell inside."""
     from mktemplate.inside import execute as run_inside
+    from runtime.enter import login_shell
 
-    command = ("/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l')
-    return run_inside(_container(request), replace(request, command=command), console)
+    container = _container(request)
+    command = login_shell(container, request.flags.user)
+    return run_inside(container, replace(request, command=command), console)
 
 
 def ssh(request: Request, console: Console) -> int:

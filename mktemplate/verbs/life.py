@@ -178,13 +178,18 @@ def wait(request: Request, console: Console) -> int:
 
 def await_ready(container: Container, timeout: float | None) -> float:
     """Wait until the service of a running container accepts; return the seconds that took."""
-    from runtime import ready
-
-    found = container.bundle
+    check = container.bundle.record.ready
+    started = time.monotonic()
     pid = container.pid
-    if pid is None and not container.wait("RUNNING", timeout):
+    if pid is None and container.wait("RUNNING", timeout):
+        pid = container.pid
+    if pid is None:
         raise CommandError("E_NOTRUNNING", container.name, "is not running")
-    return ready.wait(container, found.record.ready, timeout)
+    if check.kind:
+        from runtime import ready
+
+        ready.wait_ready(check, pid, timeout)
+    return time.monotonic() - started
 
 
 def destroy(request: Request, console: Console) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.arguments import container_name
@@ -104,28 +105,29 @@ def _tell_differences(request: Request, found: Bundle, console: Console) -> None
 
 def run(request: Request, console: Console) -> int:
     """Run one command in a container of its own; its exit status is ours, and nothing is left of it."""
-    from mktemplate import asked, making
     from mktemplate.inside import execute
-    from mktemplate.verbs.borrowed import borrow
 
     path = containers_path(request)
-    word = request.words[0]
-    temporary = f"run-{secrets.token_hex(6)}"
-    if (path / word / "state.json").exists():
-        borrow(Container(path, container_name(word)), temporary)
-    else:
-        renamed = _named(request, temporary)
-        template, facts = asked.understood(renamed)
-        making.make(template, facts, renamed, path, console)
-    container = Container(path, temporary)
+    container = Container(path, f"run-{secrets.token_hex(6)}")
+    quiet = console if console.verbose else Console(json=console.json, quiet=True)
     try:
+        _make_idle(request, path, container.name, quiet)
         container.start()
         return execute(container, request, console)
     finally:
-        container.destroy(force=True)
+        if container.directory.exists():
+            container.destroy(force=True)
 
 
-def _named(request: Request, name: str) -> Request:
-    from dataclasses import replace
+def _make_idle(request: Request, path: Path, name: str, console: Console) -> None:
+    """Make a container whose PID 1 only waits: of a template, or of an existing container's layers."""
+    word = request.words[0]
+    if (path / word / "config").exists():
+        from mktemplate.borrowed import borrow
 
-    return replace(request, words=(request.words[0], name))
+        borrow(Container(path, container_name(word)), name)
+        return
+    from mktemplate import asked, making
+
+    template, facts = asked.understood(replace(request, words=(word, name)))
+    making.make(template, replace(facts, idle=True), request, path, console)

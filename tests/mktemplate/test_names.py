@@ -8,7 +8,7 @@ from mktemplate.arguments import container_name
 from mktemplate.errors import CommandError, escape, exit_status
 from mktemplate.values import Option, read, settle
 
-CONTROL = ["\n", "\r", "\0", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\x7f", "\x1b"]  # fmt: skip
+CONTROL = [*"\n\r\0\v\f\x1c\x1d\x1e\x85\u2028\u2029\x7f\x1b"]
 
 
 @pytest.mark.parametrize("name", ["web", "Web1", "a.b_c-d", "0", "a" * 63])
@@ -61,7 +61,7 @@ def test_a_port_is_a_plain_decimal_in_range(text: str) -> None:
 def test_an_unknown_option_names_the_nearest() -> None:
     options = (Option(name="port", type="port", default=80),)
 
-    with pytest.raises(CommandError, match='no such option .did you mean "port"'):
+    with pytest.raises(CommandError, match=r'no such option \(did you mean "port"'):
         settle("nginx", options, (("prot", "1"),))
 
 
