@@ -1,0 +1,270 @@
+"""What `doctor` tries, as a table: each row does the thing itself, harmlessly, in a place of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioner import distro as distros
+from runtime import cgroup, idmap, limits
+from runtime.kernel import namespace
+from runtime.sandbox import KernelSandbox
+
+_NFT = "/usr/sbin/nft"
+_LIMITS = (("memory.max", "1G"), ("pids.max", "100"), ("cpu.max", "50000 100000"))
+_KINDS = ("memory", "pids", "cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a trial ended; `mend` replaces the trial's own where it is better known."""
+
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One thing that a host can do or not; `needed` for containers as root."""
+
+    name: str
+    act: Callable[[str], Outcome]
+    mend: str
+    needed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Root:
+    upper: Path
+    lowers: tuple[Path, ...] = ()
+    work: Path | None = None
+
+
+def _in_child(act: Callable[[], None]) -> int:
+    """Return the errno of `act` in a child of its own, 0 where it went well."""
+    pid = os.fork()
+    if pid == 0:
+        status = 255
+        try:
+            signal.alarm(10)
+            act()
+            status = 0
+        except OSError as error:
+            status = error.errno or 255
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _unshare(flags: int) -> Outcome:
+    number = _in_child(lambda: namespace.unshare(flags))
+    return Outcome(ok=number == 0, detail="works" if number == 0 else os.strerror(abs(number)))
+
+
+def root(path: str) -> Outcome:
+    """Whether this is root: containers of normal users are not in this version."""
+    del path
+    return Outcome(ok=os.geteuid() == 0, detail=f"running as uid {os.geteuid()}")
+
+
+def user_namespaces(path: str) -> Outcome:
+    """Make a user namespace."""
+    del path
+    return _unshare(namespace.CLONE_NEWUSER)
+
+
+def other_namespaces(path: str) -> Outcome:
+    """Make one of each other namespace."""
+    del path
+    kinds = namespace.CLONE_NEWNS | namespace.CLONE_NEWPID | namespace.CLONE_NEWNET
+    kinds |= namespace.CLONE_NEWIPC | namespace.CLONE_NEWUTS | namespace.CLONE_NEWCGROUP
+    if os.geteuid() != 0:
+        kinds |= namespace.CLONE_NEWUSER
+    return _unshare(kinds)
+
+
+def overlay(path: str) -> Outcome:
+    """Make an overlay of id-mapped layers on PATH's file system, as a container's root is made."""
+    if os.geteuid() != 0:
+        return Outcome(ok=False, detail="only tried as root", mend="run doctor as root")
+    place = path
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    with tempfile.TemporaryDirectory(prefix=".mktemplate-doctor-", dir=place) as made:
+        folder = Path(made)
+        for name in ("lower", "upper", "work"):
+            (folder / name).mkdir()
+        sandbox = KernelSandbox(idmap.for_build())
+        trial = _Root(upper=folder / "upper", lowers=(folder / "lower",), work=folder / "work")
+        answer = sandbox.call(trial, lambda: b"%d" % os.getuid())
+    return Outcome(ok=answer == b"0", detail=f"works below {place}")
+
+
+def cgroups(path: str) -> Outcome:
+    """Make a group in each hierarchy that limits need, and remove it."""
+    del path
+    if os.geteuid() != 0:
+        return Outcome(ok=False, detail="only tried as root", mend="run doctor as root")
+    group = cgroup.Cgroup.make(f"doctor-{os.getpid()}", limits.limits(_LIMITS))
+    found = {kind for each in group.groups for kind in each.controllers}
+    group.remove()
+    missing = [kind for kind in _KINDS if kind not in found]
+    detail = f"without {', '.join(missing)}" if missing else f"{', '.join(_KINDS)} work"
+    return Outcome(ok=not missing, detail=detail)
+
+
+def subordinate_ids(path: str) -> Outcome:
+    """Look for the caller's ranges in subuid(5) and subgid(5)."""
+    del path
+    owner = {0: "root"}.get(os.geteuid(), str(os.geteuid()))
+    lines = [idmap.read(Path(f"/etc/sub{kind}id")) for kind in "ug"]
+    own = [[line for line in file if line.owner in (owner, str(os.geteuid()))] for file in lines]
+    if all(own):
+        return Outcome(ok=True, detail=f"{owner}: {own[0][0].first}:{own[0][0].count}")
+    if os.geteuid() == 0:
+        text = "root:1000000000:1000000000"
+        return Outcome(
+            ok=True, detail=f"none yet: `create` will add {text} to /etc/subuid and /etc/subgid"
+        )
+    return Outcome(ok=False, detail=f"{owner} has no range")
+
+
+def id_helpers(path: str) -> Outcome:
+    """Look for newuidmap and newgidmap, which liblxc and rootless containers use."""
+    del path
+    missing = [
+        name for name in ("newuidmap", "newgidmap") if not os.access(f"/usr/bin/{name}", os.X_OK)
+    ]
+    return Outcome(ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "found")
+
+
+def nftables(path: str) -> Outcome:
+    """List the tables, as publishing ports needs more than that."""
+    del path
+    if not os.access(_NFT, os.X_OK):
+        return Outcome(ok=False, detail=f"{_NFT} not found")
+    done = _nft("list", "tables")
+    return Outcome(ok=done.returncode == 0, detail=(done.stderr.strip() or "works")[:200])
+
+
+def _nft(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [_NFT, *words],
+        env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin"},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+
+
+def bridge_and_veth(path: str) -> Outcome:
+    """Make a bridge and a veth pair in a network namespace of our own."""
+    del path
+    if os.geteuid() != 0:
+        return Outcome(ok=False, detail="only tried as root", mend="run doctor as root")
+
+    def act() -> None:
+        namespace.unshare(namespace.CLONE_NEWNET)
+        from runtime.kernel.netlink import Netlink
+
+        with Netlink() as netlink:
+            netlink.add_bridge("mkt-doctor", "02:00:00:00:00:01")
+
+    number = _in_child(act)
+    return Outcome(ok=number == 0, detail="works" if number == 0 else os.strerror(abs(number)))
+
+
+def tun(path: str) -> Outcome:
+    """Open /dev/net/tun, which networking of normal users needs."""
+    del path
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        detail = "absent" if error.errno == errno.ENOENT else f"{error.strerror}"
+        return Outcome(ok=False, detail=detail)
+    return Outcome(ok=True, detail="can be opened")
+
+
+def keyrings(path: str) -> Outcome:
+    """Look for keys to verify each distribution with."""
+    del path
+    have = [
+        row.name
+        for row in distros.DISTROS.values()
+        if row.keyring or any(os.path.exists(file) for file in row.keyring_files)
+    ]
+    return Outcome(ok="debian" in have, detail=f"for {', '.join(have)}")
+
+
+def ssh_client(path: str) -> Outcome:
+    """Look for the ssh client."""
+    del path
+    there = os.access("/usr/bin/ssh", os.X_OK)
+    return Outcome(ok=there, detail="found" if there else "not found")
+
+
+def forward_policy(path: str) -> Outcome:
+    """Look for another firewall that drops what is forwarded: it beats our accept."""
+    del path
+    if not os.access(_NFT, os.X_OK) or os.geteuid() != 0:
+        return Outcome(ok=True, detail="not looked at")
+    text = _nft("list", "chains").stdout
+    drops, table = [], ""
+    for line in text.split("\n"):
+        if line.startswith("table "):
+            table = line.removesuffix("{").strip()
+        elif "hook forward" in line and "policy drop" in line and "mktemplate" not in table:
+            drops.append(table)
+    if drops:
+        mend = "nft insert rule ip filter FORWARD iifname mkt0 accept (and oifname)"
+        return Outcome(ok=False, detail=f"{', '.join(drops)} drops forwarded packets", mend=mend)
+    return Outcome(ok=True, detail="no other table drops forwarded packets")
+
+
+TRIALS = (
+    Trial(name="root", act=root, mend="sudo mktemplate …"),
+    Trial(
+        name="user namespaces",
+        act=user_namespaces,
+        mend="sysctl -w user.max_user_namespaces=65536 kernel.unprivileged_userns_clone=1",
+    ),
+    Trial(name="other namespaces", act=other_namespaces, mend="a kernel with namespaces"),
+    Trial(
+        name="overlay of id-mapped layers",
+        act=overlay,
+        mend="Linux 5.19 or newer, and ext4, xfs, btrfs or tmpfs below --path",
+    ),
+    Trial(
+        name="cgroups",
+        act=cgroups,
+        mend="mount -t cgroup2 none /sys/fs/cgroup",
+        needed=False,
+    ),
+    Trial(
+        name="subordinate ids",
+        act=subordinate_ids,
+        mend="usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+    ),
+    Trial(name="newuidmap, newgidmap", act=id_helpers, mend="apt install uidmap", needed=False),
+    Trial(name="nftables", act=nftables, mend="apt install nftables"),
+    Trial(name="bridge and veth", act=bridge_and_veth, mend="modprobe bridge veth"),
+    Trial(name="/dev/net/tun", act=tun, mend="chmod 666 /dev/net/tun", needed=False),
+    Trial(name="keyrings", act=keyrings, mend="apt install debian-archive-keyring"),
+    Trial(name="ssh client", act=ssh_client, mend="apt install openssh-client", needed=False),
+    Trial(
+        name="forwarding",
+        act=forward_policy,
+        mend="let the other firewall accept what comes from and goes to mkt0",
+        needed=False,
+    ),
+)
