@@ -149,6 +149,7 @@ def values(spec: TemplateSpec, facts: Facts) -> dict[str, object]:
         "setuid": setuid(spec, facts),
         "shared_host": facts.shared_host,
         "merged_usr": facts.merged_usr,
+        "userns": facts.userns,
         "reaper": facts.target.arch in REAPERS,
         "idle": facts.idle,
         "init_folder": SHARED_INIT if facts.shared_host else INIT,
