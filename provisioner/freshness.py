@@ -17,6 +17,7 @@ from pathlib import Path
 
 from provisioner.deb.trust import Release
 from provisioner.errors import ProvisionError, UntrustedIndex
+from provisioner.part import disk_failure, disk_failures
 from provisioner.sources import Source
 
 _SKEW = 10  # seconds that a Date may lie ahead, apt's Acquire::Max-FutureTime
@@ -175,11 +176,11 @@ def _is_fresh(release: Release, policy: Policy) -> bool:
 def read_state(store: Path, key: str) -> TrustState | None:
     """Return the recorded state `key` of `store`, None where there is none, or raise E_CORRUPT."""
     file = store / "trust" / f"{key}.json"
-    try:
-        with open(file, "rb") as stream:
-            return _parsed(json.loads(stream.read(1 << 16)))
-    except FileNotFoundError:
+    text = read_whole(file)
+    if text is None:
         return None
+    try:
+        return _parsed(json.loads(text))
     except (ValueError, AttributeError, RecursionError) as problem:
         raise ProvisionError(
             "E_CORRUPT",
@@ -234,23 +235,35 @@ def write_state(store: Path, state: TrustState) -> None:
     write_whole(store / "trust" / f"{state.key}.json", text.encode())
 
 
+def read_whole(file: Path, limit: int = 1 << 16) -> bytes | None:
+    """Return at most `limit` bytes of `file`, None where there is none."""
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(limit)
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise disk_failure(file, problem) from problem
+
+
 def write_whole(file: Path, data: bytes) -> None:
     """Replace `file` by `data` (mode 0600): temporary file, fsync, rename, fsync of the folder (I-14)."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as stream:
+    with disk_failures(file):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as stream:
+            try:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+                os.rename(stream.name, file)
+            except BaseException:
+                os.unlink(stream.name)
+                raise
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.rename(stream.name, file)
-        except BaseException:
-            os.unlink(stream.name)
-            raise
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def trust_list(store: Path) -> tuple[TrustState, ...]:

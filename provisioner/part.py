@@ -28,14 +28,19 @@ _CODES = {
 
 @contextmanager
 def disk_failures(path: Path) -> Iterator[None]:
-    """Turn what the file system throws into StoreFailed (E_NOSPACE, E_QUOTA, E_READONLY, E_LIMIT, E_IO)."""
+    """Turn what the file system throws into StoreFailed."""
     try:
         yield
     except OSError as problem:
-        number = problem.errno or errno.EIO
-        raise StoreFailed(
-            _CODES.get(number, "E_IO"), str(path), os.strerror(number), path=str(path)
-        ) from problem
+        raise disk_failure(path, problem) from problem
+
+
+def disk_failure(path: Path, problem: OSError) -> StoreFailed:
+    """Return the error of the product: E_NOSPACE, E_QUOTA, E_READONLY, E_LIMIT, else E_IO."""
+    number = problem.errno or errno.EIO
+    code = _CODES.get(number, "E_IO")
+    hints = ("free some space: mktemplate prune",) if code in {"E_NOSPACE", "E_QUOTA"} else ()
+    return StoreFailed(code, str(path), os.strerror(number), hints=hints, path=str(path))
 
 
 class Part:
@@ -82,7 +87,8 @@ class Part:
     def commit(self, target: Path, sha256: str, subject: str) -> None:
         """Make it the object `target`, whole and durable, if its hash is right; else drop it, E_TRUST_HASH."""
         if self._hash.hexdigest() != sha256:
-            os.unlink(self.path)
+            with disk_failures(self.path):
+                os.unlink(self.path)
             raise UntrustedIndex(
                 "E_TRUST_HASH",
                 subject,

@@ -19,7 +19,7 @@ from provisioner.deb.trust import MAX_INRELEASE, Release, Verified, parse
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import Fetch, Missing
 from provisioner.freshness import Policy
-from provisioner.part import hashed, part
+from provisioner.part import disk_failures, hashed, part
 from provisioner.sources import Source
 from provisioner.trust import verify, verify_detached
 from provisioner.workers import in_threads
@@ -159,11 +159,8 @@ class _Suites:
         return None
 
     def _read_file(self, key: str, name: str) -> bytes:
-        try:
-            with open(self._store / "cache" / "lists" / f"{key}.{name}", "rb") as stream:
-                return stream.read(MAX_INRELEASE)
-        except FileNotFoundError:
-            return b""
+        lists = self._store / "cache" / "lists"
+        return freshness.read_whole(lists / f"{key}.{name}", MAX_INRELEASE) or b""
 
     def _fetched(self, source: Source) -> _InRelease:
         base = f"{source.url}/dists/{source.suite}"
@@ -209,7 +206,8 @@ class _Suites:
             if self._read_file(accepted.key, name) != data:
                 freshness.write_whole(lists / f"{accepted.key}.{name}", data)
         for name in _NAMES[3 - len(accepted.files)]:
-            (lists / f"{accepted.key}.{name}").unlink(missing_ok=True)
+            with disk_failures(lists):
+                (lists / f"{accepted.key}.{name}").unlink(missing_ok=True)
         freshness.record(
             self._store, accepted.key, accepted.release, accepted.fingerprints, self._policy
         )

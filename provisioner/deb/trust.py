@@ -247,7 +247,7 @@ def _lines(block: str) -> Iterator[str]:
 
 def _check_identity(release: Release, source: Source, subject: str) -> None:
     if source.suite not in {release.suite, release.codename}:
-        got = f"{release.suite} (codename {release.codename})"
+        got = f"{release.suite!r} (codename {release.codename!r})"
         raise UntrustedIndex(
             "E_TRUST_SUITE",
             subject,
@@ -271,7 +271,7 @@ def _check_identity(release: Release, source: Source, subject: str) -> None:
 
 def _index_arches(fields: Mapping[str, str], source: Source, subject: str) -> tuple[str, ...]:
     """Return the architectures whose indexes are to be read: `all` has one of its own in few archives."""
-    arches = fields.get("architectures", "").split()
+    arches = [word for word in fields.get("architectures", "").split() if is_word(word)]
     if source.arch not in arches and arches != ["all"]:
         raise UntrustedIndex(
             "E_TRUST_ARCH",
