@@ -48,17 +48,19 @@ def _plant_accounts(tree: Tree, epoch: int) -> Numbers:
         for name in accounts.FILES
     }
     after = accounts.extend(before, tree.accounts, epoch // 86_400) if tree.accounts else before
+    known = accounts.numbers(after)
     for name, text in after.items():
         if text != before[name]:
             _parents(b"/etc/passwd")
             body = text.encode("utf-8", "surrogateescape")
-            _replace_keeping(b"/etc/" + name.encode(), body, _MODES[name])
-    return accounts.numbers(after)
+            group = known.groups.get("shadow", 0) if "shadow" in name else 0
+            _replace_keeping(b"/etc/" + name.encode(), body, _MODES[name], group)
+    return known
 
 
-def _replace_keeping(place: bytes, body: bytes, mode: int) -> None:
-    """Replace a file's content at once, with the mode and owner that it had."""
-    owner, group = 0, 0
+def _replace_keeping(place: bytes, body: bytes, mode: int, group: int) -> None:
+    """Replace a file's content at once, with the mode and owner that it had; `mode` and `group` for a new one."""
+    owner = 0
     if inside.is_there(place):
         status = os.lstat(place)
         owner, group, mode = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)

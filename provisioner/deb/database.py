@@ -68,10 +68,9 @@ def _write_info(one: Unpacked, digests: dict[bytes, str]) -> None:
         put(base + name.encode(), body, mode, mtime)
     listing = b"".join(b"/" + (path or b".") + b"\n" for path in one.paths)
     put(base + b"list", listing)
-    if "md5sums" not in one.control.files and digests:
+    if "md5sums" not in one.control.files:  # dpkg makes it, empty too: `dpkg --audit` asks for it
         lines = [f"{digests[p]}  ".encode() + p + b"\n" for p in one.paths if p in digests]
-        if lines:
-            put(base + b"md5sums", b"".join(lines))
+        put(base + b"md5sums", b"".join(lines))
 
 
 def _stanza(one: Unpacked) -> bytes:
