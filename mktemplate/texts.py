@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from mktemplate import facts as facts_
-from mktemplate import library
+from mktemplate import jail, library
 from mktemplate.errors import CommandError
 from mktemplate.facts import Facts
 from mktemplate.render import Renderer, renderer
@@ -64,6 +64,21 @@ class Plan:
 
 def render(template: library.Template, facts: Facts, more: tuple[str, ...] = ()) -> Rendered:
     """Return the texts of `template` for `facts`; `more` packages are added."""
+    if template.spec.trusted:
+        made, files = _render(template, facts)
+    else:
+        made, files = jail.confined(lambda: _render(template, facts), template.spec.name)
+    return Rendered(
+        packages=facts_.packages(template.spec, facts, more),
+        tree=made["tree"],
+        fstab=made["fstab"],
+        config=made["config"],
+        files=dict(sorted(files.items())),
+    )
+
+
+def _render(template: library.Template, facts: Facts) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Return the three texts by name, and the bodies."""
     spec = template.spec
     values = cast("dict[str, Told]", facts_.values(spec, facts))
     jinja = renderer(template.folder, spec.name, values)
@@ -75,16 +90,9 @@ def render(template: library.Template, facts: Facts, more: tuple[str, ...] = ())
         files["reaper"] = library.built_in().read(
             f"_init/reaper.{facts_.REAPERS[facts.target.arch]}"
         )
-    mounts = "shared-host" if facts.shared_host else "provisioned"
-    return Rendered(
-        packages=facts_.packages(spec, facts, more),
-        tree=tree,
-        fstab=jinja.text(
-            library.mount_lists().read(f"{mounts}.fstab.j2").decode(), f"fstabs/{mounts}.fstab.j2"
-        ),
-        config=jinja.file("config.j2"),
-        files=dict(sorted(files.items())),
-    )
+    mounts = f"{'shared-host' if facts.shared_host else 'provisioned'}.fstab.j2"
+    fstab = jinja.text(library.mount_lists().read(mounts).decode(), f"fstabs/{mounts}")
+    return {"tree": tree, "fstab": fstab, "config": jinja.file("config.j2")}, files
 
 
 def _bodies(template: library.Template, facts: Facts, jinja: Renderer) -> dict[str, bytes]:

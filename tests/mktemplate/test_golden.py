@@ -23,6 +23,7 @@ CASES = [
     for release in ("trixie", "bookworm")
     for mode in ("provisioned", "shared-host")
 ]
+IDS = ["-".join(case) for case in CASES]
 _LOAD = """
 import lxc, sys
 for path in sys.argv[1:]:
@@ -56,7 +57,7 @@ def folder(template: str, release: str, mode: str) -> Path:
     return GOLDEN / template / f"debian-{release}-{mode}"
 
 
-@pytest.mark.parametrize(("template", "release", "mode"), CASES, ids="-".join)
+@pytest.mark.parametrize(("template", "release", "mode"), CASES, ids=IDS)
 def test_a_template_renders_to_what_is_kept(
     template: str, release: str, mode: str, request: pytest.FixtureRequest
 ) -> None:
@@ -85,7 +86,7 @@ def test_the_real_liblxc_loads_every_kept_configuration() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-@pytest.mark.parametrize(("template", "release", "mode"), CASES, ids="-".join)
+@pytest.mark.parametrize(("template", "release", "mode"), CASES, ids=IDS)
 def test_no_kept_configuration_names_what_lxc_7_does_not_know(
     template: str, release: str, mode: str
 ) -> None:
@@ -95,7 +96,7 @@ def test_no_kept_configuration_names_what_lxc_7_does_not_know(
     assert "lxc.environment.runtime" not in config
 
 
-@pytest.mark.parametrize(("template", "release", "mode"), CASES, ids="-".join)
+@pytest.mark.parametrize(("template", "release", "mode"), CASES, ids=IDS)
 def test_what_renders_reads_back_to_the_same(template: str, release: str, mode: str) -> None:
     made = plan(template, release, mode)
 

@@ -54,7 +54,11 @@ def test_every_problem_of_template_toml_is_reported_at_once_with_its_line() -> N
     with pytest.raises(Several) as raised:
         spec.parse("mine", text, "mine/template.toml", origin="user", trusted=False)
 
-    where = {(str(f.subject), str(f.detail).split(":")[0]) for f in raised.value.failures if isinstance(f, CommandError)}  # fmt: skip
+    where = {
+        (failure.subject, failure.detail.split(":")[0])
+        for failure in raised.value.failures
+        if isinstance(failure, CommandError)
+    }
     assert where >= {
         ("mine/template.toml:1", "summary"),
         ("mine/template.toml:2", "profle"),
@@ -190,3 +194,19 @@ def test_backslash_n_in_a_value_adds_no_key() -> None:
 
     counts = {texts.plan(*asked.understood(r)).rendered.config.count("\nlxc.") for r in (plain, tricky)}  # fmt: skip
     assert len(counts) == 1
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}"
+        "{% endfor %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    ],
+    ids=["time", "memory"],
+)
+def test_a_template_of_somebody_elses_cannot_use_up_the_host(tmp_path: Path, loop: str) -> None:
+    folder(tmp_path, config__j2=loop)
+
+    with pytest.raises(CommandError, match="E_TEMPLATE_LIMIT"):
+        plan(tmp_path)
