@@ -198,15 +198,16 @@ class _Writer:
         self.table.calls(self.duties.prepare)
         self.pipe("lifeline", "lifeline_write", _NONBLOCK)
         self.pipe("ready_read", "ready_write")
-        self.pipe("net_go", "born")
-        self.do("write", Slot("born"), self.table.place(b"g"), 1)
+        self.pipe("born_read", "born")
+        self.pipe("net_go", "net_go_write")
         self.must("clone", _CLONE_VM | _CLONE_VFORK | signal.SIGCHLD, 0, 0, 0, 0, result="stage")
         self.when("stage", 0, "stage")
         self.let("role", _MONITOR)
         self._wait_for("stage")
         self.do(BRANCH, Slot("status"), 0, Label("born"))
         self.when("init", 0, "release")
-        self.do("waitid", _P_PID, Slot("init"), self.siginfo, _WEXITED, 0)  # the stage killed it
+        self.do("kill", Slot("init"), signal.SIGKILL)  # it would wait for ever
+        self.do("waitid", _P_PID, Slot("init"), self.siginfo, _WEXITED, 0)
         self.go("release")
 
     def _streams(self) -> None:
@@ -294,7 +295,9 @@ class _Writer:
     def begin_watch(self) -> None:
         """Hear whether init was executed, and tell the world."""
         self.mark("born")
-        self.close("ready_write", "lifeline", "net_go", "born", "stdin", "stdout")
+        self.close("ready_write", "lifeline", "net_go", "born", "born_read", "stdin", "stdout")
+        self.do("write", Slot("net_go_write"), self.table.place(b"g"), 1)
+        self.close("net_go_write")
         self.when("foreground", 1, "streams are closed")
         self.close("stderr")
         self.mark("streams are closed")

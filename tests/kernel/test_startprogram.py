@@ -103,6 +103,12 @@ def ended(started: subprocess.Popen[bytes]) -> tuple[int, str, str]:
     return started.returncode, out.decode(), err.decode()
 
 
+def init_of(monitor: subprocess.Popen[bytes]) -> int:
+    """Return the pid of init; before it, the stage may be there still."""
+    children = Path(f"/proc/{monitor.pid}/task/{monitor.pid}/children").read_text().split()
+    return int(children[-1])
+
+
 def until(file: Path, words: str) -> str:
     """Return the text of `file` once `words` are in it."""
     deadline = time.monotonic() + 10
@@ -134,8 +140,7 @@ def test_a_killed_init_is_128_and_the_signal(started: Run) -> None:
     monitor = started(shell("echo $PPID; exec sleep 100"))
     assert monitor.stdout is not None
     monitor.stdout.readline()
-    children = Path(f"/proc/{monitor.pid}/task/{monitor.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
+    os.kill(init_of(monitor), signal.SIGKILL)
 
     assert ended(monitor)[0] == 128 + signal.SIGKILL
 
@@ -259,12 +264,31 @@ def test_who_asks_the_monitor_to_end_asks_init_with_its_own_signal(started: Run)
     assert ended(monitor)[:2] == (3, "asked\n")
 
 
+def test_a_stage_that_is_killed_takes_init_with_it(started: Run) -> None:
+    waiting = Call(name="ppoll", args=(None, 0, None, None, 8))
+    monitor = started(program(*execute("/bin/sleep", "1000"), host=(waiting,)))
+    pids = wait_for_children(monitor, 2)
+    os.kill(pids[0], signal.SIGKILL)
+
+    assert ended(monitor)[0] == 128 + signal.SIGKILL
+    assert not Path(f"/proc/{pids[1]}").exists()
+
+
+def wait_for_children(monitor: subprocess.Popen[bytes], count: int) -> list[int]:
+    """Return the pids of the children, once there are `count`."""
+    file = Path(f"/proc/{monitor.pid}/task/{monitor.pid}/children")
+    deadline = time.monotonic() + 10
+    while len(pids := file.read_text().split()) < count:
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    return [int(pid) for pid in pids]
+
+
 def test_init_dies_with_its_monitor(started: Run) -> None:
     monitor = started(shell("echo ready; exec sleep 1000"))
     assert monitor.stdout is not None
     monitor.stdout.readline()
-    children = Path(f"/proc/{monitor.pid}/task/{monitor.pid}/children").read_text().split()
-    pidfd = os.pidfd_open(int(children[0]))
+    pidfd = os.pidfd_open(init_of(monitor))
 
     monitor.kill()
 
@@ -292,8 +316,7 @@ def test_its_state_names_two_processes_and_then_the_status(tmp_path: Path, start
         stopped='{"status": %d}',
     )
     running = json.loads(until(state, "init"))
-    children = Path(f"/proc/{monitor.pid}/task/{monitor.pid}/children").read_text().split()
-    pids = [monitor.pid, int(children[0])]
+    pids = [monitor.pid, init_of(monitor)]
     expected = [[pid, starttime(pid)] for pid in pids]
     monitor.terminate()
     code = ended(monitor)[0]
