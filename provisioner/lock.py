@@ -89,6 +89,18 @@ def provenance(release: Release) -> Provenance:
     )
 
 
+def lacking(lock: Lock, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return which of `wanted` (as `resolve` takes them) the lock does not hold in that name and version."""
+    held = {package.name: package.version for package in lock.chosen.packages}
+    names = [(word, *word.partition("=")[::2]) for word in wanted]
+    return tuple(
+        word
+        for word, name, version in names
+        if version not in ("", held.get(name.partition(":")[0]))
+        or name.partition(":")[0] not in held
+    )
+
+
 def write(lock: Lock) -> str:
     """Return `lock` as text; equal locks are equal texts."""
     files = lock.files or tuple(_at_mirror(each, lock.sources) for each in lock.chosen.packages)

@@ -176,6 +176,12 @@ def test_no_stanza_may_lack_what_decides(chosen: PackageSet, field: str) -> None
         lock.read("\n".join(lines[:number] + lines[number + 1 :]), "x.lock")
 
 
+def test_what_a_lock_does_not_hold_is_named(chosen: PackageSet) -> None:
+    wanted = ("toy-server", "toy-log=1.0~rc1-2", "toy-libc:amd64", "toy-log=2", "nginx", "nginx=1")
+
+    assert lock.lacking(locked(chosen), wanted) == ("toy-log=2", "nginx", "nginx=1")
+
+
 # apt
 
 
