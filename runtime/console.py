@@ -50,6 +50,12 @@ class _Route:
     pending: bytes = b""
     open: bool = True
 
+    def waits_for(self) -> tuple[int, int]:
+        """Return the descriptor and the event of poll(2) that let it go on."""
+        if self.pending:
+            return self.sink, select.POLLOUT
+        return self.source, select.POLLIN
+
     def move(self) -> None:
         """Take what is there and pass on what goes."""
         if not self.pending:
@@ -113,16 +119,18 @@ class Streams:
 
     def _turn(self, pidfd: int) -> bool:
         """Wait for one event and serve it; return whether the process has ended."""
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
+        wanted = {pidfd: select.POLLIN}
         for route in self.routes:
-            if route.open and route.pending:
-                poll.register(route.sink, select.POLLOUT)
-            elif route.open:
-                poll.register(route.source, select.POLLIN)
+            if route.open:
+                descriptor, event = route.waits_for()
+                wanted[descriptor] = wanted.get(descriptor, 0) | event
+        poll = select.poll()
+        for descriptor, events in wanted.items():
+            poll.register(descriptor, events)
         ready = dict(poll.poll())
         for route in self.routes:
-            if route.open and (route.source in ready or route.sink in ready):
+            descriptor, event = route.waits_for()
+            if route.open and ready.get(descriptor, 0) & (event | select.POLLHUP | select.POLLERR):
                 route.move()
                 if not route.open and route.sink in self.sinks:
                     self.sinks.remove(route.sink)

@@ -15,7 +15,6 @@ from runtime.program import Call, Failure, Slot
 from runtime.steps import c
 
 ANY = tuple(range(1, 134))  # every errno: of an optional entry
-_MISSING = (errno.ENOENT, errno.ENOTDIR)
 
 
 @dataclass(slots=True)
@@ -54,11 +53,16 @@ def _add(mounts: Mounts, number: int, entry: MountEntry, target: str, *, own_dev
         body = _null(entry, attributes)
     else:
         _host_source(mounts, slot, entry, meaning, attributes)
-        body = (_attach(slot, entry, target), steps.close(slot))
+        body = (_attach(slot, entry, target), _close(slot))
     if meaning.propagation:
         body = (*body, _propagation(meaning, entry))
     opened = _open(entry, target, len(body) + 1)
-    mounts.init += (*_create(entry, target), opened, *body, steps.close("target"))
+    mounts.init += (*_create(entry, target), opened, *body, _close("target"))
+
+
+def _close(slot: str) -> Call:
+    """Close a descriptor that an optional entry may not have got."""
+    return Call(name="close", args=(Slot(slot),), ignore=(errno.EBADF,))
 
 
 def _attributes(entry: MountEntry, meaning: MountFlags, target: str) -> int:
@@ -137,7 +141,7 @@ def _inner_source(entry: MountEntry, meaning: MountFlags, attributes: int) -> tu
             ignore=tolerance,
             failure=failure,
         ),
-        steps.close("path"),
+        _close("path"),
     )
 
 
@@ -152,7 +156,7 @@ def _null(entry: MountEntry, attributes: int) -> tuple[Call, ...]:
         ),
         Call(name="mount_setattr", args=(Slot("source"), c(""), m.AT_EMPTY_PATH, data, len(data))),
         _attach("source", entry, entry.target),
-        steps.close("source"),
+        _close("source"),
     )
 
 
@@ -174,7 +178,7 @@ def _filesystem(
             )
             for call in calls
         )
-    return (*calls, _attach("source", entry, target), steps.close("source"))
+    return (*calls, _attach("source", entry, target), _close("source"))
 
 
 def _attach(slot: str, entry: MountEntry, target: str) -> Call:
@@ -251,5 +255,5 @@ def _create(entry: MountEntry, target: str) -> tuple[Call, ...]:
             )
         )
         if parent:
-            calls.append(steps.close("parent"))
+            calls.append(_close("parent"))
     return tuple(calls)
