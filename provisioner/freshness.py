@@ -6,12 +6,14 @@ signed file itself below `<store>/cache/lists/`, so that a run without a network
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -209,8 +211,31 @@ def _parsed(record: Mapping[str, object]) -> TrustState:
     return TrustState(**taken)  # type: ignore[arg-type]  # each was checked above
 
 
+@contextmanager
+def recording(store: Path) -> Iterator[None]:
+    """Hold the lock under which trust states are compared and written: two runs may have read two generations."""
+    folder = store / "trust"
+    with disk_failures(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(
+            folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+    try:
+        with disk_failures(folder):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def is_newest(store: Path, key: str, release: Release) -> bool:
+    """Whether nothing newer of this suite was recorded meanwhile."""
+    state = read_state(store, key)
+    return state is None or state.date <= release.date
+
+
 def record(store: Path, key: str, release: Release, keys: Iterable[str], policy: Policy) -> None:
-    """Record what was accepted."""
+    """Record what was accepted. Within `recording`."""
     state = TrustState(
         key=key,
         distro=release.source.distro,
@@ -293,8 +318,9 @@ def trust_accept(store: Path, suite: str) -> tuple[TrustState, ...]:
             "nothing of this suite was accepted here before",
             hints=(f"known: {', '.join(known)}" if known else "no suite was ever fetched",),
         )
-    for state in meant:
-        write_state(store, replace(state, accept_info=True))
+    with recording(store):
+        for state in meant:
+            write_state(store, replace(state, accept_info=True))
     return meant
 
 

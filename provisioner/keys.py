@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.distro.series import Distro
 from provisioner.errors import UntrustedIndex
 from provisioner.openpgp import Certificate, Key, Malformed, certificates
 from provisioner.sources import Source
@@ -69,14 +70,13 @@ def _pinned(source: Source) -> Keyring:
     from provisioner.distro import find
 
     row = find(source.distro)
-    places = [*_host_keyrings(row.keyring_files)]
-    if row.keyring:
-        places.append(read(_SHIPPED / row.keyring))
     taken: dict[str, Certificate] = {}
-    for place in places:
+    for place in _places(row):
         for each in place:
             if each.primary.fingerprint in source.keys:
                 taken.setdefault(each.primary.fingerprint, each)
+        if len(taken) == len(set(source.keys)):
+            break
     if not taken:
         raise UntrustedIndex(
             "E_TRUST_NOKEYRING",
@@ -87,12 +87,15 @@ def _pinned(source: Source) -> Keyring:
     return Keyring(name=f"{row.name}-{source.suite}", certificates=tuple(taken.values()))
 
 
-def _host_keyrings(files: tuple[str, ...]) -> Iterator[tuple[Certificate, ...]]:
-    for file in files:
+def _places(row: Distro) -> Iterator[tuple[Certificate, ...]]:
+    """Read the host's keyring package, then our copy, no further than is needed."""
+    for file in row.keyring_files:
         try:
             yield read(Path(file))
         except UntrustedIndex:  # absent or unusable: our copy is there too
             continue
+    if row.keyring:
+        yield read(_SHIPPED / row.keyring)
 
 
 def host_keyring(files: tuple[str, ...]) -> str:

@@ -86,8 +86,10 @@ def verified_releases(
     releases = freshness.check_siblings(tuple(each.release for each in accepted), policy)
     for each in accepted:
         fetch.learn(each.release.mirrors)
-        if not offline:
-            suites.keep(each)
+    if not offline and accepted:
+        with freshness.recording(store):
+            for each in accepted:
+                suites.keep(each)
     if releases and missing:
         releases = (replace(releases[0], notes=(*releases[0].notes, *missing)), *releases[1:])
     return releases
@@ -199,7 +201,8 @@ class _Suites:
 
     def keep(self, accepted: _Accepted) -> None:
         """Record an accepted Release, and keep its files for a run without a network."""
-        if accepted.release.replayed:
+        release = accepted.release
+        if release.replayed or not freshness.is_newest(self._store, accepted.key, release):
             return
         lists = self._store / "cache" / "lists"
         for name, data in zip(_NAMES[len(accepted.files)], accepted.files, strict=True):
@@ -208,9 +211,7 @@ class _Suites:
         for name in _NAMES[3 - len(accepted.files)]:
             with disk_failures(lists):
                 (lists / f"{accepted.key}.{name}").unlink(missing_ok=True)
-        freshness.record(
-            self._store, accepted.key, accepted.release, accepted.fingerprints, self._policy
-        )
+        freshness.record(self._store, accepted.key, release, accepted.fingerprints, self._policy)
 
 
 def _unverified(files: _InRelease, subject: str) -> Verified:

@@ -16,9 +16,10 @@ import pytest
 from provisioner.deb.trust import Release, Verified, parse
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import HttpFetch, Limits
-from provisioner.freshness import Policy, trust_accept, trust_list
+from provisioner.freshness import Policy, is_newest, trust_accept, trust_list
 from provisioner.release import fetch_index, fetch_indexes, read_suites, verified_releases
 from provisioner.sources import Source
+from provisioner.workers import in_threads
 from tests.archive import DAY, Deb, Key, Served, Suite, publish, serve
 
 HELLO = Deb(name="hello", files={"usr/share/hello": "hello\n"})
@@ -577,3 +578,37 @@ def test_generations_are_never_mixed_when_the_mirror_moves_on(
     name = release.index("main", "amd64")
     assert name is not None
     assert hashlib.sha256(file.path.read_bytes()).hexdigest() == name[1]
+
+
+def test_a_run_that_read_an_older_generation_does_not_overwrite_a_newer_one(
+    put: Callable[[Suite], Path], read: Callable[..., Release], store: Path
+) -> None:
+    put(replace(MAIN, age=9000))
+    old = read()
+    [state] = trust_list(store)
+    put(replace(MAIN, age=60))
+    new = read()
+
+    assert not is_newest(store, state.key, old)
+    assert is_newest(store, state.key, new)
+
+
+def test_two_runs_at_once_record_whole_states(
+    put: Callable[[Suite], Path], served: Served, archive_key: Key, store: Path
+) -> None:
+    put(MAIN)
+    put(SECURITY)
+    groups = [
+        [_source(served, archive_key)],
+        [_source(served, archive_key, suite="trixie-security", role="security")],
+    ]
+
+    def run(number: int) -> int:
+        with HttpFetch({}, Limits(pauses=())) as fetch:
+            return len(read_suites(groups, fetch, store, _policy())[1])
+
+    assert in_threads(run, range(8), 8) == [2] * 8
+    assert len(trust_list(store)) == 2
+    assert [
+        path for path in store.rglob("*") if path.name.startswith(".") and path.name != ".lock"
+    ] == []
