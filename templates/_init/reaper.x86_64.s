@@ -6,7 +6,7 @@
 # TERM INT HUP QUIT USR1 USR2 WINCH are passed on; PWR (lxc-stop) and RTMIN+3 (systemd's halt) are passed on as TERM.
 # Every signal is blocked and fetched with rt_sigtimedwait(2). The handler is never run: it is there so that SigCgt
 # in /proc/1/status tells that this PID 1 minds its signals.
-# Build:  as -o reaper.o reaper.x86_64.s && ld --oformat binary -Ttext 0x400000 -o reaper.x86_64 reaper.o
+# Build:  as -o r.o reaper.x86_64.s && ld -Ttext 0x400000 -o r.elf r.o && objcopy -O binary -j .text r.elf reaper.x86_64
         .intel_syntax noprefix
         .text
         .globl _start
