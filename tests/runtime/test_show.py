@@ -39,7 +39,7 @@ def test_the_order_of_a_start() -> None:
         "0 1000000 65536",
         "mount_setattr(layer0",
         'fsopen("overlay"',
-        'fsopen("proc"',
+        'openat2(root, "proc"',
         "pivot_root",
         "sethostname",
         "PR_CAPBSET_DROP",
