@@ -34,6 +34,7 @@ FORMAT = "1"
 HEAD = "mktemplate-lock"
 MAX_LOCK = 32 << 20  # bytes
 
+_FOREIGN = re.compile(r"[^\n\x20-\x7e]")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:=~_/-]{0,127}", re.ASCII)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,10}", re.ASCII)
 _SOURCE = re.compile(
@@ -211,6 +212,8 @@ def read(text: str, where: str) -> Lock:
     """
     if len(text) > MAX_LOCK or not text.startswith(f"Package: {HEAD}\n"):
         raise _no_lock(where, f'does not begin with "Package: {HEAD}"')
+    if found := _FOREIGN.search(text):
+        raise _bad(where, f"holds {found[0]!a}, and a lock is printable ASCII")
     head, *rest = (part for part in text.split("\n\n") if part.strip("\n"))
     fields = _parse_head(head, where)
     read_one = _Reader(fields["x-arch"], where)
@@ -297,6 +300,8 @@ class _Reader:
 
     def __call__(self, stanza: str) -> tuple[Package, str, str]:
         """Return package, Filename and layer."""
+        if not stanza.startswith("Package: "):
+            raise _bad(self._where, f"a stanza begins with {stanza[:40]!r}, not with Package")
         package = index._package(
             stanza.encode(), self._source, self._arch
         )  # the one grammar of stanzas
@@ -307,7 +312,7 @@ class _Reader:
             package.breaks,
         ):
             tuple(relations)  # read now: an index may put it off
-        own = dict(line.split(": ", 1) for line in stanza.split("\n") if line.startswith("X-"))
+        own = dict(line.partition(": ")[::2] for line in stanza.split("\n"))
         layer, url = own.get("X-Layer", ""), own.get("X-URL", "")
         if layer not in _LAYERS:
             raise _bad(self._where, f"{package.name} has no valid X-Layer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,39 @@ def test_no_stanza_may_lack_what_decides(chosen: PackageSet, field: str) -> None
 
     with pytest.raises(UntrustedIndex):
         lock.read("\n".join(lines[:number] + lines[number + 1 :]), "x.lock")
+
+
+def test_no_damage_to_a_lock_is_worse_than_a_refusal(chosen: PackageSet) -> None:
+    text = lock.write(locked(chosen))
+    dice = random.Random(7)
+    odd = [
+        "",
+        "\0",
+        "\r\n",
+        "\n",
+        "\n\n",
+        ":",
+        " ",
+        "\x1c",
+        "é",
+        "\udc80",
+        "１",
+        "-",
+        "..",
+        "9" * 30,
+        text[:200],
+    ]
+    refused = 0
+
+    for _ in range(3000):
+        at, length = dice.randrange(len(text)), dice.choice([0, 1, 1, 7, 80])
+        damaged = text[:at] + dice.choice(odd) + text[at + length :]
+        try:
+            lock.read(damaged, "x.lock")
+        except ProvisionError:
+            refused += 1
+
+    assert refused > 1000
 
 
 def test_what_a_lock_does_not_hold_is_named(chosen: PackageSet) -> None:
