@@ -98,8 +98,11 @@ def default_profile(
         f"allowlist errno {_EPERM}",
         f"[{_SECTIONS[machine]}]",
         *sorted(_plain(profile, grants, machine)),
-        *_conditional(profile, grants),
-    )
+        *(
+            line.replace(" [", " allow [", 1) if " errno " not in line else line
+            for line in _conditional(profile, grants)
+        ),
+    )  # liblxc reads the word before the arguments as the action, so it must stand there
     return "\n".join(lines) + "\n"
 
 
