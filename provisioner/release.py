@@ -79,8 +79,12 @@ def verified_releases(
     policy = replace(policy, hashes_decide=policy.hashes_decide or offline)
     suites = _Suites(fetch, store, policy)
     results = in_threads(
-        suites.stored if offline else suites.read, [tuple(each) for each in groups]
+        suites.stored_or_failure if offline else suites.read_or_failure,
+        [tuple(each) for each in groups],
     )
+    for each in results:
+        if isinstance(each, ProvisionError):
+            raise each  # that of the first suite, whichever failed first
     accepted = [each for each in results if isinstance(each, _Accepted)]
     missing = tuple(each for each in results if isinstance(each, str))
     releases = freshness.check_siblings(tuple(each.release for each in accepted), policy)
@@ -102,6 +106,20 @@ class _Suites:
         self._fetch = fetch
         self._store = store
         self._policy = policy
+
+    def read_or_failure(self, group: tuple[Source, ...]) -> _Accepted | str | ProvisionError:
+        """Do as `read`, returning what it raises."""
+        try:
+            return self.read(group)
+        except ProvisionError as failure:
+            return failure
+
+    def stored_or_failure(self, group: tuple[Source, ...]) -> _Accepted | str | ProvisionError:
+        """Do as `stored`, returning what it raises."""
+        try:
+            return self.stored(group)
+        except ProvisionError as failure:
+            return failure
 
     def read(self, group: tuple[Source, ...]) -> _Accepted | str:
         """Return the Release of the first mirror that has a good one; a note where an optional suite is nowhere."""

@@ -41,6 +41,12 @@ def verify(
     """Return the text of a clear-signed message that a key of `keyring` signed, or raise E_TRUST_* (D-4 to D-6)."""
     message = split(data, subject)
     packets, made = _packets(message.signatures, subject)
+    if (
+        not {each.hash for each in made} & STRONG <= message.hashes
+    ):  # GnuPG goes by the header, Sequoia does not
+        raise UntrustedIndex(
+            "E_TRUST_FORMAT", subject, "the Hash header is not that of the signature"
+        )
     able, counted = _judge(made, keyring, subject, now)
     if message.signatures.count(b"-----BEGIN") > 1:  # Sequoia would read the first block only
         data = data[: data.index(b"\n-----BEGIN PGP SIGNATURE-----") + 1] + armor(packets)

@@ -20,6 +20,7 @@ _BEGIN = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _BEGIN_SIGNATURE = b"-----BEGIN PGP SIGNATURE-----"
 _END_SIGNATURE = b"-----END PGP SIGNATURE-----"
 _HASH_HEADER = re.compile(rb"Hash: (?:(?:MD5|SHA1|RIPEMD160|SHA(?:224|256|384|512)),? ?)+")
+_STRONG = {b"SHA256": 8, b"SHA384": 9, b"SHA512": 10}
 _MAX_LINE = 64 << 10  # bytes
 _FIELD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*):[ \t]*(.*)", re.ASCII)
 _HASH_LINE = re.compile(r"([0-9a-f]+)[ \t]+(0|[1-9][0-9]{0,12})[ \t]+([!-~]+)", re.ASCII)
@@ -39,6 +40,7 @@ class Message:
 
     text: bytes  # dash-escapes undone, lines as they stand, without the last newline
     signatures: bytes
+    hashes: frozenset[int]  # OpenPGP numbers of the strong hashes that its header names
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,9 @@ def split(data: bytes, subject: str) -> Message:
         raise _format(subject, "a line is too long or holds NUL or CR")
     _check_signature_lines(lines[end:], subject)
     text = b"\n".join(line[2:] if line.startswith(b"- ") else line for line in body)
-    return Message(text, b"\n".join(lines[end:]) + b"\n")
+    named = b" ".join(lines[1:blank])
+    hashes = frozenset(number for name, number in _STRONG.items() if name in named)
+    return Message(text, b"\n".join(lines[end:]) + b"\n", hashes)
 
 
 def _check_signature_lines(lines: list[bytes], subject: str) -> None:

@@ -18,7 +18,7 @@ from provisioner.trust import verify, verify_detached
 from provisioner.verifier import Gpgv, Sequoia, Sqv, Verifier
 from tests.archive import Key, new_key
 
-NOW = time.time()
+NOW = time.time() + 3600  # later than any signature that is made here
 TEXT = b"Origin: Test\nSuite: stable\nCodename: trixie\n- a dash \nDescription: caf\xc3\xa9 \t\nSHA256:\n 00 1 a\n"
 TRIMMED = b"\n".join(line.rstrip(b" \t") for line in TEXT.split(b"\n")).rstrip(b"\n")
 TOOLS: dict[str, Verifier] = {"pysequoia": Sequoia(), "sqv": Sqv(), "gpgv": Gpgv()}
@@ -133,6 +133,8 @@ STRUCTURE = {
     "another armor header": _replaced(b"Hash: SHA256\n", b"Hash: SHA256\nComment: x\n"),
     "an unknown hash": _replaced(b"Hash: SHA256\n", b"Hash: SHA257\n"),
     "a blank in the blank line": _replaced(b"SHA256\n\n", b"SHA256\n \n"),
+    "no hash": _replaced(b"Hash: SHA256\n", b""),
+    "the hash of another signature": _replaced(b"Hash: SHA256\n", b"Hash: SHA512\n"),
     "an unescaped dash": _replaced(b"- - a dash", b"-- a dash"),
     "a line of 65 KiB": _replaced(b"Suite: ", b"x" * (65 << 10) + b"\nSuite: "),
     "a second signed part": lambda m: m + b"-----BEGIN PGP SIGNED MESSAGE-----\n" + m,
@@ -188,6 +190,15 @@ def test_one_bad_signature_of_a_known_key_spoils_a_good_one(
         )
 
     assert _code(refused) == "E_TRUST_BADSIG"
+
+
+def test_a_second_hash_header_is_accepted(signers: Signers, tool: Verifier) -> None:
+    message = signers.sign(signers.key.fingerprint)
+    changed = message.replace(b"Hash: SHA256\n", b"Hash: SHA512\nHash: SHA384, SHA256\n")
+
+    verified = verify(changed, signers.keyring(signers.key.fingerprint), "InRelease", NOW, tool)
+
+    assert verified.text == TRIMMED
 
 
 def test_two_signature_blocks_are_accepted(signers: Signers, tool: Verifier) -> None:
