@@ -17,7 +17,6 @@ from provisioner.openpgp import Certificate, Key, Malformed, certificates
 from provisioner.sources import Source
 
 _MAX_KEYRING = 1 << 20  # bytes
-_SHIPPED = Path(__file__).parent / "keyrings"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +94,9 @@ def _places(row: Distro) -> Iterator[tuple[Certificate, ...]]:
         except UntrustedIndex:  # absent or unusable: our copy is there too
             continue
     if row.keyring:
-        yield read(_SHIPPED / row.keyring)
+        from importlib.resources import files  # the product may run from a zip
+
+        yield _parsed((files("provisioner") / "keyrings" / row.keyring).read_bytes(), row.keyring)
 
 
 def host_keyring(files: tuple[str, ...]) -> str:
