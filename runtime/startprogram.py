@@ -57,20 +57,26 @@ _LOG_LIMIT_BYTES = (
 _BUFFER = 4096
 _MAX_PASSING = 1 << 24
 _KILLED = 125
+_IDENTITY = 128  # bytes that are enough for one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duties:
-    """What the program does as the monitor, beside its Program. A call of `release` that fails is passed over."""
+    """What the program does as the monitor, beside its Program.
+
+    `claim` makes sure that it may start; a failure there changes nothing. From `prepare` on a failure gives back all
+    by `release`, whose own failures are passed over.
+    """
 
     name: str
     log: Path  # what a container that is not in the foreground writes
     stop_signal: int = signal.SIGTERM
     root_ids: tuple[int, int] = (0, 0)  # the container's root, as the host numbers it
+    claim: tuple[Call, ...] = ()
     prepare: tuple[Call, ...] = ()
     release: tuple[Call, ...] = ()
     state: Path | None = None  # the file that tells others of it, as these two texts say:
-    running: str = "%d %d %d %d"  # pid and start time of the monitor, then of init
+    running: str = "%s %s"  # the identities of monitor and init, each a JSON object
     stopped: str = "%d"  # the exit status
 
 
@@ -98,6 +104,7 @@ class _Writer:
         self.duties = duties
         self.do = self.table.do
         self.mark = self.table.mark
+        self.boot_id = self.table.room(40)
         with self.table.kept():
             self.buffer = self.table.room(_BUFFER)
             self.siginfo = self.table.room(128)
@@ -141,6 +148,7 @@ class _Writer:
         self.mark(START)
         self.let("role", _STARTER)
         self.let("init", 0)
+        self.let("lock", -1)  # Duties.prepare may take one
         for _ in range(3):  # no file of ours may become a standard stream
             self.do("openat", m.AT_FDCWD, self.text("/dev/null"), _RDWR)
         self.do("close_range", 3, 0xFFFFFFFF, 0)
@@ -189,12 +197,14 @@ class _Writer:
         """Take what the start needs from the host, and let stage and init come to life."""
         self._streams()
         self.mark("monitor")
-        self.let("role", _MONITOR)
         self.do("prctl", _PR_SET_NAME, self.text("mktemplate"))
         self._default_signals()
         self.do("rt_sigprocmask", 0, self.table.place(_ALL_SIGNALS.to_bytes(8, "little")), 0, 8)
         self.do("getpid", result="monitor")
         self._starttime("/proc/self/stat", "monitor_starttime")
+        self._boot_id()
+        self.table.calls(self.duties.claim)
+        self.let("role", _MONITOR)
         self.table.calls(self.duties.prepare)
         self.pipe("lifeline", "lifeline_write", _NONBLOCK)
         self.pipe("ready_read", "ready_write")
@@ -264,6 +274,13 @@ class _Writer:
         self.close("file")
         self.do(FIELD, self.buffer, _STARTTIME, result=result)
 
+    def _boot_id(self) -> None:
+        """Read what tells this boot from others: 36 letters and a line's end."""
+        path = self.text("/proc/sys/kernel/random/boot_id")
+        self.do("openat", m.AT_FDCWD, path, _CLOEXEC, result="file")
+        self.do("read", Slot("file"), self.boot_id, 36)
+        self.close("file")
+
     def stage(self) -> None:
         """Be the stage; the monitor sleeps meanwhile."""
         self.mark("stage")
@@ -307,23 +324,29 @@ class _Writer:
         self._wait_for("init")
         self.go("release")
         self.mark("running")
-        self.close("ready_read")
-        processes = ("monitor", "monitor_starttime", "init", "init_starttime")
-        self._state(self.duties.running, *map(Slot, processes))
+        self.close("ready_read", "lock")
+        identities = [self._identity(process) for process in ("monitor", "init")]
+        self._state(self.duties.running, *identities)
         self.when("foreground", 1, "told")
         self.do("write", Slot("report"), self.table.place(b"+"), 1)
         self.close("report")
         self.go("told")
 
-    def _state(self, form: str, *values: Slot) -> None:
+    def _identity(self, who: str) -> int:
+        """Return the address of what tells the process in slot `who` from all others (runtime.state.Identity)."""
+        form = '{"boot_id": "%s", "pid": %d, "starttime": %d}'
+        words = (self.boot_id, Slot(who), Slot(f"{who}_starttime"))
+        text = self.table.room(_IDENTITY)
+        self.do(TEXT, text, self.table.place(pattern(form)), *words)
+        return text
+
+    def _state(self, form: str, *values: int | Slot) -> None:
         """Write the state file, by one rename."""
         if self.duties.state is None:
             return
         path = self.duties.state
         draft = self.text(str(path.with_name(f".{path.name}.start")))
-        text = self.table.room(len(form.encode()) + 20 * len(values) + 1)
-        for folder in (path.parent.parent, path.parent):
-            self.do("mkdirat", m.AT_FDCWD, self.text(str(folder)), 0o700)
+        text = self.table.room(len(form.encode()) + _IDENTITY * len(values))
         self.do(TEXT, text, self.table.place(pattern(form)), *values, result="count")
         flags = _WRONLY | _CREAT | _TRUNC | _CLOEXEC | _NOFOLLOW
         self.do("openat", m.AT_FDCWD, draft, flags, 0o600, result="file")

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from runtime.kernel import process
 from runtime.program import Call, Expect, Failure, Out, Pointer, Program, Slot, Struct
 from runtime.rootfs import die_with_parent
 from runtime.startprogram import Duties
-from runtime.state import starttime
+from runtime.state import Identity
 
 pytestmark = [
     pytest.mark.root,
@@ -312,12 +313,12 @@ def test_its_state_names_two_processes_and_then_the_status(tmp_path: Path, start
     monitor = started(
         shell("trap 'exit 4' TERM; echo ready; while :; do sleep .05; done"),
         state=state,
-        running='{"monitor": [%d, %d], "init": [%d, %d]}',
+        running='{"monitor": %s, "init": %s}',
         stopped='{"status": %d}',
     )
     running = json.loads(until(state, "init"))
     pids = [monitor.pid, init_of(monitor)]
-    expected = [[pid, starttime(pid)] for pid in pids]
+    expected = [asdict(Identity.of(pid)) for pid in pids]
     monitor.terminate()
     code = ended(monitor)[0]
 
@@ -342,6 +343,27 @@ def test_what_it_took_is_given_back_whatever_happens(tmp_path: Path, started: Ru
         ended(monitor)
 
         assert not (tmp_path / "group").exists()
+
+
+def test_who_may_not_start_it_gives_nothing_back(tmp_path: Path, started: Run) -> None:
+    state = tmp_path / "web.json"
+    state.write_text("of another")
+    group = os.fsencode(tmp_path / "group") + b"\0"
+    os.mkdir(tmp_path / "group")
+    monitor = started(
+        shell("echo ran"),
+        state=state,
+        claim=(Call(name="mkdirat", args=(AT_FDCWD, group, 0o755)),),
+        release=(Call(name="unlinkat", args=(AT_FDCWD, group, 0x200)),),
+    )
+
+    assert ended(monitor) == (
+        70,
+        "",
+        "mktemplate: error[E_KERNEL_FEATURE]: web: mkdirat: File exists\n",
+    )
+    assert (tmp_path / "group").exists()
+    assert state.read_text() == "of another"
 
 
 def test_nothing_of_the_callers_reaches_the_container(tmp_path: Path, started: Run) -> None:
