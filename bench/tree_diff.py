@@ -49,6 +49,7 @@ SETS = {
 EPOCH = 1_767_225_600  # told to both: passwd(1) dates new accounts with it
 # Their lines stand in the order in which packages were unpacked, and here that is the alphabet's.
 SORTED = ("var/lib/dpkg/triggers/File", "etc/shells")
+DEFAULT = ("sshd", "minbase", "nginx")
 LIST = Path(__file__).parent.parent / "docs" / "differences.md"
 
 
@@ -189,16 +190,18 @@ def main() -> int:
     """Build and compare each set."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--set", action="append", choices=sorted(SETS), dest="sets")
+    parser.add_argument("--include", action="append", default=[], help="also: Essential and NAME,…")
     parser.add_argument("--release", default="trixie")
     parser.add_argument("--tmpdir", default=None)
     parser.add_argument("--keep", action="store_true", help="leave both trees there")
     asked = parser.parse_args()
     worst = 0
-    for name in asked.sets or ["sshd", "minbase", "nginx"]:
+    sets = [SETS[name] for name in asked.sets or ([] if asked.include else DEFAULT)]
+    for variant, include in [*sets, *(("essential", names) for names in asked.include)]:
         place = Path(tempfile.mkdtemp(prefix="tree-diff.", dir=asked.tmpdir))
         place.chmod(0o755)
         try:
-            worst |= _one(name, asked.release, place)
+            worst |= _one(variant, include, asked.release, place)
         finally:
             if asked.keep:
                 print(f"  kept in {place}")
@@ -207,13 +210,12 @@ def main() -> int:
     return worst
 
 
-def _one(name: str, release: str, place: Path) -> int:
-    variant, include = SETS[name]
+def _one(variant: str, include: str, release: str, place: Path) -> int:
     theirs, debs = mmdebstrap(variant, include, release, place)
     built, timings = ours(debs, release, place)
     differences = compare(theirs.root, built.root)
     phases = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in timings.items())
-    print(f"{name} {release}: {len(list(debs.iterdir()))} packages")
+    print(f"{variant} {include} {release}: {len(list(debs.iterdir()))} packages")
     print(f"  mmdebstrap {theirs.seconds:.2f} s (index, download and build)")
     print(f"  mktemplate {built.seconds:.2f} s (build): {phases}")
     print(f"  {len(differences)} differences that are not intended")

@@ -110,6 +110,7 @@ def package_layer(
     }
 
     def fill(draft: Draft) -> int:
+        tools.store.need(*_needs(packages))
         with tools.store.lock("downloads", shared=True), tools.timed("download"):
             download(packages)
         root = _root(draft, below)
@@ -129,6 +130,13 @@ def package_layer(
         return epoch
 
     return _build(recipe, fill, tools)
+
+
+def _needs(packages: Sequence[Package]) -> tuple[int, int]:
+    """Return the bytes and inodes that building `packages` takes: archives, their raw forms, the tree and a tenth."""
+    installed = sum(package.installed_size for package in packages)
+    archives = sum(package.size for package in packages)
+    return archives + installed * 21 // 10, 10 * len(packages)
 
 
 def tree_layer(tree: Tree, below: Sequence[Layer], tools: Tools) -> Layer:

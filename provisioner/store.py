@@ -217,6 +217,18 @@ class Store:
         if done.returncode:
             raise OSError(errno.EIO, done.stderr.decode(errors="replace").strip(), str(path))
 
+    def need(self, size: int, files: int) -> None:
+        """Raise StoreFailed E_NOSPACE or E_NOINODES before a build that will not fit is begun (F-09)."""
+        there = os.statvfs(self.path)
+        free = there.f_bavail * there.f_frsize
+        hints = ("`mktemplate prune` drops what nothing uses",)
+        if size > free:
+            detail = f"need {size >> 20} MiB, have {free >> 20} MiB"
+            raise StoreFailed("E_NOSPACE", str(self.path), detail, hints=hints, path=str(self.path))
+        if there.f_files and files > there.f_favail:  # 0 where the file system has no such limit
+            detail = f"need {files} inodes, have {there.f_favail}"
+            raise StoreFailed("E_NOINODES", str(self.path), detail, hints=hints, path=str(self.path))
+
     def keep(self, draft: Draft) -> Path:
         """Move a failed draft's root where a person can look at it; return that place."""
         place = self.path / "quarantine" / f"failed-{draft.path.name}"

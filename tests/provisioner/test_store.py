@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from provisioner import content, removal
 from provisioner.errors import StoreFailed
 from provisioner.store import Draft, Layer, Store, disk_error
 
+Needs = Callable[..., None]
 DIGEST = "ab" * 32
 META = {"origin": "base", "epoch": 1_000_000_000}
 
@@ -303,3 +305,75 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
 
     assert done.stdout == "E_NOSPACE [] []\n"
+
+
+def test_a_build_that_cannot_fit_is_not_begun(store: Store) -> None:
+    with pytest.raises(StoreFailed, match=r"E_NOSPACE.*need 1073741824 MiB, have [0-9]+ MiB"):
+        store.need(1 << 50, 1)
+
+
+BUILDER = """
+import sys
+from pathlib import Path
+from provisioner.store import Store
+store = Store(Path(sys.argv[1]))
+store.recover()
+with store.lock("it"), store.draft("base") as draft:
+    (draft.root / "etc").mkdir()
+    (draft.root / "etc/file").write_text("content")
+    store.commit(draft, "ab" * 32, {"origin": "base", "epoch": 1})
+"""
+STEPS = "mkdir,openat,write,rename,unlink,unlinkat,rmdir,fsync,utimensat,ftruncate,flock,vfork"
+
+
+def traced(place: Path, *inject: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PYTHONPATH": str(Path.cwd()), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        ["strace", "-qq", "-o", place / "trace", "-e", f"trace={STEPS}", *inject,
+         sys.executable, "-S", "-c", BUILDER, place / "store"],
+        env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def points(trace: str) -> list[tuple[str, int]]:
+    """Return (call, how many of its name came before in all) of each call that is about the store."""
+    counts: dict[str, int] = {}
+    found = []
+    begun = False
+    for line in trace.splitlines():
+        name = line.partition("(")[0]
+        counts[name] = counts.get(name, 0) + 1
+        begun = begun or "/store" in line
+        if begun and "O_RDONLY" not in line:
+            found.append((name, counts[name]))
+    return found
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_kill_at_any_call_leaves_a_whole_store(tmp_path: Path, needs: Needs) -> None:
+    needs("strace")
+    (tmp_path / "first").mkdir()
+    assert traced(tmp_path / "first").returncode == 0
+    crashes = points((tmp_path / "first/trace").read_text())
+    assert len(crashes) > 30
+
+    for name, number in crashes:
+        place = tmp_path / f"{name}.{number}"
+        place.mkdir()
+        killed = traced(place, "-e", f"inject={name}:signal=KILL:when={number}")
+        assert killed.returncode != 0, f"{name} {number} killed nothing"
+
+        again = subprocess.run(
+            [sys.executable, "-c", BUILDER, place / "store"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        store = Store(place / "store")
+        assert again.returncode == 0, f"{name} {number}: {again.stderr}"
+        assert store.verify().damaged == ()
+        assert len(store.layers()) == 1
+        assert staging(store) == []
+        store.close()
