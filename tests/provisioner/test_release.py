@@ -252,6 +252,47 @@ def test_a_sibling_in_date_proves_an_old_main_suite_fresh(
     assert [release.source.suite for release in releases] == ["trixie", "trixie-security"]
 
 
+@pytest.mark.parametrize(("age", "fresh"), [(10, True), (450, False)])
+def test_in_an_archive_without_expiry_a_recent_sibling_proves_it_fresh(
+    put: Callable[[Suite], Path],
+    served: Served,
+    archive_key: Key,
+    store: Path,
+    age: int,
+    fresh: bool,
+) -> None:
+    put(replace(MAIN, age=500 * DAY))
+    put(replace(MAIN, name="trixie-updates", suite="trixie-updates", age=age * DAY))
+    groups = [
+        [_source(served, archive_key)],
+        [_source(served, archive_key, suite="trixie-updates", role="updates")],
+    ]
+    with HttpFetch({}, Limits(pauses=())) as fetch:
+        if fresh:
+            assert len(verified_releases(groups, fetch, store, _policy())) == 2
+            return
+
+        with pytest.raises(UntrustedIndex) as refused:
+            verified_releases(groups, fetch, store, _policy())
+
+    assert _code(refused) == "E_TRUST_STALE"
+
+
+def test_without_a_network_offline_is_offered_where_it_would_do(
+    put: Callable[[Suite], Path], served: Served, archive_key: Key, store: Path
+) -> None:
+    put(MAIN)
+    gone = "http://127.0.0.1:1"
+    with HttpFetch({}, Limits(pauses=())) as fetch:
+        source = _source(served, archive_key)
+        verified_releases([[source]], fetch, store, _policy())
+
+        with pytest.raises(DownloadFailed) as failed:
+            verified_releases([[replace(source, url=gone)]], fetch, store, _policy())
+
+    assert failed.value.hints[-1] == "--offline uses what was fetched before"
+
+
 def test_an_older_suite_than_before_is_refused_while_the_newer_one_is_kept(
     served: Served, archive_key: Key, read: Callable[..., Release], store: Path
 ) -> None:
