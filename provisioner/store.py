@@ -227,7 +227,9 @@ class Store:
             raise StoreFailed("E_NOSPACE", str(self.path), detail, hints=hints, path=str(self.path))
         if there.f_files and files > there.f_favail:  # 0 where the file system has no such limit
             detail = f"need {files} inodes, have {there.f_favail}"
-            raise StoreFailed("E_NOINODES", str(self.path), detail, hints=hints, path=str(self.path))
+            raise StoreFailed(
+                "E_NOINODES", str(self.path), detail, hints=hints, path=str(self.path)
+            )
 
     def keep(self, draft: Draft) -> Path:
         """Move a failed draft's root where a person can look at it; return that place."""

@@ -147,7 +147,10 @@ def _fill(jobs: Sequence[_Job], links: Sequence[str], order: Mapping[str, Turn])
                     Future()
                 )  # gives up the view: addresses are not memory, but maps are limited
                 control = archive.read_control(views[0], job.package)
-                placer.place(job.package, control, views[1])
+                if placer.is_for_dpkg(job.package, control, views[1]):
+                    _leave_to_dpkg(job, order[job.package.name])
+                else:
+                    placer.place(job.package, control, views[1])
                 if is_fresh:
                     fresh.append(number)
         finally:
@@ -187,6 +190,25 @@ def _record(placer: Placer, order: Mapping[str, Turn]) -> None:
             _queue(one, order[one.package.name])
 
 
+def _leave_to_dpkg(job: _Job, turn: Turn) -> None:
+    """Queue the whole .deb, in its preinst's place."""
+    directory = QUEUE + b"%05d/" % turn.number
+    os.makedirs(directory, 0o755)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    out = os.open(directory + b"package.deb", flags, 0o600)
+    try:
+        archive.copy(job.packed, out, job.package)
+    finally:
+        os.close(out)
+    _queue_notes(directory, job.package, turn)
+
+
+def _queue_notes(directory: bytes, package: Package, turn: Turn) -> None:
+    before = " ".join(turn.before).encode() + b"\n" if turn.before else b""
+    inside.put(directory + b".before", before)
+    inside.put(directory + b".name", f"{package.name} {package.arch}\n".encode())
+
+
 def _queue(one: Unpacked, turn: Turn) -> None:
     """Lay out what a preinst finds beside it as dpkg does, who it is run for, and what must come before."""
     directory = QUEUE + b"%05d/" % turn.number
@@ -194,8 +216,4 @@ def _queue(one: Unpacked, turn: Turn) -> None:
     for name, (body, mode, mtime) in one.control.files.items():
         inside.put(directory + name.encode(), body, mode, mtime)
     inside.put(directory + b"control", one.control.stanza)
-    inside.put(
-        directory + b".before", " ".join(turn.before).encode() + b"\n" if turn.before else b""
-    )
-    fields = one.control.fields
-    inside.put(directory + b".name", f"{fields['Package']} {fields['Architecture']}\n".encode())
+    _queue_notes(directory, one.package, turn)

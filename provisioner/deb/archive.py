@@ -267,6 +267,18 @@ def unfold(fd: int, out: int, package: Package) -> None:
     os.pwrite(out, head.ljust(tar.BLOCK, b"\0"), 0)
 
 
+def copy(fd: int, out: int, package: Package) -> None:
+    """Copy the .deb at `fd` to the file at `out`, its sha256 checked on the way."""
+    digest, offset = hashlib.sha256(), 0
+    while data := os.pread(fd, CHUNK, offset):
+        digest.update(data)
+        write_all(out, data)
+        offset += len(data)
+    if digest.hexdigest() != package.sha256:
+        detail = "the cached archive no longer has its sha256"
+        raise BadArchive("E_CORRUPT", title(package), detail)
+
+
 def file_sha256(fd: int) -> str:
     """Return the sha256 of the whole file open at `fd`; its offset is not used."""
     digest, offset = hashlib.sha256(), 0

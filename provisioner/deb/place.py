@@ -20,7 +20,7 @@ from provisioner.deb.relation import parse_relations
 from provisioner.deb.version import satisfies
 from provisioner.errors import BadArchive
 from provisioner.index import Package
-from provisioner.inside import is_directory, read, write_all
+from provisioner.inside import is_directory, is_there, read, write_all
 from provisioner.tar import DIRECTORY, FILE, HARDLINK, Member, printable
 
 IDS = 65_536  # how many ids a container has
@@ -41,6 +41,7 @@ class Placer:
         self._earlier: dict[bytes, bytes] | None = None
         self._diverted = database.diversions()
         fresh = not read(database.ADMIN + b"status")
+        self._fresh = fresh
         # Directories whose owner and mode nobody has said yet; in a fresh root that is the root itself.
         self._implied: set[bytes] = {b""} if fresh else set()
         self._times: dict[bytes, int] = {}
@@ -74,6 +75,14 @@ class Placer:
             raise BadArchive("E_ARCHIVE_TRUNC", title(package), "data.tar is empty")
         self.newest = max(self.newest, control.newest)
         self.installed.append(one)
+
+    def is_for_dpkg(self, package: Package, control: Control, view: memoryview) -> bool:
+        """Tell whether `package` may divert a file that is there: its preinst must run first, so dpkg unpacks it."""
+        preinst = control.files.get("preinst")
+        if self._fresh or preinst is None or b"dpkg-divert" not in preinst.body:
+            return False
+        found = tar.members(view, f"{title(package)}: data.tar")
+        return any(m.kind != DIRECTORY and is_there(b"/" + m.name) for m in found)
 
     def finish(self) -> None:
         """Give the directories their times, now that nothing more is put into them."""

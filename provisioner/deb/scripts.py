@@ -32,6 +32,12 @@ for queued in /.mktemplate/preinst/*; do
     fi
     read -r name arch <"$queued/.name"
     rm "$queued/.name" "$queued/.before"
+    if [ -e "$queued/package.deb" ]; then
+        echo "mktemplate: preinst $name"
+        dpkg --unpack "$queued/package.deb" </dev/null || exit
+        rm -r "$queued"
+        continue
+    fi
     mv "$queued" "$ci"
     echo "mktemplate: preinst $name"
     DPKG_MAINTSCRIPT_PACKAGE=$name DPKG_MAINTSCRIPT_ARCH=$arch DPKG_MAINTSCRIPT_NAME=preinst \\

@@ -158,6 +158,25 @@ def test_what_a_package_pre_depends_on_is_configured_before_its_preinst(
     assert "Status: install ok installed" in (layer.path / "var/lib/dpkg/status").read_text()
 
 
+def test_a_file_of_the_base_can_be_diverted(made: Store, base: Layer) -> None:
+    divert = "dpkg-divert --package diverter --add --rename --divert /usr/bin/yes.real /usr/bin/yes"
+    deb = HostileDeb(
+        name="diverter",
+        items=[directory(b"./usr/bin/"), file(b"./usr/bin/yes", b"#!/bin/sh\necho no\n", 0o755)],
+        control=[file(b"./preinst", f"#!/bin/sh\n{divert}\n".encode(), 0o755)],
+    )
+
+    layer = build(made, base, deb)
+
+    looked = run(
+        made, [base, layer], "yes; yes.real | head -n 1; dpkg --audit; dpkg -S /usr/bin/yes"
+    )
+    assert looked.output == (
+        b"no\ny\ndiversion by diverter from: /usr/bin/yes\n"
+        b"diversion by diverter to: /usr/bin/yes.real\ncoreutils, diverter: /usr/bin/yes\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("deb", "code", "subject", "detail"),
     [
