@@ -113,7 +113,7 @@ def parse(argv: Sequence[str]) -> Request:
     first = _first_word(before)
     verb, before = _verb(before, first)
     parser = _parser(verb)
-    _refuse_not_yet(verb, before)
+    _check_options(verb, before)
     found = vars(parser.parse_intermixed_args(before))
     words = tuple(found.pop("words", ()))
     command: tuple[str, ...] = tuple(after)
@@ -196,11 +196,27 @@ def _add(parser: _Parser, option: Option) -> None:
         )
 
 
-def _refuse_not_yet(verb: Verb, argv: Sequence[str]) -> None:
+def _check_options(verb: Verb, argv: Sequence[str]) -> None:
+    """Raise E_USAGE for an option that is none, with the nearest; argparse would only say that it is unknown."""
+    known = tuple(name for option in (*GLOBAL, *verb.options) for name in option.names)
+    takers = {
+        name for option in (*GLOBAL, *verb.options) if option.metavar for name in option.names
+    }
+    skip = False
     for word in argv:
         name = word.partition("=")[0]
-        if name in NOT_YET:
+        if skip:
+            skip = False
+        elif name in NOT_YET:
             raise CommandError("E_USAGE", f"{verb.name} {name}", "not in this version")
+        elif word.startswith("--") and name not in known:
+            close = nearest(name, known)
+            hint = (f"did you mean {close[0]}?",) if close else (f"mktemplate help {verb.name}",)
+            raise CommandError(
+                "E_USAGE", f"{verb.name} {escape(name)}", "no such option", hints=hint
+            )
+        else:
+            skip = word in takers
 
 
 def _count(verb: Verb, words: tuple[str, ...], command: tuple[str, ...]) -> None:

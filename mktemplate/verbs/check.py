@@ -134,7 +134,7 @@ def config(request: Request, console: Console) -> int:
     action, *rest = request.words[1:]
     lines = configs.read(text, str(file))[0]
     if action == "show":
-        console.text(text)
+        console.result({"name": name, "config": text}, text)
         return 0
     if action == "get" and len(rest) == 1:
         values = [line.value for line in lines if line.key == rest[0]]
