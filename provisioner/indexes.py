@@ -1,4 +1,4 @@
-"""The Packages files that a verified Release names, fetched from whichever mirror has them: their hashes decide (D-12)."""
+"""The Packages files that a verified Release names, from whichever mirror has them: their hashes decide (D-12)."""
 
 from __future__ import annotations
 

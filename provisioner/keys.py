@@ -25,6 +25,7 @@ class Keyring:
 
     name: str
     certificates: tuple[Certificate, ...]
+    minimum: int = 1  # how many of them must have signed
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
@@ -61,7 +62,7 @@ def _chosen(source: Source, name: str, found: tuple[Certificate, ...]) -> Keyrin
             f"holds none of the keys that may sign {source.name}",
             hints=(f"it must hold {source.keys[0]}" if source.keys else "it holds no key",),
         )
-    return Keyring(name=name, certificates=taken)
+    return Keyring(name=name, certificates=taken, minimum=source.min_signers)
 
 
 def _pinned(source: Source) -> Keyring:
@@ -83,7 +84,11 @@ def _pinned(source: Source) -> Keyring:
             f"the archive key of {row.title} is not on this machine",
             hints=(f"install {row.keyring_package}, or name its file with --keyring",),
         )
-    return Keyring(name=f"{row.name}-{source.suite}", certificates=tuple(taken.values()))
+    return Keyring(
+        name=f"{row.name}-{source.suite}",
+        certificates=tuple(taken.values()),
+        minimum=source.min_signers,
+    )
 
 
 def _places(row: Distro) -> Iterator[tuple[Certificate, ...]]:

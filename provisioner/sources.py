@@ -40,6 +40,7 @@ class Source:
     codename: str = ""
     optional: bool = False  # that it is missing at every mirror is a note
     only: tuple[str, ...] | None = None  # packages that may come from it; None = as the role says
+    min_signers: int = 1  # how many of the keys must have signed
     unverified: bool = False  # --grant trust:none
 
     @property

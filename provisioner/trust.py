@@ -150,4 +150,10 @@ def _signers(
             f"the signature of {next(iter(bad))} does not fit the text (keyring {keyring.name})",
             hints=("the file was changed on its way, or the mirror is damaged", _OTHER),
         )
+    if len(counted) < keyring.minimum:
+        raise UntrustedIndex(
+            "E_TRUST_NOKEY",
+            subject,
+            f"signed by {len(counted)} of the {keyring.minimum} keys that must sign (keyring {keyring.name})",
+        )
     return tuple(sorted(counted))

@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,17 @@ def test_all_known_signers_are_named(signers: Signers, tool: Verifier) -> None:
     assert verify(message, ring, "InRelease", NOW, tool).signers == tuple(
         sorted((signers.second, signers.third))
     )
+
+
+def test_where_two_must_sign_one_is_not_enough(signers: Signers, tool: Verifier) -> None:
+    ring = replace(signers.keyring(signers.second, signers.third), minimum=2)
+    both = signers.sign(signers.second, signers.third)
+
+    with pytest.raises(UntrustedIndex, match="1 of the 2") as refused:
+        verify(signers.sign(signers.second), ring, "InRelease", NOW, tool)
+
+    assert _code(refused) == "E_TRUST_NOKEY"
+    assert len(verify(both, ring, "InRelease", NOW, tool).signers) == 2
 
 
 def test_an_unknown_signer_is_refused_and_named(signers: Signers, tool: Verifier) -> None:
