@@ -30,8 +30,8 @@ from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, LaunchError, StateError
 from runtime.fstab import MountEntry
 from runtime.kernel import process
-from runtime.keys import REFUSED
 from runtime.program import Program
+from runtime.refuse import refuse
 from runtime.state import RunState
 
 _GONE = 10.0  # seconds until a killed container must have ended
@@ -121,8 +121,7 @@ class Container:
         StateError: E_RUNNING. ConfigError, HostError, LaunchError: why not; then nothing of the start is left.
         """
         began = time.monotonic()
-        with state.lock(self.path, self.name):
-            found = self.bundle
+        with self._locked() as found:
             self._must_be_stopped()
             settings = self._settings()
             with ExitStack() as undo:
@@ -145,7 +144,7 @@ class Container:
 
     def stop(self, timeout: float = 10.0) -> None:
         """Ask init to end, and kill what is left after `timeout` seconds. StateError: E_NOTRUNNING."""
-        with state.lock(self.path, self.name):
+        with self._locked():
             run = self.running()
             if run.phase == "FROZEN":
                 self.cgroup(run).thaw()
@@ -163,14 +162,14 @@ class Container:
         """Send a signal to init; SIGKILL ends the whole container. StateError: E_NOTRUNNING."""
         run = self.running()
         if number == signal.SIGKILL:
-            with state.lock(self.path, self.name):
+            with self._locked():
                 self._finish(run)
         elif not run.init.send(number):
             raise self._not_running()
 
     def freeze(self) -> None:
         """Stop every process of it where it stands. StateError: E_NOTRUNNING."""
-        with state.lock(self.path, self.name):
+        with self._locked():
             run = self.running()
             state.save(replace(run, phase="FREEZING"))
             try:
@@ -182,7 +181,7 @@ class Container:
 
     def unfreeze(self) -> None:
         """Let its processes go on. StateError: E_NOTRUNNING."""
-        with state.lock(self.path, self.name):
+        with self._locked():
             run = self.running()
             self.cgroup(run).thaw()
             state.save(replace(run, phase="RUNNING"))
@@ -196,12 +195,12 @@ class Container:
             process.inotify_add_watch(watch, str(folder), process.IN_MOVED_TO | process.IN_DELETE)
             while self.state() != wanted:
                 run = self.run
-                identity = run.monitor if run else state.NOBODY
-                with _opened(identity) as pidfd:
+                monitor_, init = (run.monitor, run.init) if run else (state.NOBODY, state.NOBODY)
+                with _opened(monitor_) as watching, _opened(init) as running:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return False
-                    awaited = [watch] if pidfd is None else [watch, pidfd]
+                    awaited = [watch, *(fd for fd in (watching, running) if fd is not None)]
                     if watch in select.select(awaited, [], [], left)[0]:
                         os.read(watch, 64 << 10)
             return True
@@ -210,7 +209,7 @@ class Container:
 
     def recover(self) -> None:
         """Reclaim what a killed monitor left: the processes, the network, the cgroup, the run state."""
-        with state.lock(self.path, self.name):
+        with self._locked():
             run = self.run
             if run is None or run.phase == "STOPPED":
                 return
@@ -221,8 +220,7 @@ class Container:
 
     def destroy(self, *, force: bool = False) -> None:
         """Remove it for good. StateError: E_NOTFOUND; E_RUNNING, also while a mount is below its directory."""
-        with state.lock(self.path, self.name):
-            found = self.bundle
+        with self._locked() as found:
             if self.state() != "STOPPED":
                 if not force:
                     raise StateError(
@@ -244,6 +242,18 @@ class Container:
     def _etc(self) -> Path:
         """Where its hosts, hostname and resolv.conf are while it runs."""
         return state.directory(self.path) / f"{self.name}.etc"
+
+    @contextmanager
+    def _locked(self) -> Iterator[Bundle]:
+        """Hold the lock of a container that exists; for another no lock is left behind."""
+        bundle.read(self.directory)
+        with state.lock(self.path, self.name):
+            try:
+                found = self.bundle
+            except StateError:
+                state.forget(self.path, self.name)
+                raise
+            yield found
 
     def running(self) -> RunState:
         """Return the run state of a running container; StateError (E_NOTFOUND, E_NOTRUNNING) for another."""
@@ -271,9 +281,7 @@ class Container:
 
     def _settings(self) -> ContainerConfig:
         settings = self.config
-        for name, reason in REFUSED.items():
-            if name in settings.set_keys:
-                raise ConfigError("E_CONFIG_KEY", name, reason)
+        refuse(settings)
         return settings
 
     def _lenient_config(self) -> ContainerConfig | None:
@@ -334,7 +342,7 @@ class Container:
         return monitor.Order(
             program=program,
             run=run,
-            log=found.log,
+            log=Path(settings.console_logfile) if settings.console_logfile else found.log,
             stop_signal=settings.signal_halt or _SIGPWR,
             root_ids=(0, 0) if ids is None else ids.root(),
             attach=attach,
@@ -360,12 +368,15 @@ class Container:
             self._reclaim(run)
 
     def _reclaim(self, run: RunState) -> None:
-        run.init.send(signal.SIGKILL)
+        for process_ in (run.monitor, run.init):
+            if process_.pid != os.getpid():
+                process_.send(signal.SIGKILL)
         if run.cgroup:
             group = self.cgroup(run)
             with suppress(FileNotFoundError):
                 group.kill()
             group.remove()
+        etcfiles.remove(self._etc)
         state.save(
             replace(run, phase="STOPPED", exit_status=None, init=state.NOBODY, ips=(), cgroup={})
         )

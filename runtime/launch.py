@@ -35,6 +35,12 @@ _RLIMITS = (  # in the order of their numbers, asm-generic/resource.h
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INFINITY = 2**64 - 1
 _TIOCSCTTY = 0x540E
+_PER_LINUX32 = 8
+_PR_SCHED_CORE = 62
+_ARCHES_OF_32 = frozenset(
+    {"arm", "armel", "armhf", "armv7l", "athlon", "i386", "i486", "i586", "i686", "linux32"}
+    | {"mips", "mipsel", "ppc", "powerpc", "x86"}
+)
 _READS_NAMES = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 
 
@@ -90,7 +96,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
         ),
         init=(
             *rootfs.wait_for_go(),
-            *rootfs.die_with_parent(),
+            *rootfs.die_with_parent(_death_signal(config)),
             *rootfs.enter(flags & ~clone_flags & ~ns.CLONE_NEWCGROUP),
             Call(name="write", args=(Slot("born"), b"b", 1), why="the network may be attached now"),
             *layers.root,
@@ -125,8 +131,8 @@ def _namespaces(config: ContainerConfig) -> int:
         raise ConfigError(
             "E_CONFIG_VALUE", "lxc.namespace.keep", "a container has a mount namespace of its own"
         )
-    if config.namespace_share:
-        raise ConfigError("E_CONFIG_KEY", "lxc.namespace.share", "is not in this version")
+    if config.time_boot or config.time_monotonic:
+        names.add("time")
     return sum(ns.FLAGS[name] for name in names)
 
 
@@ -135,12 +141,6 @@ def _layers(config: ContainerConfig, host: Host, ids: IdMap | None) -> rootfs.La
     attributes = options.set | m.MOUNT_ATTR_NODEV
     attributes |= m.MOUNT_ATTR_NOSUID if config.no_new_privs else 0
     paths = tuple(map(Path, config.rootfs_layers))
-    if config.rootfs_kind not in {"overlay", "dir"}:
-        raise ConfigError(
-            "E_CONFIG_VALUE",
-            "lxc.rootfs.path",
-            f'"{config.rootfs_path}": only overlay:, dir: and a plain path are in this version',
-        )
     mapped = ids is not None
     if config.rootfs_kind == "overlay":
         upper = paths[-1]
@@ -255,6 +255,7 @@ def _system(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
             calls += steps.terminals(config.pty_max + config.tty_max)
     calls += steps.new_proc()
     calls += _sysctls(config, flags)
+    calls += _time_offsets(config)
     if "proc" in words:
         calls += steps.attach_proc()
         if words["proc"] != "rw":
@@ -295,6 +296,28 @@ def _sysctls(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
     return tuple(calls)
 
 
+def _time_offsets(config: ContainerConfig) -> tuple[Call, ...]:
+    """Set the clocks of the new time namespace, which exec enters (time_namespaces(7))."""
+    offsets = (("boottime", config.time_boot), ("monotonic", config.time_monotonic))
+    lines = [
+        f"{clock} {value // 10**9} {value % 10**9}\n".encode() for clock, value in offsets if value
+    ]
+    if not lines:
+        return ()
+    data = b"".join(lines)
+    failure = Failure("E_KERNEL_FEATURE", "lxc.time.offset")
+    return (
+        Call(
+            name="openat",
+            args=(Slot("proc"), c("self/timens_offsets"), os.O_WRONLY | os.O_CLOEXEC),
+            result="file",
+            failure=failure,
+        ),
+        Call(name="write", args=(Slot("file"), data, len(data)), failure=failure),
+        steps.close("file"),
+    )
+
+
 def _network_wait() -> tuple[Call, ...]:
     return (
         Call(
@@ -313,6 +336,18 @@ def _identity(config: ContainerConfig) -> tuple[Call, ...]:
     if config.hostname:
         name = config.hostname.encode()
         calls.append(Call(name="sethostname", args=(name, len(name))))
+    if config.arch in _ARCHES_OF_32:
+        calls.append(Call(name="personality", args=(_PER_LINUX32,)))
+    if config.sched_core:
+        calls.append(
+            Call(
+                name="prctl",
+                args=(_PR_SCHED_CORE, 1, 0, 1, 0),
+                ignore=(errno.ENODEV,),
+                why="a core-scheduling cookie of its own; without SMT there is none",
+                failure=Failure("E_KERNEL_FEATURE", "lxc.sched.core"),
+            )
+        )
     if not config.keyring_disabled:
         calls.append(
             Call(
@@ -326,6 +361,10 @@ def _identity(config: ContainerConfig) -> tuple[Call, ...]:
     if config.init_cwd:
         calls += stand_in(config.init_cwd)
     return tuple(calls)
+
+
+def _death_signal(config: ContainerConfig) -> int:
+    return signal.SIGKILL if config.monitor_pdeath is None else config.monitor_pdeath
 
 
 def kept_capabilities(config: ContainerConfig, last: int) -> frozenset[str]:
@@ -358,7 +397,7 @@ def confine(config: ContainerConfig, host: Host, user: User) -> tuple[Call, ...]
         Call(name="setresgid", args=(user.gid,) * 3, failure=failure),
         Call(name="setresuid", args=(user.uid,) * 3, failure=failure),
         *(() if user.uid else capabilities.limit(keep)),
-        *rootfs.die_with_parent(),
+        *rootfs.die_with_parent(_death_signal(config)),
         *(
             (Call(name="prctl", args=(process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)), *filter_)
             if config.no_new_privs

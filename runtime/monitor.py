@@ -67,8 +67,21 @@ def start(order: Order) -> tuple[int, RunState]:
     if order.stdio is None:
         os.waitpid(pid, 0)
     with os.fdopen(result.read, "rb") as file:
-        answer = file.read()
+        monitor = _identify(file.readline())
+        try:
+            answer = file.read()
+        except BaseException:  # Ctrl-C while it starts: init dies with its monitor
+            monitor.send(signal.SIGKILL)
+            raise
     return pid, _answered(answer, order)
+
+
+def _identify(line: bytes) -> Identity:
+    """Return who wrote its pid as `line`; nobody where it is gone already."""
+    try:
+        return Identity.of(int(line)) if line else state.NOBODY
+    except (FileNotFoundError, ProcessLookupError):
+        return state.NOBODY
 
 
 def _answered(answer: bytes, order: Order) -> RunState:
@@ -92,6 +105,8 @@ def _monitor(order: Order, result: int) -> NoReturn:
     status = 125
     run = replace(order.run, monitor=Identity.of(os.getpid()))
     try:
+        os.write(result, b"%d\n" % os.getpid())
+        state.save(run)
         status, run = _live(order, run, result)
     except ContainerError as error:
         status = error.status if isinstance(error, LaunchError) else 125

@@ -215,12 +215,12 @@ def wait_for_go() -> tuple[Call, ...]:
     )
 
 
-def die_with_parent() -> tuple[Call, ...]:
+def die_with_parent(number: int = signal.SIGKILL) -> tuple[Call, ...]:
     """Die when our parent dies, and at once if it is dead already: its end of `lifeline` is then closed."""
     return (
         Call(
             name="prctl",
-            args=(process.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
+            args=(process.PR_SET_PDEATHSIG, number, 0, 0, 0),
             why="after the ids: changing them cleared it",
         ),
         Call(

@@ -92,7 +92,6 @@ def test_a_call_is_shown_in_straces_notation(value: Call, shown: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("lxc.rootfs.path = lvm:/dev/x", "only overlay:, dir: and a plain path"),
         ("lxc.net.0.type = none\nlxc.sysctl.net.ipv4.ip_forward = 1", "is the host's"),
         ("lxc.namespace.keep = mnt", "mount namespace of its own"),
     ],

@@ -1,0 +1,71 @@
+"""Keys of LXC that a start of ours does not do: refused by name, so that none is silently without effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from runtime.config import ContainerConfig
+from runtime.errors import ConfigError
+from runtime.keys import REFUSED
+
+_NOT_YET = "is not in this version"
+_APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
+_SELINUX = Path("/sys/fs/selinux/enforce")
+
+
+def _confined_by_apparmor(config: ContainerConfig) -> bool:
+    wanted = config.apparmor_profile not in {"", "unconfined", "unchanged"}
+    return wanted and _reads(_APPARMOR, "Y")
+
+
+def _has_mount(config: ContainerConfig, kind: str) -> bool:
+    return any(word.partition(":")[0] == kind for word in config.mount_auto)
+
+
+# what is refused, by key: whether the configuration asks for it
+_RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
+    ("lxc.hook", lambda config: bool(config.hooks), _NOT_YET),
+    ("lxc.namespace.share", lambda config: bool(config.namespace_share), _NOT_YET),
+    ("lxc.ephemeral", lambda config: config.ephemeral, f"{_NOT_YET}; `mktemplate run` is"),
+    ("lxc.tty.max", lambda config: config.tty_max > 0, f"{_NOT_YET}; set it to 0"),
+    ("lxc.cgroup.relative", lambda config: config.cgroup_relative, _NOT_YET),
+    (
+        "lxc.cgroup.dir",
+        lambda config: bool(config.cgroup_dir or config.cgroup_dir_container),
+        f"{_NOT_YET}; containers lie below mktemplate/",
+    ),
+    ("lxc.mount.auto = shmounts", lambda config: _has_mount(config, "shmounts"), _NOT_YET),
+    (
+        "lxc.apparmor.profile",
+        _confined_by_apparmor,
+        f"{_NOT_YET}; set it to unconfined: namespaces, capabilities and seccomp confine all the same",
+    ),
+    (
+        "lxc.selinux.context",
+        lambda config: bool(config.selinux_context) and _SELINUX.exists(),
+        _NOT_YET,
+    ),
+    (
+        "lxc.rootfs.path",
+        lambda config: config.rootfs_kind not in {"overlay", "dir"},
+        "only overlay:, dir: and a plain path are in this version",
+    ),
+)
+
+
+def refuse(config: ContainerConfig) -> None:
+    """Raise ConfigError (E_CONFIG_KEY) for the first key that a start cannot do."""
+    for name, reason in REFUSED.items():
+        if name in config.set_keys:
+            raise ConfigError("E_CONFIG_KEY", name, reason)
+    for name, asks, reason in _RULES:
+        if asks(config):
+            raise ConfigError("E_CONFIG_KEY", name, reason)
+
+
+def _reads(path: Path, word: str) -> bool:
+    try:
+        return path.read_text().strip() == word
+    except OSError:
+        return False
