@@ -31,9 +31,9 @@ sys.path.insert(0, str(CHECKOUT))
 from runtime import bundle, capabilities, idmap, seccomp, seccomp_profile, startprogram  # noqa: E402  # the checkout comes first
 from runtime.bundle import Bundle, Record  # noqa: E402
 from runtime.container import Container  # noqa: E402
+from runtime.duties import Duties  # noqa: E402
 from runtime.kernel import mount as m  # noqa: E402
 from runtime.kernel import namespace as ns  # noqa: E402
-from runtime.startprogram import Duties  # noqa: E402
 
 COMMAND = "/bin/true"
 PROFILE = "service"

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from runtime import birth, failurewords, startprogram
+from runtime.duties import Duties
 from runtime.errors import ContainerError
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
 from runtime.program import Call, Expect, Failure, Out, Pointer, Program, Slot, Struct
 from runtime.rootfs import die_with_parent
-from runtime.startprogram import Duties
 from runtime.state import Identity
 
 pytestmark = [
@@ -364,6 +364,40 @@ def test_who_may_not_start_it_gives_nothing_back(tmp_path: Path, started: Run) -
     )
     assert (tmp_path / "group").exists()
     assert state.read_text() == "of another"
+
+
+def test_a_sealed_one_runs_from_a_copy_that_not_even_root_can_write_to(started: Run) -> None:
+    """CVE-2019-5736: without a user namespace the container's root is the owner of the file."""
+    monitor = started(shell("echo ready; exec sleep 1000"), sealed=True)
+    assert monitor.stdout is not None
+    monitor.stdout.readline()
+    executable = f"/proc/{monitor.pid}/exe"
+
+    assert os.readlink(executable) == "/memfd:mktemplate (deleted)"
+    for flags in (os.O_WRONLY, os.O_RDWR):
+        with pytest.raises(OSError, match=r"busy|not permitted"):
+            os.open(executable, flags)
+    descriptor = os.open(executable, os.O_RDONLY)
+    monitor.kill()
+    monitor.wait()
+    with pytest.raises(PermissionError):
+        os.write(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR), b"x")
+
+
+def test_a_sealed_one_is_what_it_is_without_seals(tmp_path: Path, started: Run) -> None:
+    assert ended(started(shell("echo one; exit 3"), sealed=True)) == (3, "one\n", "")
+    assert ended(started(shell("echo two"), "detach", sealed=True)) == (0, "", "")
+    assert until(tmp_path / "log", "two") == "two\n"
+    assert ended(started(FAILING["in init"], sealed=True))[0] == 5
+
+
+def test_at_the_very_end_it_runs_a_program(tmp_path: Path, started: Run) -> None:
+    script = f"grep Sig /proc/self/status > {tmp_path}/signals"
+    status, _, _ = ended(started(shell("exit 4"), finish=("/bin/sh", "-c", script)))
+
+    assert status == 4
+    masks = dict(line.split(":\t") for line in (tmp_path / "signals").read_text().splitlines())
+    assert int(masks["SigBlk"], 16) == int(masks["SigIgn"], 16) == 0
 
 
 def test_nothing_of_the_callers_reaches_the_container(tmp_path: Path, started: Run) -> None:

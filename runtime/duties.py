@@ -1,0 +1,31 @@
+"""What a start program does beside its Program: the value that Container hands to `startprogram.write`."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.program import Call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duties:
+    """What the program does as the container's monitor.
+
+    `claim` makes sure that it may start; a failure there changes nothing. From `prepare` on a failure gives back all
+    by `release`, whose own failures are passed over, and by `finish`, a program that is run at the very end.
+    """
+
+    name: str
+    log: Path  # what a container that is not in the foreground writes
+    stop_signal: int = signal.SIGTERM
+    root_ids: tuple[int, int] = (0, 0)  # the container's root, as the host numbers it
+    claim: tuple[Call, ...] = ()
+    prepare: tuple[Call, ...] = ()
+    release: tuple[Call, ...] = ()
+    finish: tuple[str, ...] = ()
+    state: Path | None = None  # the file that tells others of it, as these two texts say:
+    running: str = "%s %s"  # the identities of monitor and init, each a JSON object
+    stopped: str = "%d"  # the exit status
+    sealed: bool = False  # run from a sealed copy: the container's root could write to the file (CVE-2019-5736)

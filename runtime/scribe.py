@@ -1,0 +1,72 @@
+"""How the parts of a start program that are no lists of Calls are written: branches, slots, pipes, waiting."""
+
+from __future__ import annotations
+
+from runtime.program import Call, Failure, Slot
+from runtime.records import ADD, BRANCH, LOAD, Label, Table
+
+CLOEXEC, NONBLOCK = 0o2000000, 0o4000
+BUFFER = 4096
+P_PID, WEXITED, WNOHANG = 1, 4, 1
+SI_PID = 16  # offsets in siginfo_t of SIGCHLD
+_SI_CODE, _SI_STATUS, _CLD_EXITED = 8, 24, 1
+
+
+class Scribe:
+    """Appends to a Table; what all processes of the program need anew and again lies in its kept part."""
+
+    def __init__(self) -> None:
+        """Begin a table."""
+        self.table = Table()
+        self.do = self.table.do
+        self.mark = self.table.mark
+        self.boot_id = self.table.room(40)  # 36 letters, once they are read
+        with self.table.kept():
+            self.buffer = self.table.room(BUFFER)
+            self.siginfo = self.table.room(128)
+
+    def go(self, label: str) -> None:
+        """Go on at `label`."""
+        self.do(BRANCH, 0, 0, Label(label))
+
+    def when(self, slot: str, value: int, label: str) -> None:
+        """Go on at `label` where `slot` is `value`."""
+        self.do(BRANCH, Slot(slot), value, Label(label))
+
+    def let(self, slot: str, value: int | Slot) -> None:
+        """Put `value` into `slot`."""
+        self.do(ADD, value, 0, result=slot)
+
+    def close(self, *slots: str) -> None:
+        """Close descriptors."""
+        for slot in slots:
+            self.do("close", Slot(slot))
+
+    def text(self, words: str) -> int:
+        """Return the address of a C string."""
+        return self.table.place(words.encode("utf-8", "surrogateescape") + b"\0")
+
+    def pipe(self, read: str, write: str, flags: int = 0) -> None:
+        """Make a pipe that no program inherits."""
+        self.must("pipe2", self.buffer, flags | CLOEXEC)
+        self.do(LOAD, self.buffer, 0, result=read, width=4)
+        self.do(LOAD, self.buffer + 4, 0, result=write, width=4)
+
+    def must(
+        self, name: str, *values: int | Slot, result: str = "", failure: Failure | None = None
+    ) -> None:
+        """Make a call whose failure ends the start; numbers are what they are, addresses too."""
+        self.table.calls([Call(name=name, args=values, result=result, failure=failure)])
+
+    def wait_for(self, who: str) -> None:
+        """Put the exit status of our child `who` into slot `status`: 128 + N for signal N."""
+        self.do("waitid", P_PID, Slot(who), self.siginfo, WEXITED, 0)
+        self.status(who)
+
+    def status(self, who: str) -> None:
+        """Put what waitid(2) said of `who` into slot `status`."""
+        self.do(LOAD, self.siginfo + _SI_STATUS, 0, result="status", width=4)
+        self.do(LOAD, self.siginfo + _SI_CODE, 0, result="how", width=4)
+        self.when("how", _CLD_EXITED, f"{who} has exited")
+        self.do(ADD, Slot("status"), 128, result="status")
+        self.mark(f"{who} has exited")
