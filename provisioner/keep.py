@@ -5,12 +5,11 @@ What is beside a lock is input like a mirror's: it comes into the cache only whe
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
@@ -19,6 +18,7 @@ from provisioner.download import object_path
 from provisioner.errors import ProvisionError, StoreFailed, UntrustedIndex
 from provisioner.index import Package
 from provisioner.lock import Lock, archive_name
+from provisioner.part import disk_failure, disk_failures, hashed, part, regular_size
 
 _CHUNK = 1 << 20  # bytes
 _INSIDE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9+._~-]*/)*", re.ASCII)
@@ -28,29 +28,23 @@ def keep(lock: Lock, folder: Path, *, beside: Path, cache: Path) -> Lock:
     """Copy the archives of `lock` from the cache into `folder`; return the lock that names them there.
 
     `beside` is the folder of the lock's own file. Raises E_PARAM where `folder` is not below it, E_NOTFOUND where the
-    cache lacks an archive (download them first), E_CORRUPT where it is damaged.
+    cache lacks an archive (download them first), E_CORRUPT where it is damaged, E_NOSPACE ….
     """
     inside = _below(folder, beside)
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_failures(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     for package in lock.chosen.packages:
         source, target = object_path(cache, package.sha256), folder / archive_name(package)
-        if _is(target, package):
+        if hashed(target) == (package.sha256, package.size):
             continue
         try:
-            _copy(source, target, package, 0o644)
+            _copy(package, source, target, folder / f".{package.sha256}.partial")
         except FileNotFoundError:
+            raise _absent(package, "its archive is not in the cache", "download it first") from None
+        except UntrustedIndex:
+            hints = ("run `mktemplate store verify`",)
             raise StoreFailed(
-                "E_NOTFOUND",
-                package.name,
-                "its archive is not in the cache",
-                hints=("download it first",),
-            ) from None
-        except _Differs:
-            raise StoreFailed(
-                "E_CORRUPT",
-                str(source),
-                "differs from its name",
-                hints=("run `mktemplate store verify`",),
+                "E_CORRUPT", str(source), "differs from its name", hints=hints
             ) from None
     files = tuple(f"{inside}{archive_name(each)}" for each in lock.chosen.packages)
     return replace(lock, files=files)
@@ -60,46 +54,37 @@ def restore(lock: Lock, *, beside: Path, cache: Path) -> int:
     """Bring what lies beside the lock into the cache; return how many archives that were.
 
     Raises E_TRUST_HASH where a file is there and is not the one that the lock means, E_NOTFOUND where a package that
-    no mirror ever had is neither beside the lock nor in the cache.
+    no mirror ever had is neither beside the lock nor in the cache, E_NOSPACE ….
     """
     taken = 0
     for package, file in zip(lock.chosen.packages, lock.files, strict=bool(lock.files)):
         target = object_path(cache, package.sha256)
-        if target.exists():
+        if regular_size(target) == package.size:
             continue
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            _copy(beside / file, target, package, 0o444)
+            _copy(package, beside / file, target, cache / "partial" / package.sha256)
+            taken += 1
         except FileNotFoundError:
             if not package.url:
-                raise _nowhere(package) from None
-            continue
-        except _Differs:
+                why = "was given as a file, and no mirror has it"
+                raise _absent(package, why, f"put it beside the lock as {file}") from None
+        except UntrustedIndex:
             raise UntrustedIndex(
                 "E_TRUST_HASH", str(beside / file), "is not the archive that the lock names",
                 hints=("remove it, or run `mktemplate lock --fetch DIR FILE` again",),
             ) from None  # fmt: skip
-        taken += 1
     return taken
 
 
-def _nowhere(package: Package) -> StoreFailed:
-    hints = ("put it beside the lock under the name that Filename gives it",)
-    return StoreFailed(
-        "E_NOTFOUND", package.name, "was given as a file, and no mirror has it", hints=hints
-    )
-
-
-class _Differs(Exception):
-    """A file has other bytes than were expected."""
+def _absent(package: Package, detail: str, hint: str) -> StoreFailed:
+    return StoreFailed("E_NOTFOUND", package.name, detail, hints=(hint,))
 
 
 def _below(folder: Path, beside: Path) -> str:
     """Return the path from `beside` to `folder` as the start of a Filename, which may not climb (D-13)."""
     try:
-        inside = "".join(
-            f"{part}/" for part in folder.absolute().relative_to(beside.absolute()).parts
-        )
+        parts = folder.absolute().relative_to(beside.absolute()).parts
+        inside = "".join(f"{part}/" for part in parts)
     except ValueError:
         inside = ".."
     if not _INSIDE.fullmatch(inside):
@@ -110,38 +95,36 @@ def _below(folder: Path, beside: Path) -> str:
     return inside
 
 
-def _is(path: Path, package: Package) -> bool:
-    with suppress(FileNotFoundError, _Differs), _regular(path, package) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == package.sha256
-    return False
+def _copy(package: Package, source: Path, target: Path, partial: Path) -> None:
+    """Make `target` the archive of `package`, from `source`, whole or not at all; it may be there already.
+
+    Raises FileNotFoundError where there is no source, E_TRUST_HASH where it is another file.
+    """
+    whole = (package.sha256, package.size)
+    with (
+        _opened(source, package) as stream,
+        part(partial, package.size, lambda: hashed(target) == whole) as out,
+    ):
+        if out is None:
+            return
+        out.seek(0)  # what a broken run left is not worth a resumption
+        out.truncate()
+        while chunk := stream.read(_CHUNK):
+            out.write(chunk)
+        out.commit(target, package.sha256, str(source))
 
 
 @contextmanager
-def _regular(path: Path, package: Package) -> Iterator[BufferedReader]:
-    """Open a file that is regular and as large as the archive of `package`."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+def _opened(path: Path, package: Package) -> Iterator[BufferedReader]:
+    """Open a regular file that is as large as the archive of `package`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as problem:
+        raise disk_failure(path, problem) from problem
     with open(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != package.size:
-            raise _Differs(path)
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size != package.size:
+            raise UntrustedIndex("E_TRUST_SIZE", str(path), f"is no file of {package.size} bytes")
         yield stream
-
-
-def _copy(source: Path, target: Path, package: Package, mode: int) -> None:
-    """Make `target` a copy of `source`, whole and with the hash of `package`, or not at all."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    digest = hashlib.sha256()
-    with _regular(source, package) as stream:
-        try:
-            with draft.open("xb") as out:
-                while chunk := stream.read(_CHUNK):
-                    digest.update(chunk)
-                    out.write(chunk)
-                os.fchmod(out.fileno(), mode)
-                os.fsync(out.fileno())
-            if digest.hexdigest() != package.sha256:
-                raise _Differs(source)
-            os.rename(draft, target)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise

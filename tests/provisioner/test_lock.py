@@ -322,11 +322,28 @@ def test_keeping_again_copies_only_what_is_missing(tmp_path: Path, archive_key: 
     (home / kept.files[0]).unlink()
     before = {path: path.stat().st_ino for path in (home / "debs").iterdir()}
 
+    for package in chosen.packages[1:]:
+        object_path(cache, package.sha256).unlink()
     again = keep.keep(locked(chosen), home / "debs", beside=home, cache=cache)
 
     after = {path: path.stat().st_ino for path in (home / "debs").iterdir()}
     assert again == kept
     assert before.items() < after.items()
+
+
+def test_a_damaged_cache_is_not_kept(tmp_path: Path, archive_key: Key) -> None:
+    root, cache, home = tmp_path / "mirror", tmp_path / "cache", tmp_path / "home"
+    root.mkdir()
+    chosen = published(root, archive_key)
+    fill(cache, root, chosen)
+    victim = object_path(cache, chosen.packages[0].sha256)
+    victim.write_bytes(b"x" * victim.stat().st_size)
+
+    with pytest.raises(StoreFailed) as refused:
+        keep.keep(locked(chosen), home / "debs", beside=home, cache=cache)
+
+    assert refused.value.code == "E_CORRUPT"
+    assert list((home / "debs").iterdir()) == []
 
 
 @pytest.mark.parametrize("folder", ["..", "../elsewhere", "debs/.hidden", "a b"])
