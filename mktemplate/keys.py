@@ -10,7 +10,6 @@ import contextlib
 import os
 import pwd
 import re
-import stat
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,10 +85,17 @@ def _callers_files(environ: Mapping[str, str]) -> list[Path]:
         with contextlib.suppress(KeyError):
             home = Path(pwd.getpwnam(user).pw_dir)
     try:
-        found = sorted(path for path in (home / ".ssh").iterdir() if path.name.endswith(".pub"))
+        found = sorted((home / ".ssh").iterdir())
+        return [path for path in found if path.name.endswith(".pub") and path.is_file()]
     except OSError:
         return []
-    return [path for path in found if stat.S_ISREG(path.stat().st_mode)]
+
+
+def identities(files: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the private keys beside the public ones of `files`, or of the caller: what ssh is to try."""
+    public = [Path(file) for file in files] or _callers_files(environ)
+    private = (path.with_name(path.name.removesuffix(".pub")) for path in public)
+    return tuple(str(path) for path in private if path.suffix != ".pub" and path.is_file())
 
 
 def _tolerant(file: Path) -> tuple[str, ...]:

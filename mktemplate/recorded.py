@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import os
+
 from mktemplate.arguments import Volume
 from mktemplate.cli import Request
 from runtime.bundle import Port
 
 _SHAPING = (
-    "distro release arch packages recommends sets share_host flat mirror publish network volumes env memory cpus "
-    "pids no_userns"
+    "distro release arch packages recommends sets share_host flat mirror ssh_keys publish network volumes env memory "
+    "cpus pids no_userns"
 )
 
 
 def given_options(request: Request) -> tuple[tuple[str, str], ...]:
     """Return the options of a request that shape a container, as text; never a secret."""
     return tuple(
-        (name, _text(getattr(request.build, name)))
+        (name, _text(_absolute(name, getattr(request.build, name))))
         for name in _SHAPING.split()
         if name in request.given
     )
+
+
+def _absolute(name: str, value: object) -> object:
+    """Return paths of key files as they are wherever a later command stands."""
+    if name == "ssh_keys" and isinstance(value, tuple):
+        return tuple(os.path.abspath(path) for path in value)
+    return value
 
 
 def _text(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from mktemplate.arguments import container_name
 from mktemplate.cli import Request
@@ -106,9 +107,19 @@ def _options(container: Container, found: Bundle) -> list[str]:
     ready = found.record.ready
     if ready.kind == "port":
         options["Port"] = ready.value
-    if (folder / "key").exists():
-        options |= {"IdentityFile": str(folder / "key"), "IdentitiesOnly": "yes"}
-    return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    identities = _identities(found, folder / "key")
+    pairs = [*options.items(), *(("IdentityFile", identity) for identity in identities)]
+    return [word for key, value in pairs for word in ("-o", f"{key}={value}")]
+
+
+def _identities(found: Bundle, own: Path) -> tuple[str, ...]:
+    """Return the private keys that may fit: the pair made for the container, else those of who may log in."""
+    if own.exists():
+        return (str(own),)
+    from mktemplate.keys import identities
+
+    given = dict(found.record.options).get("ssh_keys", "")
+    return identities(tuple(given.split(", ")) if given else (), os.environ)
 
 
 def _host_key(found: Bundle) -> str:
