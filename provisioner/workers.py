@@ -19,9 +19,15 @@ def in_threads(
     if len(work) <= 1 or threads == 1:
         return [function(item) for item in work]
     crew = _Crew(function, work)
-    for _ in range(min(threads, len(work))):
-        threading.Thread(target=crew.toil, daemon=True).start()
-    return crew.wait()
+    members = [
+        threading.Thread(target=crew.toil, daemon=True) for _ in range(min(threads, len(work)))
+    ]
+    for member in members:
+        member.start()
+    results = crew.wait()
+    for member in members:
+        member.join()  # they have nothing left to do; who forks next must be alone
+    return results
 
 
 class _Crew(Generic[_Item, _Result]):

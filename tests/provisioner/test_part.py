@@ -103,6 +103,13 @@ def test_results_come_in_the_order_of_their_items() -> None:
     assert in_threads(lambda number: number * 2, range(100), 4) == [2 * n for n in range(100)]
 
 
+def test_no_thread_is_left_when_the_results_are_there() -> None:
+    before = threading.active_count()
+    in_threads(lambda number: number, range(50), 8)
+
+    assert threading.active_count() == before
+
+
 def test_the_first_exception_of_a_thread_is_raised() -> None:
     def fail(number: int) -> int:
         raise ValueError(number)
