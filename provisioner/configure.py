@@ -20,8 +20,13 @@ from provisioner.progress import SILENT, Progress
 from provisioner.sandbox import Root, Sandbox
 
 TIMEOUT = 900.0  # seconds for all scripts of one layer
-_POLICY = b"/usr/sbin/policy-rc.d"
-_NEVER = b"#!/bin/sh\nexit 101\n"
+# What is there only while scripts run, and only where no package has the file: nothing starts (invoke-rc.d(8)), and
+# the host has a neutral name (postfix writes it into main.cf, and fails without one).
+_SCAFFOLD = {
+    b"/usr/sbin/policy-rc.d": (b"#!/bin/sh\nexit 101\n", 0o755),
+    b"/etc/hostname": (b"localhost\n", 0o644),
+    b"/etc/resolv.conf": (b"# no resolver while packages are configured\n", 0o644),
+}
 _NOTHING = b"#!/bin/sh\nexit 0\n"
 _HOST_KEYS = tuple(b"/etc/ssh/ssh_host_%s_key" % kind for kind in (b"rsa", b"ecdsa", b"ed25519"))
 
@@ -83,8 +88,9 @@ def _prepare(names: frozenset[str]) -> None:
     os.makedirs(scripts.SHIMS, 0o755, exist_ok=True)
     put(scripts.DRIVER, scripts.SCRIPT, 0o755)
     put(scripts.SHIMS + b"/start-stop-daemon", _NOTHING, 0o755)
-    if not is_there(_POLICY):
-        put(_POLICY, _NEVER, 0o755)
+    for path, (body, mode) in _SCAFFOLD.items():
+        if not is_there(path):
+            put(path, body, mode)
     if "openssh-server" in names:
         for key in _HOST_KEYS:
             if not is_there(key):
@@ -95,15 +101,21 @@ def _prepare(names: frozenset[str]) -> None:
 
 def _clean() -> None:
     """Take away the build's own files, identities and noise."""
+    delete(scripts.BUILD)
+    for path, (body, _) in _SCAFFOLD.items():
+        if read(path) == body:
+            os.unlink(path)
     for folder, pattern in _NOISE:
         for name in listed(folder):
             if fnmatch.fnmatchcase(name, pattern):
                 delete(folder + b"/" + name)
-    delete(scripts.BUILD)
-    if read(_POLICY) == _NEVER:
-        os.unlink(_POLICY)
     if is_there(b"/etc/machine-id"):
         put(b"/etc/machine-id", b"")
+    _empty_logs()
+
+
+def _empty_logs() -> None:
+    """Empty what is left in /var/log: btmp and its like must be there."""
     for name in listed(b"/var/log"):
         status = os.lstat(b"/var/log/" + name)
         if stat.S_ISREG(status.st_mode) and status.st_size:
