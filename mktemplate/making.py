@@ -49,6 +49,7 @@ class Parts:
     layers: tuple[Layer, ...]
     got: Supply | None
     allotted: idmap.Allocation | None
+    volumes: str  # lines for the fstab
 
 
 def store_of(path: Path, build: Build) -> Store:
@@ -81,6 +82,7 @@ def make(
     hostpart.check_path(path)
     refuse_existing(path, facts.name)
     facts = _with_host(template.spec, facts)
+    volumes = hostpart.volumes(build.volumes, path / ".store", build.grants, userns=facts.userns)
     store = store_of(path, build)
     store.prepare()
     store.recover()
@@ -93,7 +95,7 @@ def make(
         plan = _plan(template, facts, build, draft)
         layers, got = _layers(plan, build, store, console)
         with _ids(path, plan.facts) as allotted:
-            parts = Parts(plan=plan, layers=layers, got=got, allotted=allotted)
+            parts = Parts(plan=plan, layers=layers, got=got, allotted=allotted, volumes=volumes)
             record = _write(parts, request, path, draft)
             console.timings["total"] = time.monotonic() - started
             record = replace(record, timings=tuple(console.timings.items()))
@@ -205,13 +207,10 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
         network=(),
     )
     config, clamped = hostpart.clamp_limits(plan.rendered.config)
-    volumes = hostpart.volumes(
-        build.volumes, path / ".store", build.grants, userns=allotted is not None
-    )
     grants = frozenset(build.grants)
     for name, text in (
         ("config", config + hostpart.lines(place)),
-        ("fstab", plan.rendered.fstab + volumes),
+        ("fstab", plan.rendered.fstab + parts.volumes),
         ("seccomp", default_profile(plan.spec.profile, grants)),
     ):
         (draft.path / name).write_text(text, encoding="utf-8")
@@ -241,7 +240,11 @@ def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
         options=given_options(request),
         shared_host=facts.shared_host,
         flat=build.flat,
-        degraded=(*build.allow_degraded, *(got.degraded if got else ())),
+        degraded=(
+            *build.allow_degraded,
+            *(got.degraded if got else ()),
+            *(() if facts.userns else ("user namespace",)),
+        ),
         notes=notes,
         id_range=(allotted.first, allotted.count) if allotted else (0, 0),
     )
