@@ -307,6 +307,7 @@ class Container:
 
     def _order(self, settings: ContainerConfig, found: Bundle, undo: ExitStack) -> monitor.Order:
         """Take from the host what the start needs; `undo` gives it back."""
+        _make_overlay_folders(settings)
         key = state.key(self.path, self.name)
         group = cgroup.Cgroup.make(key, limits.limits(settings.cgroup2, settings.cgroup1))
         undo.callback(group.remove)
@@ -393,6 +394,15 @@ def containers(path: str | Path) -> tuple[Container, ...]:
         for name in names
         if bundle.is_name(name) and os.path.isfile(os.path.join(path, name, "config"))
     )
+
+
+def _make_overlay_folders(settings: ContainerConfig) -> None:
+    """Make the upper and the work folder where they are missing, as LXC does."""
+    if settings.rootfs_kind == "overlay":
+        upper = Path(settings.rootfs_layers[-1])
+        for folder, mode in ((upper, 0o755), (upper.with_name("work"), 0o700)):
+            with suppress(FileExistsError):
+                os.mkdir(folder, mode)
 
 
 def compiled_filter(path: str) -> bytes:

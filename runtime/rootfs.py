@@ -153,7 +153,8 @@ def stage(
     )
     change = idmapped if mapped else flagged
     attach = [change(slot, path, m.MOUNT_ATTR_RDONLY) for slot, path in layers]
-    attach.append(change("upper", base, attributes))
+    written = attributes & ~m.MOUNT_ATTR_RDONLY if lowers else attributes
+    attach.append(change("upper", base, written))
     attach.append(
         Call(
             name="move_mount",

@@ -137,8 +137,11 @@ def overlay(name: str, lowers: int, upper: str, work: str, attributes: int) -> t
         "xino=off",
         "userxattr",
     )
+    made = filesystem("overlay", "root", attributes, options, failure=failure)
+    if attributes & m.MOUNT_ATTR_RDONLY:
+        return made
     return (
-        *filesystem("overlay", "root", attributes, options, failure=failure),
+        *made,
         Call(
             name="fstatfs",
             args=(Slot("root"), Out(120)),

@@ -14,7 +14,7 @@ import pytest
 
 from runtime import state
 from runtime.container import Container, containers
-from runtime.errors import ContainerError, LaunchError, ResourceError, StateError
+from runtime.errors import ConfigError, ContainerError, LaunchError, ResourceError, StateError
 
 pytestmark = pytest.mark.root
 
@@ -156,6 +156,43 @@ def test_without_lxc_idmap_there_is_no_user_namespace_as_in_lxc(make: Make) -> N
     lines = told(make, "cat /proc/self/uid_map; touch /written", userns=False)
 
     assert lines[0].split() == ["0", "0", "4294967295"]
+
+
+def test_a_read_only_root_cannot_be_written(make: Make) -> None:
+    lines = told(make, "touch /x 2>&1; touch /run/x && echo run", "lxc.rootfs.options = ro")
+
+    assert "Read-only file system" in lines[0]
+    assert lines[1] == "run"
+
+
+def test_a_plain_folder_is_a_root_too(make: Make, tiny: Path, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-a", str(tiny), str(tmp_path / "flat")], check=True)
+
+    lines = told(
+        make,
+        "stat -c %u /bin/sh; touch /made; stat -c %u /made",
+        f"lxc.rootfs.path = dir:{tmp_path}/flat",
+        "lxc.rootfs.options = idmap=container",
+    )
+
+    assert lines == ["0", "0"]
+    assert (tmp_path / "flat/made").stat().st_uid == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lxc.hook.pre-start = /bin/true",
+        "lxc.ephemeral = 1",
+        "lxc.tty.max = 4",
+        "lxc.namespace.share.net = 1",
+    ],
+)
+def test_a_key_that_would_have_no_effect_is_refused(make: Make, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make("refused", "/bin/true", line).start()
+
+    assert caught.value.code == "E_CONFIG_KEY"
 
 
 def test_a_sysctl_is_set_in_its_own_network(make: Make) -> None:
