@@ -44,7 +44,11 @@ def places(only: list[str]) -> Iterator[dict[str, Path]]:
         prefix="mkt-bench-", dir="/var/tmp", ignore_cleanup_errors=True
     ) as disk:
         kind = subprocess.run(
-            ["stat", "-fc", "%T", disk], capture_output=True, text=True, check=True, timeout=20
+            ["findmnt", "-no", "FSTYPE", "--target", disk],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
         ).stdout.strip()
         memory = Path(disk) / "tmpfs"
         memory.mkdir()
@@ -55,7 +59,7 @@ def places(only: list[str]) -> Iterator[dict[str, Path]]:
         )
         os.chmod(disk, 0o755)
         try:
-            found = {"tmpfs": memory, kind.partition("/")[0]: Path(disk) / "disk"}
+            found = {"tmpfs": memory, kind: Path(disk) / "disk"}
             (Path(disk) / "disk").mkdir()
             yield {name: path for name, path in found.items() if wanted(name, only, found)}
         finally:
