@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from calendar import timegm
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from runtime.bundle import Bundle
@@ -52,11 +53,13 @@ def describe(container: Container, bundle: Bundle) -> dict[str, object]:
 def is_ready(bundle: Bundle, pid: int) -> bool:
     """Whether the service accepts now; where it has no check, running is enough."""
     check = bundle.record.ready
-    if check.kind == "port":
-        from runtime import ready
+    if not check.kind:
+        return True
+    from mktemplate.inside import succeeds
+    from runtime import ready
 
-        return ready.listening(pid, int(check.value))
-    return True
+    container = Container(bundle.path.parent, bundle.name)
+    return ready.is_ready(check, pid, partial(succeeds, container))
 
 
 PHASES = ("index", "resolve", "download", "unpack", "configure", "launch", "ready", "total")

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from mktemplate.arguments import container_name
 from mktemplate.cli import Request
@@ -186,9 +187,10 @@ def await_ready(container: Container, timeout: float | None) -> float:
     if pid is None:
         raise CommandError("E_NOTRUNNING", container.name, "is not running")
     if check.kind:
+        from mktemplate.inside import succeeds
         from runtime import ready
 
-        ready.wait_ready(check, pid, timeout)
+        ready.wait_ready(check, pid, timeout, partial(succeeds, container))
     return time.monotonic() - started
 
 

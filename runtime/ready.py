@@ -1,0 +1,112 @@
+"""When a started container is ready: a port listens, a command succeeds, or a file exists.
+
+Whether a port listens is read from the container's /proc/PID/net/tcp: no connection is made, so no service logs one,
+and it works for every kind of network.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from runtime.bundle import Ready
+from runtime.errors import LaunchError, StateError
+from runtime.kernel import mount as m
+
+_LISTEN = b"0A"  # TCP_LISTEN, include/net/tcp_states.h
+_FIRST, _LONGEST = 0.002, 0.02  # seconds between two looks, growing
+
+Run = Callable[[Sequence[str]], bool]  # runs a command inside; whether it succeeded
+
+
+def listening(pid: int, port: int) -> bool:
+    """Whether a socket in the network namespace of process `pid` listens on TCP `port` (proc_net(5))."""
+    wanted = b":%04X" % port
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError), open(f"/proc/{pid}/net/{table}", "rb") as rows:
+            for row in rows:
+                fields = row.split(None, 4)
+                if fields[3] == _LISTEN and fields[1].endswith(wanted):
+                    return True
+    return False
+
+
+def exists(pid: int, path: str) -> bool:
+    """Whether `path` exists in the root of process `pid`; no link leads out of it."""
+    resolve = m.RESOLVE_IN_ROOT | m.RESOLVE_NO_MAGICLINKS
+    try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.close(m.openat2(root, path, os.O_PATH, resolve=resolve))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+            return False
+        raise
+    finally:
+        os.close(root)
+    return True
+
+
+def is_ready(check: Ready, pid: int, run: Run) -> bool:
+    """Whether the check holds now for the container whose first process is `pid`."""
+    if check.kind == "port":
+        return listening(pid, int(check.value))
+    if check.kind == "file":
+        return exists(pid, check.value)
+    if check.kind == "command":
+        return run(shlex.split(check.value))
+    return True
+
+
+def wait_ready(check: Ready, pid: int, timeout: float | None, run: Run) -> float:
+    """Wait until the check holds; return the seconds that took.
+
+    Raises StateError E_NOTRUNNING when the container ends first, LaunchError E_LIMIT after `timeout` seconds (the
+    template's where None).
+    """
+    begun = time.monotonic()
+    limit = check.timeout if timeout is None else timeout
+    pause = _FIRST
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise _ended(check) from None
+    try:
+        life = select.poll()
+        life.register(pidfd, select.POLLIN)
+        while not is_ready(check, pid, run):
+            if time.monotonic() - begun > limit:
+                raise LaunchError(
+                    "E_LIMIT",
+                    "readiness",
+                    f"{_words(check)} did not come about in {limit:g} s",
+                    hints=("mktemplate logs NAME shows what the service said",),
+                )
+            if life.poll(pause * 1000):
+                raise _ended(check)
+            pause = min(pause * 1.5, _LONGEST)
+    finally:
+        os.close(pidfd)
+    return time.monotonic() - begun
+
+
+def _ended(check: Ready) -> StateError:
+    return StateError(
+        "E_NOTRUNNING",
+        "readiness",
+        f"the container ended before {_words(check)}",
+        hints=("mktemplate logs NAME shows what the service said",),
+    )
+
+
+def _words(check: Ready) -> str:
+    if check.kind == "port":
+        return f"listening on port {check.value}"
+    return f"{check.kind} {check.value}" if check.kind else "running"
