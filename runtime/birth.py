@@ -37,7 +37,7 @@ _HOST_CODES = {
     "E_OVERLAY_RO",
 }
 
-FAILURE, TRACE, ANSWER = b"!", b"?", b"="  # the first byte of a report
+FAILURE, TRACE, ANSWER, REFUSED = b"!", b"?", b"=", b"-"  # the first byte of a report
 
 
 @dataclass(slots=True)
@@ -142,6 +142,13 @@ def bear(
 
 def failure(program: Program, report: bytes, subject: str) -> ContainerError:
     """Return the error that a report of FAILURE stands for."""
+    if report[:1] == REFUSED:
+        return HostError(
+            "E_NEWUIDMAP",
+            subject,
+            report[1:].decode(errors="replace"),
+            hints=("compare /etc/subuid and /etc/subgid with lxc.idmap",),
+        )
     try:
         which, index, number = _FAILED.unpack_from(report, 1)
     except struct.error:
@@ -170,33 +177,59 @@ def _live(
     body: Callable[[int], NoReturn],
 ) -> NoReturn:
     """Be the stage, and after the clone init too."""
-    report, pids = reports
-    which = _STAGE
+    report, _ = reports
+    life = _Life(program, slots, _STAGE)
     try:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
         os.setsid()  # a terminal's Ctrl-C is the parent's affair
         _default_signals()
-        perform(program.stage, slots)
-        if slots["init"] == 0:
-            which = _INIT
-            os.close(slots["go_write"])
-            os.close(pids)
-            perform(program.init, slots)
-            body(report)
-        which = _HOST
-        perform(program.host, slots)
-        os.write(pids, _PID.pack(slots["init"]))
-        os._exit(0)
+        life.walk(reports, body)
     except Failed as failed:
-        more = explain(failed, program.init) if which == _INIT else b""
-        os.write(report, FAILURE + _FAILED.pack(which, failed.index, failed.number) + more)
+        more = explain(failed, program.init) if life.which == _INIT else b""
+        os.write(report, FAILURE + _FAILED.pack(life.which, failed.index, failed.number) + more)
+    except PermissionError as refused:
+        os.write(report, REFUSED + str(refused).encode())
     except BaseException:  # noqa: BLE001  # a bug of ours: the parent must hear of it
         os.write(report, TRACE + traceback.format_exc().encode())
-    if which == _HOST:
+    if life.which == _HOST:
         os.kill(slots["init"], signal.SIGKILL)
     os._exit(1)
+
+
+@dataclass(slots=True)
+class _Life:
+    """Which list of the program this process is at."""
+
+    program: Program
+    slots: dict[str, int]
+    which: int
+
+    def walk(self, reports: tuple[int, int], body: Callable[[int], NoReturn]) -> NoReturn:
+        """Perform the lists; init goes on with `body`, the stage ends."""
+        report, pids = reports
+        perform(self.program.stage, self.slots)
+        if self.slots["init"] == 0:
+            self.which = _INIT
+            os.close(self.slots["go_write"])
+            os.close(pids)
+            perform(self.program.init, self.slots)
+            body(report)
+        self.which = _HOST
+        _map(self.program.maps, self.slots["init"])
+        perform(self.program.host, self.slots)
+        os.write(pids, _PID.pack(self.slots["init"]))
+        os._exit(0)
+
+
+def _map(commands: tuple[tuple[str, ...], ...], init: int) -> None:
+    """Have the setuid helpers of shadow map the ids of `init`: a normal user may not (newuidmap(1))."""
+    for program, *words in commands:
+        argv = [program, *(word.replace("%d", str(init)) for word in words)]
+        child = os.posix_spawn(program, argv, {})
+        if os.waitpid(child, 0)[1]:
+            raise PermissionError(f"{program} refuses the map {' '.join(words[1:])}")
 
 
 def _default_signals() -> None:

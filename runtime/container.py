@@ -27,7 +27,7 @@ from runtime import (
 )
 from runtime.bundle import Bundle
 from runtime.config import ContainerConfig
-from runtime.errors import ConfigError, LaunchError, StateError
+from runtime.errors import ConfigError, HostError, LaunchError, StateError
 from runtime.fstab import MountEntry
 from runtime.kernel import process
 from runtime.program import Program
@@ -291,7 +291,11 @@ class Container:
             return None
 
     def cgroup(self, run: RunState) -> cgroup.Cgroup:
-        """Return the cgroups of a running container."""
+        """Return the cgroups of a running container; HostError (E_CGROUP) where it has none."""
+        if not run.cgroup:
+            raise HostError(
+                "E_CGROUP", self.name, "has no control group: a normal user's container"
+            )
         return cgroup.Cgroup.from_json(run.cgroup)
 
     def _host(
@@ -303,13 +307,14 @@ class Container:
             bpf=compiled_filter(settings.seccomp_profile),
             files=files,
             last_capability=capabilities.last(),
+            rootless=os.geteuid() != 0,
         )
 
     def _order(self, settings: ContainerConfig, found: Bundle, undo: ExitStack) -> monitor.Order:
         """Take from the host what the start needs; `undo` gives it back."""
         _make_overlay_folders(settings)
         key = state.key(self.path, self.name)
-        group = cgroup.Cgroup.make(key, limits.limits(settings.cgroup2, settings.cgroup1))
+        group = _make_group(key, settings)
         undo.callback(group.remove)
         files: tuple[MountEntry, ...] = ()
         if found.record.template and settings.hostname:
@@ -321,7 +326,7 @@ class Container:
             path=str(self.path),
             phase="STARTING",
             notes=(*group.notes, *program.notes),
-            cgroup=group.as_json(),
+            cgroup=group.as_json() if group.groups else {},
             monitor=state.Identity.of(os.getpid()),
         )
         state.save(run)
@@ -394,6 +399,22 @@ def containers(path: str | Path) -> tuple[Container, ...]:
         for name in names
         if bundle.is_name(name) and os.path.isfile(os.path.join(path, name, "config"))
     )
+
+
+def _make_group(key: str, settings: ContainerConfig) -> cgroup.Cgroup:
+    """Make the control groups; a normal user has none here, and so no limits but a note of it."""
+    wanted = limits.limits(settings.cgroup2, settings.cgroup1)
+    if os.geteuid() == 0:
+        return cgroup.Cgroup.make(key, wanted)
+    for limit in wanted.v2:
+        if limit.asked and not limit.file.startswith("devices."):
+            raise HostError(
+                "E_CGROUP",
+                f"lxc.cgroup2.{limit.file}",
+                "a normal user's limits are not in this version",
+            )
+    note = "no limits: a normal user's containers have no control group in this version"
+    return cgroup.Cgroup(key=key, groups=(), notes=(note,))
 
 
 def _make_overlay_folders(settings: ContainerConfig) -> None:

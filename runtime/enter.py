@@ -191,7 +191,8 @@ def _joined(container: Container) -> Iterator[Target]:
         slots["root"] = os.open(
             f"/proc/{run.init.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         )
-        for number, path in enumerate(container.cgroup(run).join_files()):
+        joined = container.cgroup(run).join_files() if run.cgroup else ()
+        for number, path in enumerate(joined):
             slots[f"join{number}"] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         root = slots.pop("root")
         try:

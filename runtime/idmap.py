@@ -90,11 +90,16 @@ class Allocation:
     first: int
     count: int
     notes: tuple[str, ...] = ()
+    idmap: IdMap
 
     @property
     def lines(self) -> tuple[tuple[str, str], ...]:
         """The `lxc.idmap` lines of its configuration."""
-        return tuple(("lxc.idmap", f"{kind} 0 {self.first} {self.count}") for kind in "ug")
+        return tuple(
+            ("lxc.idmap", f"{kind} {e.inside} {e.outside} {e.count}")
+            for kind, extents in (("u", self.idmap.uids), ("g", self.idmap.gids))
+            for e in extents
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +118,8 @@ def allocate(path: Path, name: str, files: tuple[Path, Path] = FILES) -> Allocat
     E_SUBUID_OVERLAP. ResourceError: E_LIMIT where all are taken.
     """
     if os.geteuid() != 0:
-        raise _rootless(files)
+        idmap = _rootless(files)
+        return Allocation(first=os.geteuid(), count=COUNT, idmap=idmap)
     notes = _give_root_a_range(files)
     first, count = _common([_own(file) for file in files], files)
     ranges = count // COUNT
@@ -128,12 +134,14 @@ def allocate(path: Path, name: str, files: tuple[Path, Path] = FILES) -> Allocat
             )
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(name)
-            return Allocation(first=mine, count=COUNT, notes=notes)
+            return Allocation(first=mine, count=COUNT, notes=notes, idmap=single_range(mine))
     raise ResourceError("E_LIMIT", str(files[0]), f"all {ranges} ranges of root's ids are taken")
 
 
 def for_build(files: tuple[Path, Path] = FILES) -> IdMap:
     """Return the map that builds use: the last range of root's, or of what root would be given."""
+    if os.geteuid() != 0:
+        return _rootless(files)
     first, count = _ROOT_RANGE
     with suppress(HostError):
         first, count = _common([_own(file) for file in files], files)
@@ -243,34 +251,31 @@ def _user() -> str:
         return str(os.geteuid())
 
 
-def _rootless(files: tuple[Path, Path]) -> HostError:
-    """Return why a normal user cannot start containers here, with what mends it."""
+def _rootless(files: tuple[Path, Path]) -> IdMap:
+    """Return a normal user's map: itself as root, its subordinate ids above; HostError with what mends it."""
     user = _user()
-    for file in files:
+    maps = []
+    for file, own_id in zip(files, (os.geteuid(), os.getegid()), strict=True):
         own = _own(file)
         if own is None or own.count < COUNT - 1:
             code = "E_SUBUID_MISSING" if own is None else "E_SUBUID_SMALL"
             had = "no range" if own is None else f"only {own.count} ids"
-            return HostError(
+            raise HostError(
                 code,
                 str(file),
                 f"{user} has {had}, a container needs {COUNT - 1}",
                 hints=(f"usermod --add-sub{file.name[3]}ids 100000-165535 {user}",),
             )
+        maps.append((Extent(0, own_id, 1), Extent(1, own.first, COUNT - 1)))
     for program in ("newuidmap", "newgidmap"):
         if not os.access(f"/usr/bin/{program}", os.X_OK):
-            return HostError(
+            raise HostError(
                 "E_NEWUIDMAP",
                 f"/usr/bin/{program}",
                 "is not installed",
                 hints=("apt install uidmap",),
             )
-    return HostError(
-        "E_KERNEL_FEATURE",
-        "rootless",
-        "containers of a normal user are not in this version",
-        hints=("run it as root: containers get a user namespace of their own all the same",),
-    )
+    return IdMap(uids=maps[0], gids=maps[1])
 
 
 def release(path: Path, first: int) -> None:

@@ -53,12 +53,17 @@ class Host:
     bpf: bytes = b""  # the seccomp filter
     files: tuple[MountEntry, ...] = ()  # /etc/hosts, hostname, resolv.conf
     last_capability: int = 40
+    rootless: bool = False  # a normal user's: no right outside the user namespace
 
 
 def decide(config: ContainerConfig, host: Host) -> Program:
     """Return the calls that start what `config` describes; raise ConfigError for what cannot be."""
     ids = idmap.from_config(config.idmap)
     flags = _namespaces(config)
+    if host.rootless and ids is None:
+        raise ConfigError(
+            "E_IDMAP", "lxc.idmap", "a normal user's container needs a user namespace"
+        )
     layers = _layers(config, host, ids)
     entries = mounts.plan(
         (*_fstab(config), *config.mount_entries, *host.files),
@@ -67,13 +72,22 @@ def decide(config: ContainerConfig, host: Host) -> Program:
     )
     limits, notes = resource_limits(config.rlimits)
     clone_flags = flags & (ns.CLONE_NEWUSER | ns.CLONE_NEWPID)
+    sources = (
+        *(steps.host_devices() if config.autodev else ()),
+        *layers.clone,
+        *entries.stage,
+    )
+    way = rootfs.way(
+        ids,
+        flags & ~clone_flags & ~ns.CLONE_NEWCGROUP,
+        sources,
+        (*layers.attach, *(() if host.rootless else entries.host)),
+        rootless=host.rootless,
+    )
     return Program(
         stage=(
             *limits,
-            *rootfs.private(),
-            *(steps.host_devices() if config.autodev else ()),
-            *layers.clone,
-            *entries.stage,
+            *way.stage,
             Call(
                 name="clone",
                 args=(clone_flags | ns.CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0),
@@ -86,18 +100,16 @@ def decide(config: ContainerConfig, host: Host) -> Program:
                 ),
             ),
         ),
+        maps=way.maps,
         host=(
-            *(rootfs.map_ids(ids) if ids else ()),
-            *layers.attach,
-            *entries.host,
-            Call(name="write", args=(Slot("go_write"), b"g", 1)),
+            *way.host,
             *_join(host.join),
-            *_proc_files(config),
+            *_proc_files(config, host),
         ),
         init=(
             *rootfs.wait_for_go(),
             *rootfs.die_with_parent(_death_signal(config)),
-            *rootfs.enter(flags & ~clone_flags & ~ns.CLONE_NEWCGROUP),
+            *way.init,
             Call(name="write", args=(Slot("born"), b"b", 1), why="the network may be attached now"),
             *layers.root,
             *_system(config, flags),
@@ -141,7 +153,7 @@ def _layers(config: ContainerConfig, host: Host, ids: IdMap | None) -> rootfs.La
     attributes = options.set | m.MOUNT_ATTR_NODEV
     attributes |= m.MOUNT_ATTR_NOSUID if config.no_new_privs else 0
     paths = tuple(map(Path, config.rootfs_layers))
-    mapped = ids is not None
+    mapped = ids is not None and not host.rootless
     if config.rootfs_kind == "overlay":
         upper = paths[-1]
         return rootfs.stage(
@@ -222,7 +234,7 @@ def resource_limits(limits: tuple[Rlimit, ...]) -> tuple[tuple[Call, ...], tuple
     return tuple(calls), tuple(notes)
 
 
-def _proc_files(config: ContainerConfig) -> tuple[Call, ...]:
+def _proc_files(config: ContainerConfig, host: Host) -> tuple[Call, ...]:
     """Write lxc.proc.* from outside, where the host's rights count."""
     calls: list[Call] = []
     for name, value in config.proc:
@@ -232,8 +244,11 @@ def _proc_files(config: ContainerConfig) -> tuple[Call, ...]:
             Call(
                 name="openat",
                 args=(
-                    Slot("host_proc"),
-                    Text(f"%d/{name.replace('.', '/')}", (Slot("init"),)),
+                    m.AT_FDCWD if host.rootless else Slot("host_proc"),
+                    Text(
+                        f"{'/proc/' if host.rootless else ''}%d/{name.replace('.', '/')}",
+                        (Slot("init"),),
+                    ),
                     os.O_WRONLY | os.O_CLOEXEC,
                 ),
                 result="file",

@@ -94,11 +94,13 @@ class Call:
 class Program:
     """A start as three lists: the stage's up to the clone of init, the host's part for init, and init's own.
 
-    `stage` ends with the clone, whose result is slot `init`; then the stage goes on with `host`, which ends with the
-    word to go that `init` waits for.
+    `stage` ends with the clone, whose result is slot `init`; then the stage runs the programs of `maps` (a normal
+    user's newuidmap and newgidmap; `%d` is init's pid) and goes on with `host`, which gives the word to go that
+    `init` waits for.
     """
 
     stage: tuple[Call, ...] = ()
+    maps: tuple[tuple[str, ...], ...] = ()
     host: tuple[Call, ...] = ()
     init: tuple[Call, ...] = ()
     notes: tuple[str, ...] = field(default=())

@@ -36,20 +36,27 @@ class Layers:
 
 def private() -> tuple[Call, ...]:
     """Enter a mount namespace whose changes nobody else sees (I-17), with a procfs for id maps (I-3)."""
-    attributes = m.mount_attributes(0, 0, m.MS_PRIVATE)
     return (
         Call(
             name="unshare",
             args=(ns.CLONE_NEWNS,),
             failure=Failure("E_KERNEL_FEATURE", "mount namespace"),
         ),
+        *unseen(),
+        *steps.filesystem("proc", "host_proc", steps.PLAIN, ("source=proc",)),
+    )
+
+
+def unseen() -> tuple[Call, ...]:
+    """Let nobody see what is mounted from here on."""
+    attributes = m.mount_attributes(0, 0, m.MS_PRIVATE)
+    return (
         Call(
             name="mount_setattr",
             args=(m.AT_FDCWD, c("/"), m.AT_RECURSIVE, attributes, len(attributes)),
             why="what is mounted from here on is seen by nobody outside",
             failure=Failure("E_KERNEL_FEATURE", "mount_setattr"),
         ),
-        *steps.filesystem("proc", "host_proc", steps.PLAIN, ("source=proc",)),
     )
 
 
@@ -231,6 +238,57 @@ def die_with_parent(number: int = signal.SIGKILL) -> tuple[Call, ...]:
             expect=(Expect(0, 1, ord("g")),),
             unexpected=Failure("E_INIT_DIED", "parent", "it ended before its time"),
         ),
+    )
+
+
+def map_commands(idmap: IdMap) -> tuple[tuple[str, ...], ...]:
+    """Return the commands that map init's ids for a normal user."""
+    return tuple(
+        (
+            program,
+            "%d",
+            *(str(number) for e in extents for number in (e.inside, e.outside, e.count)),
+        )
+        for program, extents in (
+            ("/usr/bin/newuidmap", idmap.uids),
+            ("/usr/bin/newgidmap", idmap.gids),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """The way from the host into the namespaces, as what each list has of it; `stage` is before the clone."""
+
+    stage: tuple[Call, ...]
+    maps: tuple[tuple[str, ...], ...]
+    host: tuple[Call, ...]
+    init: tuple[Call, ...]
+
+
+def way(
+    ids: IdMap | None,
+    flags: int,
+    sources: tuple[Call, ...],
+    attach: tuple[Call, ...],
+    *,
+    rootless: bool,
+) -> Way:
+    """Return the way: `sources` are cloned and `attach`ed by the host's root; a normal user's init does it itself."""
+    go = Call(name="write", args=(Slot("go_write"), b"g", 1))
+    stand, *leave = enter(flags)
+    if rootless:
+        return Way(
+            stage=(),
+            maps=map_commands(ids) if ids else (),
+            host=(go,),
+            init=(*leave, *unseen(), *sources, *attach, stand),
+        )
+    return Way(
+        stage=(*private(), *sources),
+        maps=(),
+        host=(*(map_ids(ids) if ids else ()), *attach, go),
+        init=(stand, *leave),
     )
 
 

@@ -28,8 +28,8 @@ from runtime.idmap import IdMap
 from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
-from runtime.program import Call, Failure, Program, Slot
-from runtime.rootfs import die_with_parent, enter, map_ids, private, stage, wait_for_go
+from runtime.program import Call, Failure, Program
+from runtime.rootfs import die_with_parent, stage, wait_for_go, way
 from runtime.seccomp import compile_profile
 from runtime.seccomp_profile import default_profile
 
@@ -128,9 +128,11 @@ def _program(root: Root, idmap: IdMap, *, with_system: bool) -> Program:
     flags = (
         ns.CLONE_NEWNS | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWNET | ns.CLONE_NEWCGROUP
     )
-    layers = stage(
-        root.lowers, root.upper, root.work, "build", m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID
-    )
+    rootless = os.geteuid() != 0
+    attributes = m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID
+    layers = stage(root.lowers, root.upper, root.work, "build", attributes, mapped=not rootless)
+    sources = (*(steps.host_devices() if with_system else ()), *layers.clone)
+    path = way(idmap, flags, sources, layers.attach, rootless=rootless)
     system: tuple[Call, ...] = ()
     if with_system:
         system = (
@@ -144,9 +146,7 @@ def _program(root: Root, idmap: IdMap, *, with_system: bool) -> Program:
         )
     return Program(
         stage=(
-            *private(),
-            *(steps.host_devices() if with_system else ()),
-            *layers.clone,
+            *path.stage,
             Call(
                 name="clone",
                 args=(
@@ -160,15 +160,12 @@ def _program(root: Root, idmap: IdMap, *, with_system: bool) -> Program:
                 failure=Failure("E_USERNS_DISABLED", "user namespace"),
             ),
         ),
-        host=(
-            *map_ids(idmap),
-            *layers.attach,
-            Call(name="write", args=(Slot("go_write"), b"g", 1)),
-        ),
+        maps=path.maps,
+        host=path.host,
         init=(
             *wait_for_go(),
             *die_with_parent(),
-            *enter(flags),
+            *path.init,
             *layers.root,
             *system,
             *steps.pivot(),
