@@ -234,6 +234,24 @@ def _date(moment: float) -> str:
     return time.strftime("%a, %d %b %Y %H:%M:%S UTC", time.gmtime(moment))
 
 
+def flat_apt(folder: Path, *words: str) -> str:
+    """Run an apt tool that knows nothing but `folder`, a flat repository; return its stdout."""
+    state = folder / "apt"
+    (state / "lists/partial").mkdir(parents=True, exist_ok=True)
+    (state / "archives/partial").mkdir(parents=True, exist_ok=True)
+    (state / "status").touch()
+    (state / "sources.list").write_text(f"deb [trusted=yes] file:{folder} ./\n")
+    options = [
+        f"Dir::State={state}", f"Dir::State::status={state}/status", f"Dir::Cache={state}",
+        f"Dir::Etc::sourcelist={state}/sources.list", "Dir::Etc::sourceparts=-", "APT::Sandbox::User=root",
+        "pkgCacheGen::ForceEssential=,", "APT::Install-Recommends=false", "Dir::Etc::preferencesparts=-",
+    ]  # fmt: skip
+    argv = [words[0], *(word for option in options for word in ("-o", option)), *words[1:]]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A folder that is being served, with what was asked of it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from provisioner.download import object_path
 from provisioner.errors import ProvisionError, StoreFailed, UntrustedIndex
 from provisioner.index import Package
 from provisioner.resolver import PackageSet, resolve
-from tests.archive import Deb, Key, Suite, publish
+from tests.archive import Deb, Key, Suite, flat_apt, publish
 
 SHELL = Deb(
     name="toy-shell",
@@ -219,29 +218,11 @@ def test_what_a_lock_does_not_hold_is_named(chosen: PackageSet) -> None:
 # apt
 
 
-def apt(folder: Path, *words: str) -> str:
-    """Run an apt tool that knows nothing but the lock in `folder`, as a flat repository."""
-    state = folder / "apt"
-    (state / "lists/partial").mkdir(parents=True, exist_ok=True)
-    (state / "archives/partial").mkdir(parents=True, exist_ok=True)
-    (state / "status").touch()
-    (state / "sources.list").write_text(f"deb [trusted=yes] file:{folder} ./\n")
-    options = [
-        f"Dir::State={state}", f"Dir::State::status={state}/status", f"Dir::Cache={state}",
-        f"Dir::Etc::sourcelist={state}/sources.list", "Dir::Etc::sourceparts=-", "APT::Sandbox::User=root",
-        "APT::Architecture=amd64", "APT::Install-Recommends=false", "Dir::Etc::preferencesparts=-",
-    ]  # fmt: skip
-    argv = [words[0], *(word for option in options for word in ("-o", option)), *words[1:]]
-    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_the_real_apt_chooses_the_same_set_from_a_lock(tmp_path: Path, chosen: PackageSet) -> None:
     (tmp_path / "Packages").write_text(lock.write(locked(chosen)))
-    apt(tmp_path, "apt-get", "--error-on=any", "update")
+    flat_apt(tmp_path, "apt-get", "--error-on=any", "update")
 
-    told = apt(tmp_path, "apt-get", "-s", "install", "toy-server", "toy-shell")
+    told = flat_apt(tmp_path, "apt-get", "-s", "install", "toy-server", "toy-shell")
 
     installed = {line.split()[1] for line in told.split("\n") if line.startswith("Inst ")}
     assert installed == {package.name for package in chosen.packages}
@@ -254,9 +235,9 @@ def test_the_real_apt_fetches_what_a_lock_keeps(tmp_path: Path, archive_key: Key
     fill(cache, root, chosen)
     kept = keep.keep(locked(chosen), home / "debs", beside=home, cache=cache)
     (home / "Packages").write_text(lock.write(kept))
-    apt(home, "apt-get", "--error-on=any", "update")
+    flat_apt(home, "apt-get", "--error-on=any", "update")
 
-    apt(home, "apt-get", "download", "toy-libc")
+    flat_apt(home, "apt-get", "download", "toy-libc")
 
     [got] = home.glob("toy-libc_*.deb")
     assert hashlib.sha256(got.read_bytes()).hexdigest() == chosen.essential[0].sha256

@@ -26,6 +26,7 @@ from provisioner.store import Layer, Store
 from provisioner.tree import Tree
 from runtime import idmap
 from runtime.sandbox import KernelSandbox
+from tests.archive import flat_apt
 from tests.family import Mirror, architecture
 
 pytestmark = pytest.mark.system
@@ -58,10 +59,35 @@ def built(chosen: PackageSet, mirror: Mirror, store: Store, *, offline: bool) ->
         return provision(chosen, Tree(nodes=()), facts, tools, bring)
 
 
+def recorded(
+    mirror: Mirror, chosen: PackageSet, releases: Sequence[Release], epoch: int
+) -> lock.Lock:
+    return lock.Lock(
+        tool="mktemplate 0", distro=mirror.distro.name, release=mirror.release, arch=architecture(),
+        epoch=epoch, sources=tuple(map(lock.provenance, releases)), chosen=chosen,
+    )  # fmt: skip
+
+
 def empty_store(path: Path) -> Store:
     store = Store(path / ".store", durable=False)
     store.prepare()
     return store
+
+
+def test_the_real_apt_chooses_the_same_essential_packages_from_a_lock(
+    tmp_path: Path, family: Callable[[str], Mirror]
+) -> None:
+    mirror = family("devuan")
+    with closing(empty_store(tmp_path / "one")) as store:
+        chosen, releases = chosen_from(mirror, store)
+    made = recorded(mirror, chosen, releases, 0)
+    (tmp_path / "Packages").write_text(lock.write(made))
+    flat_apt(tmp_path, "apt-get", "update")
+
+    told = flat_apt(tmp_path, "apt-get", "-s", "install", "?essential", *chosen.wanted)
+
+    installed = {line.split()[1] for line in told.splitlines() if line.startswith("Inst ")}
+    assert installed == {package.name for package in chosen.packages}
 
 
 def test_a_lock_gives_the_same_layers_offline(
@@ -74,10 +100,7 @@ def test_a_lock_gives_the_same_layers_offline(
     ):
         chosen, releases = chosen_from(mirror, first)
         layers = built(chosen, mirror, first, offline=False)
-        made = lock.Lock(
-            tool="mktemplate 0", distro=mirror.distro.name, release=mirror.release, arch=architecture(),
-            epoch=layers[-1].epoch, sources=tuple(map(lock.provenance, releases)), chosen=chosen,
-        )  # fmt: skip
+        made = recorded(mirror, chosen, releases, layers[-1].epoch)
         kept = keep.keep(made, tmp_path / "debs", beside=tmp_path, cache=first.cache)
         again = lock.read(lock.write(kept), "x.lock")
         keep.restore(again, beside=tmp_path, cache=second.cache)
