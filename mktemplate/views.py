@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from calendar import timegm
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from runtime.bundle import Bundle
@@ -51,15 +50,13 @@ def describe(container: Container, bundle: Bundle) -> dict[str, object]:
 
 
 def is_ready(bundle: Bundle, pid: int) -> bool:
-    """Whether the service accepts now; where it has no check, running is enough."""
+    """Whether the service accepts now; a check that runs a command is only made by `up` and `wait`."""
     check = bundle.record.ready
-    if not check.kind:
-        return True
-    from mktemplate.inside import succeeds
-    from runtime import ready
+    if check.kind in ("port", "file"):
+        from runtime import ready
 
-    container = Container(bundle.path.parent, bundle.name)
-    return ready.is_ready(check, pid, partial(succeeds, container))
+        return ready.is_ready(check, pid, lambda argv: False)
+    return True
 
 
 PHASES = ("index", "resolve", "download", "unpack", "configure", "launch", "ready", "total")
