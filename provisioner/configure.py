@@ -33,9 +33,11 @@ _HOST_KEYS = tuple(b"/etc/ssh/ssh_host_%s_key" % kind for kind in (b"rsa", b"ecd
 # Patterns of what must not stay: (directory, name pattern).
 _NOISE = (
     (b"/etc", b"passwd-"), (b"/etc", b"group-"), (b"/etc", b"shadow-"), (b"/etc", b"gshadow-"),
-    (b"/etc", b"subuid-"), (b"/etc", b"subgid-"), (b"/etc", b".pwd.lock"), (b"/etc/ssh", b"ssh_host_*_key*"),
-    (b"/var/lib/dpkg", b"*-old"), (b"/var/cache/debconf", b"*-old"), (b"/var/cache/ldconfig", b"aux-cache"),
-    (b"/var/cache/apt", b"*.bin"), (b"/var/lib/dbus", b"machine-id"), (b"/var/lib/systemd", b"random-seed"),
+    (b"/etc", b"subuid-"), (b"/etc", b"subgid-"), (b"/etc", b".pwd.lock"),
+    (b"/etc/ssh", b"ssh_host_*_key*"), (b"/var/lib/rabbitmq", b".erlang.cookie"),
+    (b"/var/lib/dpkg", b"*-old"), (b"/var/cache/debconf", b"*-old"),
+    (b"/var/cache/ldconfig", b"aux-cache"), (b"/var/cache/apt", b"*.bin"),
+    (b"/var/lib/dbus", b"machine-id"), (b"/var/lib/systemd", b"random-seed"),
     (b"/var/lib/systemd", b"credential.secret"), (b"/var/log", b"*.log"), (b"/var/log/apt", b"*"),
     (b"/run", b"*"), (b"/tmp", b"*"), (b"/var/tmp", b"*"),
 )  # fmt: skip
