@@ -28,4 +28,7 @@ class Duties:
     state: Path | None = None  # the file that tells others of it, as these two texts say:
     running: str = "%s %s"  # the identities of monitor and init, each a JSON object
     stopped: str = "%d"  # the exit status
+    network: bool = (
+        False  # descriptor 3 takes init's "b", 4 gives its "g": who starts it attaches a network
+    )
     sealed: bool = False  # run from a sealed copy: the container's root could write to the file (CVE-2019-5736)

@@ -48,6 +48,7 @@ _CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _STARTTIME = 21  # spaces before it, proc_pid_stat(5)
 _KILLED = 125
+_BORN = 3
 
 
 def write(program: Program, duties: Duties, status: Callable[[str], int]) -> bytes:
@@ -81,7 +82,7 @@ class _Writer(Scribe):
         self.let("lock", -1)  # Duties.prepare may take one
         for _ in range(3):  # no file of ours may become a standard stream
             self.do("openat", m.AT_FDCWD, self.text("/dev/null"), _RDWR)
-        self.do("close_range", 3, 0xFFFFFFFF, 0)
+        self.do("close_range", 5 if self.duties.network else 3, 0xFFFFFFFF, 0)
         self.do("fcntl", 2, _F_DUPFD_CLOEXEC, _ABOVE, result="report")
         if self.duties.sealed:
             self._seal()
@@ -148,8 +149,11 @@ class _Writer(Scribe):
         self.table.calls(self.duties.prepare)
         self.pipe("lifeline", "lifeline_write", NONBLOCK)
         self.pipe("ready_read", "ready_write")
-        self.pipe("born_read", "born")
         self.pipe("net_go", "net_go_write")
+        if self.duties.network:
+            self.let("born", _BORN)
+        else:
+            self.pipe("born_read", "born")
         self.must("clone", _CLONE_VM | _CLONE_VFORK | signal.SIGCHLD, 0, 0, 0, 0, result="stage")
         self.when("stage", 0, "stage")
         self.let("role", _MONITOR)
@@ -231,7 +235,7 @@ class _Writer(Scribe):
         self.mark("stage has a parent")
         self.do("setsid")
         self.pipe("go_read", "go_write")
-        self.close("lifeline_write", "ready_read")
+        self.close("lifeline_write", "ready_read", "net_go_write")
         self.table.calls(self.program.stage)
         self.when("init", 0, "init")
         self._starttime("/proc/%d/stat", "init_starttime", Slot("init"))

@@ -18,6 +18,7 @@ LOG_FLAGS = (
 )  # for writing at the end, created, no link
 _STATE_FLAGS = 0o1 | 0o100 | 0o1000 | 0o400000 | CLOEXEC  # for writing, created, emptied, no link
 _WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_GO = 4
 _POLLIN, _REVENTS = 1, 6
 _LOG_LIMIT_BYTES = (
     3  # a log whose size needs more than the low three bytes is 16 MiB: it is rotated
@@ -30,9 +31,8 @@ _IDENTITY = 128  # bytes that are enough for one
 def begin(s: Scribe, duties: Duties) -> None:
     """Hear whether init was executed, and tell the world."""
     s.mark("born")
-    s.close("ready_write", "lifeline", "net_go", "born", "born_read", "stdin", "stdout")
-    s.do("write", Slot("net_go_write"), s.table.place(b"g"), 1)
-    s.close("net_go_write")
+    s.close("ready_write", "lifeline", "net_go", "born", "stdin", "stdout")
+    _let_go(s, duties)
     s.when("foreground", 1, "streams are closed")
     s.close("stderr")
     s.mark("streams are closed")
@@ -49,6 +49,19 @@ def begin(s: Scribe, duties: Duties) -> None:
     s.do("write", Slot("report"), s.table.place(b"+"), 1)
     s.close("report")
     s.go("told")
+
+
+def _let_go(s: Scribe, duties: Duties) -> None:
+    """Let init go on: the stage has ended, so it is in its cgroups, and its network is attached."""
+    if duties.network:
+        s.do("read", _GO, s.buffer, 1, result="count")
+        s.do("close", _GO)
+        s.when("count", 0, "no network")
+    else:
+        s.close("born_read")
+    s.do("write", Slot("net_go_write"), s.table.place(b"g"), 1)
+    s.mark("no network")
+    s.close("net_go_write")
 
 
 def _identity(s: Scribe, who: str) -> int:

@@ -9,6 +9,8 @@ import os
 import platform
 import select
 import signal
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -389,6 +391,63 @@ def test_a_sealed_one_is_what_it_is_without_seals(tmp_path: Path, started: Run) 
     assert ended(started(shell("echo two"), "detach", sealed=True)) == (0, "", "")
     assert until(tmp_path / "log", "two") == "two\n"
     assert ended(started(FAILING["in init"], sealed=True))[0] == 5
+
+
+NETWORKED = (
+    Call(name="write", args=(Slot("born"), b"b", 1)),
+    Call(
+        name="read",
+        args=(Slot("net_go"), Out(1), 1),
+        expect=(Expect(0, 1, ord("g")),),
+        unexpected=Failure("E_INIT_DIED", "monitor", "it ended before its time"),
+    ),
+)
+
+
+@pytest.mark.parametrize("attached", [True, False], ids=["attached", "not attached"])
+def test_who_starts_it_attaches_the_network_while_init_waits(
+    attached: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "start"
+    made = program(*NETWORKED, *execute("/bin/echo", "on the net"))
+    duties = Duties(name="web", log=tmp_path / "log", network=True)
+    path.write_bytes(startprogram.write(made, duties, lambda _: 70))
+    path.chmod(0o755)
+    ours, theirs = socket.socketpair()
+    go_read, go_write = os.pipe()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    out_read, out_write = os.pipe()
+    inherited = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 20) for file in (theirs, go_read)]
+    actions = [
+        (os.POSIX_SPAWN_DUP2, out_write, 1),
+        (os.POSIX_SPAWN_DUP2, out_write, 2),
+        *(
+            (os.POSIX_SPAWN_DUP2, high, number)
+            for number, high in zip((3, 4), inherited, strict=True)
+        ),
+    ]
+    pid = os.posix_spawn(path, [path], {}, file_actions=actions)
+    theirs.close()
+    for descriptor in (go_read, out_write, *inherited):
+        os.close(descriptor)
+    word, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(12))
+    [(_, _, credentials)] = ancillary
+    init = struct.unpack("=3i", credentials)[0]
+    namespace = os.readlink(f"/proc/{init}/ns/pid")
+    if attached:
+        os.write(go_write, b"g")
+    os.close(go_write)
+    with os.fdopen(out_read) as file, ours:
+        said = file.read()
+    _, status = os.waitpid(pid, 0)
+
+    assert word == b"b"
+    assert namespace != os.readlink("/proc/self/ns/pid")
+    if attached:
+        assert (status, said) == (0, "on the net\n")
+    else:
+        assert os.waitstatus_to_exitcode(status) == 70
+        assert "E_INIT_DIED]: monitor: it ended before its time" in said
 
 
 def test_at_the_very_end_it_runs_a_program(tmp_path: Path, started: Run) -> None:
