@@ -7,10 +7,13 @@ import os
 import secrets
 import stat
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from runtime import idmap
 from runtime.errors import ResourceError, StateError
 from runtime.kernel import mount as m
+from runtime.sandbox import KernelSandbox
 
 _WHERE = m.RESOLVE_BENEATH | m.RESOLVE_NO_XDEV | m.RESOLVE_NO_SYMLINKS | m.RESOLVE_NO_MAGICLINKS
 
@@ -27,11 +30,28 @@ def container(path: Path, name: str) -> None:
             os.mkdir(folder, 0o711 if folder == trash.parent else 0o700)
     waste = f"{name}.{secrets.token_hex(8)}"
     os.rename(path / name, trash / waste)
+    if os.geteuid() != 0:
+        KernelSandbox(idmap.for_build()).call(_Root(trash / waste), _empty_root)
     descriptor = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         tree(descriptor, waste)
     finally:
         os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    upper: Path
+    lowers: tuple[Path, ...] = ()
+    work: Path | None = None
+
+
+def _empty_root() -> bytes:
+    """Remove what lies below the root: a normal user's subordinate ids own it, and may only there."""
+    descriptor = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    for name in os.listdir(descriptor):
+        tree(descriptor, name)
+    return b""
 
 
 def mounts_below(path: Path) -> list[str]:
