@@ -79,6 +79,8 @@ def make(
     """Make the container that `facts` describe below `path`; raise with nothing left behind."""
     build = request.build
     started = time.monotonic()
+    if os.geteuid() != 0:
+        idmap.allocate(path, facts.name)  # raises: it knows what a normal user lacks
     hostpart.check_path(path)
     refuse_existing(path, facts.name)
     facts = _with_host(template.spec, facts)

@@ -23,6 +23,13 @@ def given_options(request: Request) -> tuple[tuple[str, str], ...]:
     )
 
 
+def option_name(field: str) -> str:
+    """Return the option of the command line that fills `field`: `sets` is --set."""
+    from mktemplate.options import BUILD
+
+    return next((option.names[0] for option in BUILD if option.field == field), f"--{field}")
+
+
 def _absolute(name: str, value: object) -> object:
     """Return paths of key files as they are wherever a later command stands."""
     if name == "ssh_keys" and isinstance(value, tuple):

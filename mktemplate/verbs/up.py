@@ -93,13 +93,13 @@ def _tell_differences(request: Request, found: Bundle, console: Console) -> None
     asked = (request.words[0], record.template) if len(request.words) > 1 else None
     if asked and asked[0] != asked[1]:
         console.warning(f"{record.name} exists and is a {asked[1]}, not a {asked[0]}")
-    from mktemplate.recorded import given_options
+    from mktemplate.recorded import given_options, option_name
 
     for key, value in given_options(request):
         if recorded.get(key) != value:
             had = recorded.get(key, "the default")
             console.warning(
-                f"{record.name} exists and keeps its --{key.replace('_', '-')}: {had}, not {value}"
+                f"{record.name} exists and keeps its {option_name(key)}: {had}, not {value}"
             )
 
 
