@@ -270,11 +270,13 @@ def test_who_asks_the_monitor_to_end_asks_init_with_its_own_signal(started: Run)
 def test_a_stage_that_is_killed_takes_init_with_it(started: Run) -> None:
     waiting = Call(name="ppoll", args=(None, 0, None, None, 8))
     monitor = started(program(*execute("/bin/sleep", "1000"), host=(waiting,)))
-    pids = wait_for_children(monitor, 2)
-    os.kill(pids[0], signal.SIGKILL)
+    stage, init = wait_for_children(monitor, 2)
+    pidfd = os.pidfd_open(init)
+    os.kill(stage, signal.SIGKILL)
 
     assert ended(monitor)[0] == 128 + signal.SIGKILL
-    assert not Path(f"/proc/{pids[1]}").exists()
+    assert select.select([pidfd], [], [], 10)[0]
+    os.close(pidfd)
 
 
 def wait_for_children(monitor: subprocess.Popen[bytes], count: int) -> list[int]:
@@ -408,46 +410,41 @@ NETWORKED = (
 def test_who_starts_it_attaches_the_network_while_init_waits(
     attached: bool, tmp_path: Path
 ) -> None:
-    path = tmp_path / "start"
     made = program(*NETWORKED, *execute("/bin/echo", "on the net"))
-    duties = Duties(name="web", log=tmp_path / "log", network=True)
-    path.write_bytes(startprogram.write(made, duties, lambda _: 70))
+    path = tmp_path / "start"
+    path.write_bytes(
+        startprogram.write(made, Duties(name="web", log=path, network=True), lambda _: 70)
+    )
     path.chmod(0o755)
-    ours, theirs = socket.socketpair()
-    go_read, go_write = os.pipe()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    out_read, out_write = os.pipe()
-    inherited = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 20) for file in (theirs, go_read)]
-    actions = [
-        (os.POSIX_SPAWN_DUP2, out_write, 1),
-        (os.POSIX_SPAWN_DUP2, out_write, 2),
-        *(
-            (os.POSIX_SPAWN_DUP2, high, number)
-            for number, high in zip((3, 4), inherited, strict=True)
-        ),
-    ]
-    pid = os.posix_spawn(path, [path], {}, file_actions=actions)
-    theirs.close()
-    for descriptor in (go_read, out_write, *inherited):
-        os.close(descriptor)
-    word, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(12))
-    [(_, _, credentials)] = ancillary
-    init = struct.unpack("=3i", credentials)[0]
-    namespace = os.readlink(f"/proc/{init}/ns/pid")
-    if attached:
-        os.write(go_write, b"g")
-    os.close(go_write)
-    with os.fdopen(out_read) as file, ours:
-        said = file.read()
-    _, status = os.waitpid(pid, 0)
+    with open(tmp_path / "said", "wb+") as output:
+        pid, born, go = spawn(path, output.fileno())
+        with born:
+            word, [(_, _, credentials)], _, _ = born.recvmsg(1, socket.CMSG_SPACE(12))
+        namespace = os.readlink(f"/proc/{struct.unpack('=3i', credentials)[0]}/ns/pid")
+        os.write(go, b"g" if attached else b"")
+        os.close(go)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     assert word == b"b"
     assert namespace != os.readlink("/proc/self/ns/pid")
-    if attached:
-        assert (status, said) == (0, "on the net\n")
-    else:
-        assert os.waitstatus_to_exitcode(status) == 70
-        assert "E_INIT_DIED]: monitor: it ended before its time" in said
+    said = (tmp_path / "said").read_text()
+    assert status == (0 if attached else 70)
+    assert ("on the net\n" if attached else "monitor: it ended before its time") in said
+
+
+def spawn(path: Path, output: int) -> tuple[int, socket.socket, int]:
+    """Execute a start program with a network; return its pid, where init says "b", what gives it "g"."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    go_read, go_write = os.pipe()
+    given = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 20) for file in (theirs, go_read)]
+    actions = [(os.POSIX_SPAWN_DUP2, output, number) for number in (1, 2)]
+    actions += [(os.POSIX_SPAWN_DUP2, high, 3 + number) for number, high in enumerate(given)]
+    pid = os.posix_spawn(path, [path], {}, file_actions=actions)
+    theirs.close()
+    for descriptor in (go_read, *given):
+        os.close(descriptor)
+    return pid, ours, go_write
 
 
 def test_at_the_very_end_it_runs_a_program(tmp_path: Path, started: Run) -> None:
