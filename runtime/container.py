@@ -363,7 +363,7 @@ class Container:
                 self.cgroup(run).kill()
         with _opened(run.monitor) as pidfd:
             if pidfd is None:
-                self._reclaim(run)
+                self._reclaim_if_left()
             elif not select.select([pidfd], [], [], _GONE)[0]:
                 raise LaunchError("E_INIT_DIED", self.name, "its monitor does not end")
 

@@ -1,0 +1,150 @@
+"""A normal user's sandbox and containers: a user of a private /etc, whom newuidmap believes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.root
+
+USER = 54321
+FILES = {
+    "passwd": f"mktuser:x:{USER}:{USER}::/:/bin/sh\n",
+    "group": f"mktuser:x:{USER}:\n",
+    "subuid": "mktuser:2000000:65536\n",
+    "subgid": "mktuser:2000000:65536\n",
+}
+BECOME = """
+for file in passwd group subuid subgid; do mount --bind "$1/$file" "/etc/$file"; done
+export HOME="$1/home" XDG_RUNTIME_DIR="$1/run" PYTHONPATH="$1/code" PYTHONDONTWRITEBYTECODE=1
+shift
+exec setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all "$@"
+"""
+COMMON = """
+import os, sys, tarfile
+from pathlib import Path
+from types import SimpleNamespace as Root
+from runtime import bundle, enter, idmap
+from runtime.bundle import Bundle, Record
+from runtime.container import Container
+from runtime.isolation import isolation
+from runtime.sandbox import KernelSandbox
+home = Path(os.environ["HOME"])
+def unpack():
+    archive = tarfile.open(fileobj=stream)
+    archive.extractall("/", numeric_owner=True, filter="fully_trusted")
+    os.chown("/etc/passwd", 33, 33)
+    return b""
+(home / "root").mkdir()
+(home / "root").chmod(0o755)
+stream = open(home.parent / "root.tar", "rb")
+sandbox = KernelSandbox(idmap.for_build())
+sandbox.call(Root(upper=home / "root", lowers=(), work=None), unpack)
+"""
+
+As = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def as_user(tiny: Path, needs: Callable[..., None]) -> Iterator[As]:
+    """Return a function that runs Python code as a normal user with subordinate ids."""
+    needs("newuidmap", "newgidmap", "setpriv", "unshare")
+    place = Path(tempfile.mkdtemp(prefix="mktemplate-rootless-"))
+    place.chmod(0o755)
+    for name, line in FILES.items():
+        before = Path("/etc", name).read_text() if Path("/etc", name).exists() else ""
+        (place / name).write_text(before + line)
+    for name in ("home", "run"):
+        (place / name).mkdir(0o700)
+        os.chown(place / name, USER, USER)
+    shutil.copytree(Path(__file__).parents[2] / "runtime", place / "code/runtime")
+    subprocess.run(["tar", "-C", str(tiny), "-cf", str(place / "root.tar"), "."], check=True)
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                *("unshare", "-m", "--propagation", "private", "sh", "-ec", BECOME, "sh"),
+                *(str(place), "/usr/bin/python3", "-c", COMMON + code),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd="/",
+        )
+
+    yield run
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def test_owners_are_the_users_and_its_subordinate_ids(as_user: As) -> None:
+    done = as_user(
+        "print(*(os.stat(home / 'root' / name).st_uid for name in ('bin', 'etc/passwd')))"
+    )
+
+    assert done.stdout.split() == [str(USER), "2000032"], done.stderr
+
+
+def test_a_users_container_starts_is_entered_and_leaves_nothing(as_user: As) -> None:
+    done = as_user(
+        """
+path = home / "containers"
+folder = path / "one"
+for below in ("upper", "work"):
+    (folder / below).mkdir(parents=True)
+(folder / "upper").chmod(0o755)
+ids = idmap.allocate(path, "one")
+lines = [
+    "lxc.uts.name = one",
+    "lxc.init.cmd = /bin/sh -c 'id -u; trap \\"exit 6\\" TERM; while :; do sleep 0.1; done'",
+    "lxc.signal.halt = SIGTERM",
+    "lxc.mount.auto = proc:mixed sys:ro",
+    "lxc.no_new_privs = 1",
+    "lxc.cap.keep = chown setuid setgid",
+    f"lxc.rootfs.path = overlay:{home}/root:{folder}/upper",
+    *(f"{key} = {value}" for key, value in ids.lines),
+]
+(folder / "config").write_text("\\n".join(lines) + "\\n")
+record = Record(name="one", template="t", distro="d", release="r", arch="a", created="c")
+bundle.write(Bundle(path=folder, record=record))
+container = Container(path, "one")
+container.start()
+print(container.state(), flush=True)
+print(enter.execute(container, ["sh", "-c", "id -u; stat -c %u /etc/passwd"]), flush=True)
+container.stop()
+print(container.exit_status, (folder / "log").read_text().strip())
+container.start()
+container.destroy(force=True)
+print(os.listdir(path), os.listdir(path / ".store/trash"))
+"""
+    )
+
+    assert done.stdout.split("\n")[:6] == [
+        "RUNNING",
+        "0",
+        "33",
+        "0",
+        "6 0",
+        "['.store'] []",
+    ], done.stderr
+
+
+def test_a_user_without_subordinate_ids_is_told_what_to_do(as_user: As) -> None:
+    done = as_user(
+        """
+empty = home / "subuid"
+empty.write_text("")
+try:
+    idmap.allocate(home, "one", (empty, empty))
+except Exception as error:
+    print(error.code, *error.hints)
+"""
+    )
+
+    assert done.stdout.startswith("E_SUBUID_MISSING usermod --add-subuids"), done.stderr
