@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 import os
 import re
 import resource
 import stat
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,3 +137,35 @@ def _near(path: Path, store: Path) -> bool:
     """Whether `path` is the store, in it, or above it."""
     store = Path(os.path.abspath(store))
     return path == store or store in path.parents or path in store.parents
+
+
+def router_lines(path: Path, name: str) -> tuple[tuple[str, str], ...]:
+    """Return the address of a `--flat` container: one of its own in 10/8 that the host routes nowhere (A6).
+
+    It follows from PATH and NAME, so it is the same whenever the same container is made anew.
+    """
+    digest = hashlib.sha256(os.fsencode(path / name)).digest()
+    routed = _routed()
+    for attempt in range(256):
+        address = f"10.{digest[0]}.{(digest[1] + attempt) % 256}.{digest[2] % 254 + 1}"
+        if not any(ipaddress.ip_address(address) in network for network in routed):
+            return (
+                ("lxc.net.0.ipv4.address", f"{address}/32"),
+                ("lxc.net.0.ipv4.gateway", "dev"),
+            )
+    raise CommandError("E_LIMIT", name, "no address below 10/8 is free on this host")
+
+
+def _routed() -> list[ipaddress.IPv4Network]:
+    """Return the networks that this host has a route to, but for the default (proc_net_route(5))."""
+    with open("/proc/net/route", encoding="ascii") as file:
+        rows = [line.split() for line in file.read().split("\n")[1:] if line]
+    found = []
+    for row in rows:
+        destination, mask = (
+            int.from_bytes(bytes.fromhex(row[index]), sys.byteorder) for index in (1, 7)
+        )
+        if mask:
+            address = str(ipaddress.ip_address(destination & mask))
+            found.append(ipaddress.ip_network(f"{address}/{ipaddress.ip_address(mask)}"))
+    return [network for network in found if isinstance(network, ipaddress.IPv4Network)]

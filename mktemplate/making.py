@@ -206,7 +206,7 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
         no_new_privs=plan.config.no_new_privs,
         flat=build.flat,
         idmap=allotted.lines if allotted else (),
-        network=(),
+        network=hostpart.router_lines(path, facts.name) if facts.network.kind == "router" else (),
     )
     config, clamped = hostpart.clamp_limits(plan.rendered.config)
     grants = frozenset(build.grants)
