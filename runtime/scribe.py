@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from runtime.program import Call, Failure, Slot
+import struct
+
+from runtime.program import Call, Expect, Failure, Out, Slot
 from runtime.records import ADD, BRANCH, LOAD, Label, Table
 
 CLOEXEC, NONBLOCK = 0o2000000, 0o4000
@@ -58,6 +60,12 @@ class Scribe:
         """Make a call whose failure ends the start; numbers are what they are, addresses too."""
         self.table.calls([Call(name=name, args=values, result=result, failure=failure)])
 
+    def execute(self, words: list[int]) -> None:
+        """Be the program that the C strings at `words` call, with an empty environment; 127 where there is none."""
+        argv = self.table.place(struct.pack(f"={len(words) + 1}Q", *words, 0))
+        self.do("execve", words[0], argv, self.table.place(bytes(8)))
+        self.do("exit_group", 127)
+
     def wait_for(self, who: str) -> None:
         """Put the exit status of our child `who` into slot `status`: 128 + N for signal N."""
         self.do("waitid", P_PID, Slot(who), self.siginfo, WEXITED, 0)
@@ -70,3 +78,13 @@ class Scribe:
         self.when("how", _CLD_EXITED, f"{who} has exited")
         self.do(ADD, Slot("status"), 128, result="status")
         self.mark(f"{who} has exited")
+
+
+def ended_well(who: str, failure: Failure) -> Call:
+    """Wait for our child in slot `who`, which must exit with 0."""
+    return Call(
+        name="waitid",
+        args=(P_PID, Slot(who), Out(128), WEXITED, None),
+        expect=(Expect(_SI_CODE, 4, _CLD_EXITED), Expect(_SI_STATUS, 4, 0)),
+        unexpected=failure,
+    )

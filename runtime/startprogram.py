@@ -35,7 +35,7 @@ from runtime.records import (
     Label,
     pattern,
 )
-from runtime.scribe import BUFFER, CLOEXEC, NONBLOCK, P_PID, WEXITED, Scribe
+from runtime.scribe import BUFFER, CLOEXEC, NONBLOCK, P_PID, WEXITED, Scribe, ended_well
 
 _STARTER, _MONITOR, _STAGE, _INIT = range(4)
 _ALL_SIGNALS = (1 << 64) - 1
@@ -239,8 +239,39 @@ class _Writer(Scribe):
         self.table.calls(self.program.stage)
         self.when("init", 0, "init")
         self._starttime("/proc/%d/stat", "init_starttime", Slot("init"))
+        self._map_ids()
         self.table.calls(self.program.host)
         self.do("exit_group", 0)
+
+    def _map_ids(self) -> None:
+        """Have the setuid helpers of shadow map init's ids, both at once (newuidmap(1))."""
+        helpers = {f"helper {number}": words for number, words in enumerate(self.program.maps)}
+        for name in helpers:
+            self.must("clone", signal.SIGCHLD, 0, 0, 0, 0, result=name)
+            self.when(name, 0, name)
+        for name, (program, *words) in helpers.items():
+            refused = Failure(
+                "E_NEWUIDMAP",
+                self.duties.name,
+                f"{program} refuses the map {' '.join(words[1:])}",
+                hints=("compare /etc/subuid and /etc/subgid with lxc.idmap",),
+            )
+            self.table.calls([ended_well(name, refused)])
+        self.go("ids are mapped")
+        for name, command in helpers.items():
+            self.mark(name)
+            self._become(command)
+        self.mark("ids are mapped")
+
+    def _become(self, command: tuple[str, ...]) -> None:
+        """Execute `command` with init's pid for each %d."""
+        addresses = []
+        for word in command:
+            addresses.append(self.table.room(len(word.encode()) + 20))
+            form = self.table.place(pattern(word.replace("%", "%%").replace("%%d", "%d")))
+            self.do(TEXT, addresses[-1], form, *[Slot("init")] * word.count("%d"))
+        self.do("rt_sigprocmask", 2, self.table.place(bytes(8)), 0, 8)
+        self.execute(addresses)
 
     def init(self) -> None:
         """Be init, up to its execve; its failure is the monitor's to tell."""

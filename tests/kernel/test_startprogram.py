@@ -14,7 +14,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -393,6 +393,30 @@ def test_a_sealed_one_is_what_it_is_without_seals(tmp_path: Path, started: Run) 
     assert ended(started(shell("echo two"), "detach", sealed=True)) == (0, "", "")
     assert until(tmp_path / "log", "two") == "two\n"
     assert ended(started(FAILING["in init"], sealed=True))[0] == 5
+
+
+def test_helpers_map_ids_with_the_pid_of_init(tmp_path: Path, started: Run) -> None:
+    script = f"echo $* >> {tmp_path}/mapped"
+    made = replace(
+        shell("exit 3"),
+        maps=(("/bin/sh", "-c", script, "sh", "%d", "0", "100%", "1"), ("/bin/true", "%d")),
+    )
+    status, _, err = ended(started(made))
+
+    assert (status, err) == (3, "")
+    pid, *rest = (tmp_path / "mapped").read_text().split()
+    assert int(pid) > 1
+    assert rest == ["0", "100%", "1"]
+
+
+def test_a_helper_that_refuses_the_map_ends_the_start(started: Run) -> None:
+    made = replace(shell("exit 3"), maps=(("/bin/true", "%d"), ("/bin/false", "%d", "0", "1000")))
+
+    status, _, err = ended(started(made))
+
+    error = python_says(made)
+    assert err == failurewords.text(error.code, error.subject, error.detail, error.hints)
+    assert status == 70
 
 
 NETWORKED = (
