@@ -47,7 +47,11 @@ def bound(keep: Iterable[str], highest: int) -> tuple[Call, ...]:
     """Drop everything but `keep` from the bounding set."""
     kept = mask(keep)
     return tuple(
-        Call(name="prctl", args=(process.PR_CAPBSET_DROP, number, 0, 0, 0))
+        Call(
+            name="prctl",
+            args=(process.PR_CAPBSET_DROP, number, 0, 0, 0),
+            why=NAMES[number] if number < len(NAMES) else "",
+        )
         for number in range(highest + 1)
         if not kept >> number & 1
     )

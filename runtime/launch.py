@@ -228,6 +228,7 @@ def resource_limits(limits: tuple[Rlimit, ...]) -> tuple[tuple[Call, ...], tuple
             Call(
                 name="prlimit64",
                 args=(0, number, Struct("=QQ", (soft, hard)), None),
+                why=f"lxc.prlimit.{limit.name}",
                 failure=Failure("E_LIMIT", f"lxc.prlimit.{limit.name}"),
             )
         )
@@ -414,7 +415,14 @@ def confine(config: ContainerConfig, host: Host, user: User) -> tuple[Call, ...]
         *(() if user.uid else capabilities.limit(keep)),
         *rootfs.die_with_parent(_death_signal(config)),
         *(
-            (Call(name="prctl", args=(process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)), *filter_)
+            (
+                Call(
+                    name="prctl",
+                    args=(process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+                    why="no program gives rights any more; and a filter may be loaded without any",
+                ),
+                *filter_,
+            )
             if config.no_new_privs
             else ()
         ),
@@ -501,8 +509,8 @@ def stand_in(directory: str) -> tuple[Call, ...]:
 def session(*, terminal: bool) -> tuple[Call, ...]:
     """Lead a session of one's own, with the standard streams of the slots stdin, stdout and stderr."""
     return (
-        Call(name="umask", args=(0o022,)),
-        Call(name="setsid"),
+        Call(name="umask", args=(0o022,), why="under a user's 0002 sshd refuses /run/sshd"),
+        Call(name="setsid", why="no terminal of the host's"),
         *(
             Call(name="dup3", args=(Slot(slot), number, 0))
             for number, slot in enumerate(("stdin", "stdout", "stderr"))

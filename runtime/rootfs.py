@@ -40,10 +40,17 @@ def private() -> tuple[Call, ...]:
         Call(
             name="unshare",
             args=(ns.CLONE_NEWNS,),
+            why="the host's mounts never change",
             failure=Failure("E_KERNEL_FEATURE", "mount namespace"),
         ),
         *unseen(),
-        *steps.filesystem("proc", "host_proc", steps.PLAIN, ("source=proc",)),
+        *steps.filesystem(
+            "proc",
+            "host_proc",
+            steps.PLAIN,
+            ("source=proc",),
+            why="one that nobody can have mounted over (CVE-2025-52881)",
+        ),
     )
 
 
@@ -74,6 +81,7 @@ def map_ids(idmap: IdMap) -> tuple[Call, ...]:
                     os.O_WRONLY | os.O_CLOEXEC,
                 ),
                 result="map",
+                why=f"{name.replace('_', ' ')}: numbers inside, numbers outside, how many",
                 failure=failure,
             ),
             Call(name="write", args=(Slot("map"), data, len(data)), failure=failure),
@@ -89,6 +97,7 @@ def map_ids(idmap: IdMap) -> tuple[Call, ...]:
                 os.O_RDONLY | os.O_CLOEXEC,
             ),
             result="userns",
+            why="what the layers are mapped by",
         ),
     )
 
@@ -129,6 +138,7 @@ def clone(path: Path, slot: str, flags: int = 0) -> Call:
         name="open_tree",
         args=(m.AT_FDCWD, c(str(path)), _CLONE | flags),
         result=slot,
+        why="a copy of its mount, attached nowhere yet",
         failure=Failure("E_MOUNT_SOURCE", str(path)),
     )
 
@@ -151,7 +161,11 @@ def stage(
     layers = [(f"layer{number}", path) for number, path in enumerate(lowers)]
     desk = (
         *steps.filesystem(
-            "tmpfs", "desk", steps.PLAIN, ("source=mktemplate", "mode=0755", "size=64k")
+            "tmpfs",
+            "desk",
+            steps.PLAIN,
+            ("source=mktemplate", "mode=0755", "size=64k"),
+            why="where the layers have short names",
         ),
         *(
             Call(name="mkdirat", args=(Slot("desk"), c(name), 0o755))
@@ -217,7 +231,7 @@ def wait_for_go() -> tuple[Call, ...]:
             expect=(Expect(0, 1, ord("g")),),
             unexpected=gone,
         ),
-        Call(name="setresgid", args=(0, 0, 0)),
+        Call(name="setresgid", args=(0, 0, 0), why="root, of our own user namespace"),
         Call(name="setgroups", args=(0, None), why="no group of the caller's may help or deny"),
         Call(name="setresuid", args=(0, 0, 0)),
     )
@@ -235,6 +249,7 @@ def die_with_parent(number: int = signal.SIGKILL) -> tuple[Call, ...]:
             name="read",
             args=(Slot("lifeline"), Out(1), 1),
             ignore=(errno.EAGAIN,),
+            why="nothing to read: the parent lives",
             expect=(Expect(0, 1, ord("g")),),
             unexpected=Failure("E_INIT_DIED", "parent", "it ended before its time"),
         ),
@@ -297,5 +312,5 @@ def enter(flags: int) -> tuple[Call, ...]:
     failure = Failure("E_KERNEL_FEATURE", "namespaces")
     return (
         Call(name="fchdir", args=(Slot("desk"),), why="the layers have relative names from here"),
-        Call(name="unshare", args=(flags,), failure=failure),
+        Call(name="unshare", args=(flags,), why="owned by our user namespace", failure=failure),
     )

@@ -89,6 +89,7 @@ def filesystem(
     options: tuple[str, ...] = (),
     *,
     failure: Failure | None = None,
+    why: str = "",
 ) -> tuple[Call, ...]:
     """Make a detached file system of `kind` in slot `result`; options are `key=value` or flags."""
     settings = tuple(
@@ -102,7 +103,9 @@ def filesystem(
         for key, equals, value in (option.partition("=") for option in options)
     )
     return (
-        Call(name="fsopen", args=(c(kind), m.FSOPEN_CLOEXEC), result="fs", failure=failure),
+        Call(
+            name="fsopen", args=(c(kind), m.FSOPEN_CLOEXEC), result="fs", why=why, failure=failure
+        ),
         *settings,
         Call(
             name="fsconfig",
@@ -137,7 +140,14 @@ def overlay(name: str, lowers: int, upper: str, work: str, attributes: int) -> t
         "xino=off",
         "userxattr",
     )
-    made = filesystem("overlay", "root", attributes, options, failure=failure)
+    made = filesystem(
+        "overlay",
+        "root",
+        attributes,
+        options,
+        failure=failure,
+        why="by the container's own root: what overlayfs makes then has the right owner",
+    )
     if attributes & m.MOUNT_ATTR_RDONLY:
         return made
     return (
@@ -165,11 +175,13 @@ def host_device(name: str, path: str, number: tuple[int, int]) -> tuple[Call, ..
                 m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_SYMLINK_NOFOLLOW,
             ),
             result=f"dev:{name}",
+            why="bound, not made: in a user namespace no node can be made",
             failure=Failure("E_MOUNT_SOURCE", path),
         ),
         Call(
             name="statx",
             args=(Slot(f"dev:{name}"), c(""), m.AT_EMPTY_PATH, 0x7FF, Out(256)),
+            why=f"it must be the character device {major}:{minor}",
             expect=(
                 Expect(_STATX_MODE, 2, stat.S_IFCHR, 0xF000),
                 Expect(_STATX_RDEV, 4, major),
@@ -220,6 +232,7 @@ def device_directory(size: int = 1 << 20) -> tuple[Call, ...]:
             "dev",
             attributes,
             ("source=dev", "mode=0755", f"size={size}", "nr_inodes=512"),
+            why="the image's own /dev is never used (CVE-2025-31133)",
         ),
         attach("dev", Slot("target")),
         close("target"),
@@ -250,7 +263,14 @@ def new_proc() -> tuple[Call, ...]:
         "proc",
         "the host's /proc is partly covered, so no new one may be mounted",
     )
-    return filesystem("proc", "proc", PLAIN, ("source=proc",), failure=failure)
+    return filesystem(
+        "proc",
+        "proc",
+        PLAIN,
+        ("source=proc",),
+        failure=failure,
+        why="shows the processes of our own pid namespace",
+    )
 
 
 def attach_proc() -> tuple[Call, ...]:
@@ -268,7 +288,14 @@ def sysfs(attributes: int) -> tuple[Call, ...]:
     failure = Failure("E_KERNEL_FEATURE", "sysfs", "it needs a network namespace of its own")
     return (
         *ordinary_directory("sys", "target"),
-        *filesystem("sysfs", "sys", PLAIN | attributes, ("source=sysfs",), failure=failure),
+        *filesystem(
+            "sysfs",
+            "sys",
+            PLAIN | attributes,
+            ("source=sysfs",),
+            failure=failure,
+            why="shows our own network namespace",
+        ),
         attach("sys", Slot("target")),
         close("target"),
     )
@@ -279,7 +306,13 @@ def terminals(most: int) -> tuple[Call, ...]:
     attributes = MOUNT_NO_SUID_EXEC
     options = ("source=devpts", "ptmxmode=0666", "mode=0620", f"max={most}")
     return (
-        *filesystem("devpts", "pts", attributes, (*options, "gid=5")),
+        *filesystem(
+            "devpts",
+            "pts",
+            attributes,
+            (*options, "gid=5"),
+            why="terminals of our own; 5 is the group tty",
+        ),
         attach("pts", Slot("dev"), "pts"),
     )
 
@@ -346,6 +379,7 @@ def read_only(directory: str, names: tuple[str, ...]) -> tuple[Call, ...]:
                 name="open_tree",
                 args=(Slot(directory), c(name), m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC),
                 result="mask",
+                why="to be mounted over itself, read-only",
                 ignore=_ABSENT,
                 skip=3,
             ),
@@ -387,6 +421,8 @@ def pivot() -> tuple[Call, ...]:
         Call(
             name="pivot_root", args=(c("."), c(".")), why="from here on no path leads to the host"
         ),
-        Call(name="umount2", args=(c("."), m.MNT_DETACH)),
+        Call(
+            name="umount2", args=(c("."), m.MNT_DETACH), why="the old root, which lies on the new"
+        ),
         Call(name="chdir", args=(c("/"),)),
     )
