@@ -1,0 +1,73 @@
+"""PATH/NAME/start on disk: a start program, and behind it what it was written from, so that a stale one is known.
+
+A file that it was written from counts by what stat(2) says of it, a fact of the host by its words. Both stand as one
+JSON object behind the segments, where no loader looks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import stat
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from runtime import state
+from runtime.bundle import replace_file
+
+_MARK = b"\nmktemplate start program, written from:\n"
+_TAIL = 64 << 10  # bytes at the end of the file in which the mark is looked for
+_LIMITS = 16  # kinds of them, getrlimit(2)
+
+
+def write(path: Path, program: bytes, files: Iterable[str]) -> None:
+    """Put `program`, which was made from `files` and from this host, at `path`, by one rename."""
+    basis = {"files": _looks(sorted({*files, *_code()})), "facts": _facts()}
+    replace_file(path, program + _MARK + json.dumps(basis).encode() + b"\n", 0o755)
+
+
+def is_current(path: Path) -> bool:
+    """Whether a start program is at `path`, is ours alone to change, and would be written the same today."""
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o022:
+                return False
+            if status.st_uid != os.geteuid():
+                return False
+            file.seek(max(0, status.st_size - _TAIL))
+            _, mark, text = file.read().rpartition(_MARK)
+    except OSError:
+        return False
+    if not mark:
+        return False
+    basis = json.loads(text)
+    names = [name for name, *_ in basis["files"]]
+    return bool(basis["facts"] == _facts() and basis["files"] == _looks(names))
+
+
+def _looks(files: Iterable[str]) -> list[list[str | int]]:
+    """Return each file with what changes when it does; a missing one counts as that."""
+    looks: list[list[str | int]] = []
+    for name in files:
+        try:
+            status = os.stat(name)
+        except OSError:
+            looks.append([name])
+        else:
+            looks.append([name, status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev])
+    return looks
+
+
+def _code() -> list[str]:
+    """Return the files of the code that decides."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("runtime.")]
+    return [module.__file__ for module in modules if module.__file__]
+
+
+def _facts() -> list[str]:
+    """Return what of the host decides: the boot (kernel, control groups, devices), the user, his hard limits."""
+    limits = [resource.getrlimit(number)[1] for number in range(_LIMITS)]
+    return [state.boot_id(), str(os.geteuid()), repr(limits)]
