@@ -1,8 +1,9 @@
 """Prove that `resolve` chooses what apt chooses: `python bench/parity.py [--release R] [--singles N] [--pairs M] …`.
 
-For every request the same question goes to `apt-get -s install` in a scratch root of its own: its sources are the host's
-mirror of Debian, its dpkg database says that our Essential closure is installed, and neither /etc/apt nor its pins are
-read. Names and versions must agree; so must failure. Prints counts and every difference; exits 1 if there is one.
+For every request the same question goes to `apt-get -s install` in a scratch root of its own: its sources are the
+host's mirror of Debian, its dpkg database says that our Essential closure is installed, and neither /etc/apt nor its
+pins are read. Names and versions must agree; so must failure. Prints counts and every difference; exits 1 if there is
+one.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def fetch(suite: Suite, folder: Path) -> IndexFile:
     path = folder / f"{suite.name}.xz"
     if not path.exists():
         url = f"{suite.base}/dists/{suite.name}/main/binary-amd64/Packages.xz"
-        with urllib.request.urlopen(url, timeout=300) as answer:  # noqa: S310  # the host's own mirror
+        with urllib.request.urlopen(url, timeout=300) as answer:  # the host's own mirror
             path.write_bytes(answer.read())
     packed = path.read_bytes()
     plain = decode(packed, 1 << 28, str(path))
@@ -157,10 +158,10 @@ class Apt:
                         )
         (self._root / "dpkg/status").write_text("".join(out))
 
-    def install(self, words: Sequence[str]) -> Outcome:
+    def install(self, words: Sequence[str], *options: str) -> Outcome:
         """Ask for `words`."""
         done = subprocess.run(
-            ["/usr/bin/apt-get", "-s", "install", "--", *words],
+            ["/usr/bin/apt-get", "-s", "install", *options, "--", *words],
             env={
                 "APT_CONFIG": str(self._root / "apt.conf"),
                 "LC_ALL": "C",
@@ -228,13 +229,13 @@ def requests(
             r"^Package: (\S+)$(?:\n.+)*?\nSection: (\S+)$", text, re.MULTILINE
         ):
             sections[section].add(name)
-        for name, field in re.findall(
+        for name, named in re.findall(
             r"^Package: (\S+)$(?:\n.+)*?\n(?:Conflicts|Breaks): (.+)$", text, re.MULTILINE
         ):
             foes.update(
-                ((name, foe.split()[0].partition(":")[0]), None) for foe in field.split(", ")
+                ((name, foe.split()[0].partition(":")[0]), None) for foe in named.split(", ")
             )
-    chance = random.Random(seed)  # noqa: S311  # a repeatable sample, no secret
+    chance = random.Random(seed)  # a repeatable sample, no secret
     pools = [chance.sample(sorted(names), len(names)) for _, names in sorted(sections.items())]
     names = [pool[at] for at in range(singles) for pool in pools if at < len(pool)][:singles]
     yield from ((name,) for name in names)
@@ -296,7 +297,7 @@ def run(
     compare(
         ("the Essential closure",),
         Outcome(packages=mine),
-        apt.install([each.name for each in index.essential()]),
+        apt.install([each.name for each in index.essential()], "--no-install-recommends"),
         tally,
     )
     apt.install_base(base.essential)

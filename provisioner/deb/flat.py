@@ -1,6 +1,6 @@
 """A decoded Packages file and its lookup tables as one memory-mapped file: opened in microseconds, parsed lazily.
 
-    header   magic, sizes of the sections, crc32 of the header
+    header   magic, sizes of the sections, adler32 of the tables, crc32 of the header
     text     the plain Packages file
     stanzas  u64[n + 1]   where each stanza begins
     names    u64[]        key(package) | stanza, sorted
@@ -20,14 +20,17 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from zlib import crc32
+from zlib import adler32, crc32
 
-_MAGIC = b"mktemplate deb index 1\n\x00"
-_HEADER = struct.Struct("<24s6QI4x")
+_MAGIC = b"mktemplate deb index 2\n\x00"
+_HEADER = struct.Struct("<24s6QII")
+_DRAFT = ".draft-"
 _VALUE = (1 << 24) - 1
 _FIELDS = tuple(
     b"\n" + name + b": "
@@ -68,11 +71,14 @@ class Flat:
             self._map = mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
         finally:
             os.close(descriptor)
-        magic, text, *counts, check = _HEADER.unpack_from(self._map)
+        magic, text, *counts, sum_, check = _HEADER.unpack_from(self._map)
         whole = _HEADER.size + _padded(text) + 8 * sum(counts)
-        if magic != _MAGIC or check != crc32(self._map[: _HEADER.size - 8]) or whole != size:
+        if magic != _MAGIC or check != crc32(self._map[: _HEADER.size - 4]) or whole != size:
             raise Damaged(str(path))
-        words = memoryview(self._map)[_HEADER.size + _padded(text) :].cast("Q")
+        tables = memoryview(self._map)[_HEADER.size + _padded(text) :]
+        if adler32(tables) != sum_:  # 1 ms; what the text says is checked stanza by stanza
+            raise Damaged(str(path))
+        words = tables.cast("Q")
         self._stanzas, rest = words[: counts[0]], words[counts[0] :]
         self._names, rest = rest[: counts[1]], rest[counts[1] :]
         self._provides, rest = rest[: counts[2]], rest[counts[2] :]
@@ -113,22 +119,47 @@ class Flat:
 
 def write(path: Path, text: bytes) -> None:
     """Make the file for `text` at `path`: whole or not at all, whoever else makes it meanwhile."""
+    _sweep(path.parent)
+    text = _package_first(text)
     tables = _tables(text)
-    head = _HEADER.pack(_MAGIC, len(text), *map(len, tables), 0)
-    head = _HEADER.pack(_MAGIC, len(text), *map(len, tables), crc32(head[:-8]))
-    descriptor, draft = tempfile.mkstemp(prefix=".draft-", dir=path.parent)
+    packed = b"".join(table.tobytes() for table in tables)
+    head = _HEADER.pack(_MAGIC, len(text), *map(len, tables), adler32(packed), 0)[:-4]
+    descriptor, draft = tempfile.mkstemp(prefix=_DRAFT, dir=path.parent)
     try:
         with open(descriptor, "wb") as out:
-            out.write(head)
+            out.write(head + crc32(head).to_bytes(4, "little"))
             out.write(text)
             out.write(bytes(_padded(len(text)) - len(text)))
-            for table in tables:
-                out.write(table.tobytes())
+            out.write(packed)
             os.fchmod(out.fileno(), 0o644)
         os.rename(draft, path)
     except BaseException:
         os.unlink(draft)
         raise
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what builders left that were killed more than an hour ago."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_DRAFT):
+                with suppress(FileNotFoundError):  # somebody else sweeps too
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > 3600:
+                        os.unlink(entry.path)
+
+
+def _package_first(text: bytes) -> bytes:
+    """Return `text` with one blank line between stanzas and Package at the head of each, as Debian has it."""
+    stanzas = text.split(b"\n\n")
+    if all(stanza.startswith(b"Package: ") for stanza in stanzas[:-1]):
+        return text
+    moved = []
+    for stanza in stanzas:
+        before, found, after = (b"\n" + stanza.strip(b"\n")).partition(b"\nPackage: ")
+        if found:
+            name, _, rest = after.partition(b"\n")
+            moved.append(b"Package: " + name + before + (b"\n" + rest if rest else b""))
+    return b"\n\n".join(moved) + b"\n"
 
 
 def _padded(size: int) -> int:
@@ -167,7 +198,7 @@ def _tables(text: bytes) -> tuple[array[int], ...]:
                 if field is _PROVIDES:
                     provides.extend(key(_bare(atom)) | number for atom in atoms)
                 _mention(mentions, seen, atoms)
-    starts.append(begin)
+    starts.append(len(text))
     mentioned = sorted(key(name) | order for name, order in mentions.items())
     tables = (sorted(names), sorted(set(provides)), mentioned)
     return starts, *(array("Q", table) for table in tables), special
