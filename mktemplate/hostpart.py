@@ -169,3 +169,14 @@ def _routed() -> list[ipaddress.IPv4Network]:
             address = str(ipaddress.ip_address(destination & mask))
             found.append(ipaddress.ip_network(f"{address}/{ipaddress.ip_address(mask)}"))
     return [network for network in found if isinstance(network, ipaddress.IPv4Network)]
+
+
+def closed_parent(path: Path) -> str:
+    """Return the first directory on the way to PATH that a container's root may not walk through, "" for none.
+
+    We need no such way; liblxc does, for it looks for the rootfs as the mapped root.
+    """
+    for parent in (*reversed(path.parents), path):
+        if not parent.stat().st_mode & stat.S_IXOTH:
+            return str(parent)
+    return ""

@@ -217,6 +217,9 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
     ):
         (draft.path / name).write_text(text, encoding="utf-8")
     found = parts.got.notes if parts.got else ()
+    closed = hostpart.closed_parent(path) if build.flat and allotted else ""
+    if closed:
+        clamped += (f"lxc-start will refuse it until others may walk through: chmod o+x {closed}",)
     return _record(parts, request, (*found, *(allotted.notes if allotted else ()), *clamped))
 
 
