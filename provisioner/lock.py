@@ -302,7 +302,7 @@ class _Reader:
         """Return package, Filename and layer."""
         if not stanza.startswith("Package: "):
             raise _bad(self._where, f"a stanza begins with {stanza[:40]!r}, not with Package")
-        package = index._package(
+        package = index.parse_package(
             stanza.encode(), self._source, self._arch
         )  # the one grammar of stanzas
         for relations in (

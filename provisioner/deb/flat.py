@@ -206,6 +206,8 @@ def _tables(text: bytes) -> tuple[array[int], ...]:
 
 def _mention(mentions: dict[bytes, int], seen: set[bytes], atoms: list[bytes]) -> None:
     """Give the names in `atoms` that were not met before their numbers."""
+    if seen.issuperset(atoms):
+        return
     for atom in atoms:
         if atom not in seen:
             seen.add(atom)

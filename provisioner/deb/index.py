@@ -151,7 +151,7 @@ class _File:
         encoded = name.encode()
         return self._read(
             lambda: [
-                _package(stanza, self.source, arch)
+                parse_package(stanza, self.source, arch)
                 for stanza in map(self._flat.stanza, self._flat.named(encoded))
                 if stanza.startswith(b"Package: %s\n" % encoded)
             ]
@@ -214,15 +214,17 @@ def _fields(stanza: bytes) -> dict[str, str]:
     found = _FIELD.findall(text)
     names = "\n".join([name for name, _ in found]).lower().split("\n")
     fields = dict(zip(names, [value for _, value in found], strict=True))
-    lines = len(found) + sum([value.count("\n") for _, value in found])
-    if len(fields) != len(found) or lines != text.count("\n") + 1:
+    more = text.count("\n") + 1 - len(found)  # continued lines
+    if (more and more != sum([value.count("\n") for _, value in found])) or len(fields) != len(
+        found
+    ):
         raise UntrustedIndex(
             "E_TRUST_FIELD", text[:80], "has a malformed field, or one that stands twice"
         )
     return fields
 
 
-def _package(stanza: bytes, source: IndexFile, arch: str) -> Package:
+def parse_package(stanza: bytes, source: IndexFile, arch: str) -> Package:
     """Parse one stanza; raise UntrustedIndex where a field is not what it may be."""
     fields = _fields(stanza)
     _check(fields, arch)
