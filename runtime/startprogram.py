@@ -118,6 +118,8 @@ class _Writer(Scribe):
         """Be told by the monitor that all is well, or why not."""
         first = self.table.room(8)
         self.close("result_write")
+        if self.duties.network:  # the monitor's, whose end must be noticed
+            self.do("close_range", _BORN, _BORN + 1, 0)
         self.do("read", Slot("result_read"), first, 1, result="count")
         self.when("count", 0, "hear the end")
         self.do(LOAD, first, 0, result="first", width=1)
@@ -171,6 +173,7 @@ class _Writer(Scribe):
             self.do("fcntl", number, _F_DUPFD_CLOEXEC, _ABOVE, result=name)
         self.go("monitor")
         self.mark("detached")
+        self.close("report", "result_read")
         self.let("report", Slot("result_write"))
         self.do("setsid")
         self.do("chdir", self.text("/"))

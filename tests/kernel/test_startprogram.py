@@ -234,6 +234,18 @@ def test_with_an_argument_it_returns_when_init_runs_and_keeps_the_log(
     assert until(tmp_path / "log", "two") == "one\ntwo\n"
 
 
+def test_who_started_it_is_held_by_no_descriptor_while_it_runs(
+    tmp_path: Path, started: Run
+) -> None:
+    end = tmp_path / "end"
+    os.mkfifo(end)
+
+    assert ended(started(shell(f"echo up; read x < {end}; echo $x"), "detach")) == (0, "", "")
+    end.write_text("down\n")
+
+    assert until(tmp_path / "log", "down") == "up\ndown\n"
+
+
 def test_a_link_in_the_logs_place_is_refused(tmp_path: Path, started: Run) -> None:
     (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
 

@@ -1,0 +1,113 @@
+"""Have a start program start its container, and hear from it how that went."""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from runtime.errors import ContainerError, HostError, LaunchError, StateError
+
+_ERROR = re.compile(r"mktemplate: error\[(E_[A-Z_]+)\]: (.*?): (.*)")
+_HINT = "mktemplate: hint: "
+_KINDS: dict[str, type[ContainerError]] = {
+    **dict.fromkeys(("E_KERNEL_FEATURE", "E_USERNS_DISABLED", "E_CGROUP", "E_SECCOMP"), HostError),
+    **dict.fromkeys(("E_FS_UNSUITABLE", "E_OVERLAY_RO", "E_NEWUIDMAP"), HostError),
+    **dict.fromkeys(("E_RUNNING", "E_LOCKED"), StateError),
+}
+_BORN, _GO, _ABOVE = 3, 4, 10
+_CREDENTIALS = struct.Struct("=3i")
+
+Attach = Callable[[int], object]
+
+
+def start(program: Path, attach: Attach | None = None) -> None:
+    """Execute `program`; return once the container's init has been executed.
+
+    `attach` is called with a descriptor of init's network namespace while init waits for its network. Raises what the
+    program says, and what `attach` raises.
+    """
+    with ExitStack() as given:
+        report, report_end = _pipe(given)
+        null = _above(given, os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+        inherited = {0: null, 1: null, 2: report_end}
+        network = _Network(given, inherited) if attach else None
+        actions = [(os.POSIX_SPAWN_DUP2, high, low) for low, high in inherited.items()]
+        pid = os.posix_spawn(program, [str(program), "detach"], {}, file_actions=actions)
+    with _reaped(pid) as status, os.fdopen(report, "rb") as file:
+        if network and attach:
+            network.hand_over(attach)
+        said = file.read().decode(errors="replace")
+    if status:
+        raise meant(said, status[0], program)
+
+
+def meant(said: str, status: int, program: Path) -> ContainerError:
+    """Return the error that a start program told as `said`."""
+    first, *more = said.split("\n")
+    if not (match := _ERROR.fullmatch(first)):
+        detail = said.strip() or f"it ended with {status} and said nothing"
+        return LaunchError("E_INIT_DIED", str(program), detail)
+    hints = tuple(line.removeprefix(_HINT) for line in more if line.startswith(_HINT))
+    code, subject, detail = match.groups()
+    error = _KINDS.get(code, LaunchError)(code, subject, detail, hints=hints)
+    if isinstance(error, LaunchError) and status in {126, 127}:
+        error.status = status
+    return error
+
+
+class _Network:
+    """Our ends of what init says "b" to, and waits for "g" from."""
+
+    def __init__(self, given: ExitStack, inherited: dict[int, int]) -> None:
+        self.born, theirs = _socket.socketpair()
+        self.born.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)  # it tells init's pid
+        inherited[_BORN] = _above(given, theirs.detach())
+        go, self.go = os.pipe2(os.O_CLOEXEC)
+        inherited[_GO] = _above(given, go)
+
+    def hand_over(self, attach: Attach) -> None:
+        """Have the network attached once init has a namespace for it; let init go on."""
+        try:
+            word, credentials, _, _ = self.born.recvmsg(1, _socket.CMSG_SPACE(_CREDENTIALS.size))
+            if word == b"b":
+                pid, _, _ = _CREDENTIALS.unpack(credentials[0][2])
+                namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    attach(namespace)
+                finally:
+                    os.close(namespace)
+                os.write(self.go, b"g")
+        finally:
+            os.close(self.go)
+            self.born.close()
+
+
+@contextmanager
+def _reaped(pid: int) -> Iterator[list[int]]:
+    """Wait for a child at the end of the block; then the list holds its exit status, if it is not 0."""
+    status: list[int] = []
+    try:
+        yield status
+    finally:
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code:
+            status.append(code)
+
+
+def _pipe(given: ExitStack) -> tuple[int, int]:
+    read, write = os.pipe2(os.O_CLOEXEC)
+    return read, _above(given, write)
+
+
+def _above(given: ExitStack, descriptor: int) -> int:
+    """Return `descriptor` under a number that is none of a program's first ones, until `given` closes it."""
+    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+    os.close(descriptor)
+    given.callback(os.close, high)
+    return high

@@ -1,0 +1,119 @@
+"""A start program is executed and understood."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from runtime import byprogram, startprogram
+from runtime.duties import Duties
+from runtime.errors import ContainerError, HostError, LaunchError
+from runtime.kernel import namespace as ns
+from runtime.program import Call, Expect, Failure, Out, Program, Slot
+
+pytestmark = pytest.mark.root
+
+NO_FILE = Call(
+    name="openat",
+    args=(-100, b"/nonexistent\0", 0),
+    failure=Failure("E_SECCOMP", "filter", "the kernel refuses it", hints=("one", "two")),
+)
+
+
+def waits(slot: str, word: bytes) -> Call:
+    return Call(
+        name="read",
+        args=(Slot(slot), Out(1), 1),
+        expect=(Expect(0, 1, word[0]),),
+        unexpected=Failure("E_INIT_DIED", "monitor", "it ended before its time"),
+    )
+
+
+def program(*init: Call) -> Program:
+    flags = ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_PARENT | signal.SIGCHLD
+    return Program(
+        stage=(Call(name="clone", args=(flags, 0, 0, 0, 0), result="init"),),
+        host=(Call(name="write", args=(Slot("go_write"), b"g", 1)),),
+        init=(waits("go_read", b"g"), *init),
+    )
+
+
+def written(path: Path, made: Program, **duties: bool) -> Path:
+    settled = Duties(name="web", log=path / "log", **duties)  # type: ignore[arg-type]
+    start = path / "start"
+    start.write_bytes(startprogram.write(made, settled, lambda _: 70))
+    start.chmod(0o755)
+    return start
+
+
+EXECUTE = Call(
+    name="execve", args=(b"/bin/true\0", None, None), failure=Failure("E_INIT_DIED", "/bin/true")
+)
+NETWORK = (Call(name="write", args=(Slot("born"), b"b", 1)), waits("net_go", b"g"))
+
+
+def test_it_returns_once_init_runs(tmp_path: Path) -> None:
+    byprogram.start(written(tmp_path, program(EXECUTE)))
+
+
+def test_what_the_program_says_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(HostError) as caught:
+        byprogram.start(written(tmp_path, program(NO_FILE)))
+
+    assert caught.value.code == "E_SECCOMP"
+    assert caught.value.subject == "filter"
+    assert caught.value.detail == "the kernel refuses it: openat: No such file or directory"
+    assert caught.value.hints == ("one", "two")
+
+
+def test_a_program_that_is_not_there_has_the_status_of_a_shell(tmp_path: Path) -> None:
+    missing = Call(
+        name="execve", args=(b"/nonexistent\0", None, None), failure=Failure("E_INIT_DIED", "/x")
+    )
+
+    with pytest.raises(LaunchError, match="not found in the rootfs") as caught:
+        byprogram.start(written(tmp_path, program(missing)))
+
+    assert caught.value.status == 127
+
+
+def test_the_network_is_attached_while_init_waits(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def attach(namespace: int) -> None:
+        seen.append(os.readlink(f"/proc/self/fd/{namespace}"))
+
+    byprogram.start(written(tmp_path, program(*NETWORK, EXECUTE), network=True), attach)
+
+    assert len(seen) == 1
+    assert seen[0].startswith("net:[")
+    assert seen[0] != os.readlink("/proc/self/ns/net")
+
+
+def test_what_hinders_the_network_is_raised_and_ends_the_start(tmp_path: Path) -> None:
+    def attach(_: int) -> None:
+        raise HostError("E_NET_BRIDGE", "br0", "is not there")
+
+    with pytest.raises(HostError, match="br0"):
+        byprogram.start(written(tmp_path, program(*NETWORK, EXECUTE), network=True), attach)
+
+
+def test_an_init_that_fails_before_its_network_is_told(tmp_path: Path) -> None:
+    def attach(_: int) -> None:
+        pytest.fail("there is nothing to attach to")
+
+    with pytest.raises(ContainerError, match="the kernel refuses it"):
+        byprogram.start(written(tmp_path, program(NO_FILE, *NETWORK), network=True), attach)
+
+
+def test_nothing_stays_open_here(tmp_path: Path) -> None:
+    start = written(tmp_path, program(*NETWORK, EXECUTE), network=True)
+    before = os.listdir("/proc/self/fd")
+
+    for _ in range(3):
+        byprogram.start(start, lambda _: None)
+
+    assert os.listdir("/proc/self/fd") == before
