@@ -64,7 +64,7 @@ def _tell(failure: BaseException, request: Request | None, console: Console) -> 
 def _interrupted(failure: BaseException, request: Request | None, console: Console) -> int:
     number = failure.signal if isinstance(failure, Interrupted) else signal.SIGINT
     subject = request.words[0] if request and request.words else "mktemplate"
-    console.error(CommandError("E_INTERRUPTED", subject, "interrupted, undone"))
+    console.error(CommandError("E_INTERRUPTED", subject, "interrupted; nothing half-made is left"))
     return 128 + number
 
 
