@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-from runtime import capabilities, console, launch, passwd
+from runtime import capabilities, confinement, console, passwd
 from runtime.birth import FAILURE, Born, bear, failure
 from runtime.config import ContainerConfig
 from runtime.container import Container, compiled_filter
@@ -98,7 +98,7 @@ class Target:
     def program(self, command: _Command, account: Account) -> Program:
         """Return the calls that lead from here to the command."""
         variables = {
-            **dict(launch.environment(self.config)),
+            **dict(confinement.environment(self.config)),
             "HOME": account.home,
             "USER": account.name,
             "LOGNAME": account.name,
@@ -109,21 +109,17 @@ class Target:
         return self.join(
             account,
             (
-                *launch.session(terminal=command.terminal),
-                *launch.stand_in(command.cwd or self.config.init_cwd or "/"),
+                *confinement.session(terminal=command.terminal),
+                *confinement.stand_in(command.cwd or self.config.init_cwd or "/"),
             ),
-            launch.execute(command.argv, tuple(variables.items())),
+            confinement.execute(command.argv, tuple(variables.items())),
         )
 
     def join(self, account: Account, before: tuple[Call, ...], last: tuple[Call, ...]) -> Program:
         """Return a Program that joins, does `before`, gives up its rights, and does `last`."""
-        host = launch.Host(
-            name=self.name,
-            bpf=compiled_filter(self.config.seccomp_profile),
-            last_capability=capabilities.last(),
-        )
-        user = launch.User(uid=account.uid, gid=account.gid, groups=account.groups)
-        limits, _ = launch.resource_limits(self.config.rlimits)
+        bpf = compiled_filter(self.config.seccomp_profile)
+        user = confinement.User(uid=account.uid, gid=account.gid, groups=account.groups)
+        limits, _ = confinement.resource_limits(self.config.rlimits)
         return Program(
             stage=(
                 *limits,
@@ -166,7 +162,7 @@ class Target:
                     expect=(Expect(0, 1, ord("g")),),
                     unexpected=Failure("E_INIT_DIED", self.name, "the stage ended before its time"),
                 ),
-                *launch.confine(self.config, host, user),
+                *confinement.confine(self.config, user, bpf, capabilities.last()),
                 *last,
             ),
         )
@@ -242,7 +238,7 @@ def inside(container: Container, function: Callable[[], bytes]) -> bytes:
     with _joined(container) as target:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), null)
-        program = target.join(Account(), launch.session(terminal=False), ())
+        program = target.join(Account(), confinement.session(terminal=False), ())
         try:
             born = bear(program, container.name, body, {**target.slots, **streams})
             try:

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from runtime import capabilities, launch, steps
+from runtime import capabilities, confinement, kernelfs, steps
 from runtime.birth import ANSWER, FAILURE, TRACE, Born, Pipe, bear, failure, gone
 from runtime.errors import LaunchError
 from runtime.idmap import IdMap
@@ -131,17 +131,17 @@ def _program(root: Root, idmap: IdMap, *, with_system: bool) -> Program:
     rootless = os.geteuid() != 0
     attributes = m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID
     layers = stage(root.lowers, root.upper, root.work, "build", attributes, mapped=not rootless)
-    sources = (*(steps.host_devices() if with_system else ()), *layers.clone)
+    sources = (*(kernelfs.host_devices() if with_system else ()), *layers.clone)
     path = way(idmap, flags, sources, layers.attach, rootless=rootless)
     system: tuple[Call, ...] = ()
     if with_system:
         system = (
-            *steps.device_directory(),
-            *steps.proc(),
-            *steps.empty(),
-            *steps.mask_files("proc", steps.MASKED_FILES),
-            *steps.mask_directories("proc", steps.MASKED_DIRECTORIES),
-            *steps.read_only("proc", steps.READ_ONLY),
+            *kernelfs.device_directory(),
+            *kernelfs.proc(),
+            *kernelfs.empty(),
+            *kernelfs.mask_files("proc", kernelfs.MASKED_FILES),
+            *kernelfs.mask_directories("proc", kernelfs.MASKED_DIRECTORIES),
+            *kernelfs.read_only("proc", kernelfs.READ_ONLY),
             *steps.scratch("tmp", "mode=1777", attributes=m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID),
         )
     return Program(
@@ -174,7 +174,7 @@ def _program(root: Root, idmap: IdMap, *, with_system: bool) -> Program:
             *capabilities.limit(capabilities.BUILD),
             Call(name="prctl", args=(process.PR_SET_DUMPABLE, 0, 0, 0, 0)),
             Call(name="prctl", args=(process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)),
-            *launch.seccomp(_filter()),
+            *confinement.seccomp(_filter()),
         ),
     )
 
