@@ -1,0 +1,172 @@
+"""Who has which address on our bridges: one file under a lock, in the run state. No daemon, no DHCP.
+
+A lease outlives a stop, so that a container keeps its address and hardware address until it is destroyed or the
+host is rebooted; what must outlive a reboot stands in the container's config and is asked for again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from runtime.bundle import Port
+from runtime.errors import ResourceError
+
+FOLDER = Path("/run/mktemplate/net")
+PREFIX = 24
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_ADDRESSES = range(2, 255)  # .1 is the bridge's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """What one container holds on a bridge of ours."""
+
+    key: str
+    bridge: str
+    ip: str
+    mac: str
+    host_name: str = ""  # the host's end of its veth, while it runs
+    ports: tuple[Port, ...] = ()  # published, while it runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """Every bridge of ours with its network, and every lease."""
+
+    networks: dict[str, str] = field(default_factory=dict)  # bridge → 10.1.2.0/24
+    leases: dict[str, Lease] = field(default_factory=dict)  # key → lease
+
+    def put(self, lease: Lease) -> Book:
+        """Return the book with `lease` in it."""
+        return replace(self, leases={**self.leases, lease.key: lease})
+
+
+class Ledger:
+    """The book on disk, while its lock is held."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the book at `path`; one that is damaged counts as empty: it is run state."""
+        self._path = path
+        self.book = Book()
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            self.book = _book(json.loads(path.read_bytes()))
+
+    def save(self, book: Book) -> None:
+        """Write `book`, whole or not at all."""
+        self.book = book
+        draft = self._path.with_suffix(".new")
+        content = {
+            "networks": book.networks,
+            "leases": [asdict(lease) for lease in book.leases.values()],
+        }
+        draft.write_text(json.dumps(content), encoding="utf-8")
+        os.rename(draft, self._path)
+
+
+@contextmanager
+def ledger(folder: Path = FOLDER) -> Iterator[Ledger]:
+    """Hold the lock of the leases below `folder`; the kernel lets go of it when we die."""
+    for made in (folder.parent, folder):
+        with suppress(FileExistsError):
+            os.mkdir(made, 0o700)
+    descriptor = os.open(
+        folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield Ledger(folder / "leases.json")
+    finally:
+        os.close(descriptor)
+
+
+def take(
+    book: Book, key: str, bridge: str, *, wanted: str = "", mac: str = ""
+) -> tuple[Book, Lease]:
+    """Return the lease of `key` on `bridge`: what it has, what it wants if that is free, else another."""
+    if not _KEY.fullmatch(key):
+        raise ResourceError("E_LIMIT", key, "is no key of a container")
+    network = ipaddress.IPv4Network(book.networks[bridge])
+    held = book.leases.get(key)
+    others = {
+        lease.ip for lease in book.leases.values() if lease.key != key and lease.bridge == bridge
+    }
+    candidates = [wanted, held.ip if held and held.bridge == bridge else ""]
+    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
+    candidates += [
+        str(network[_ADDRESSES[(start + step) % len(_ADDRESSES)]])
+        for step in range(len(_ADDRESSES))
+    ]
+    for ip in candidates:
+        if ip and ip not in others and _usable(ip, network):
+            lease = Lease(
+                key=key, bridge=bridge, ip=ip, mac=mac or (held.mac if held else _mac(key)),
+                host_name=held.host_name if held else "", ports=held.ports if held else (),
+            )  # fmt: skip
+            return book.put(lease), lease
+    raise ResourceError(
+        "E_LIMIT", bridge, f"every address of {network} is taken",
+        hints=("destroy containers that you no longer need",),
+    )  # fmt: skip
+
+
+def choose_network(routed: Sequence[str], taken: Sequence[str], prefer: str = "") -> str:
+    """Return a /24 that overlaps no network of `routed` and `taken`; where it can be, the one that holds `prefer`."""
+    avoid = [ipaddress.IPv4Network(text, strict=False) for text in (*routed, *taken)]
+    for network in _pool(prefer):
+        if not any(network.overlaps(other) for other in avoid):
+            return str(network)
+    raise ResourceError("E_LIMIT", "network", "every private network is routed on this host")
+
+
+def _pool(prefer: str) -> Iterator[ipaddress.IPv4Network]:
+    private = ipaddress.IPv4Network("10.0.0.0/8")
+    if prefer and ipaddress.IPv4Address(prefer) in private:
+        yield ipaddress.IPv4Network(f"{prefer}/{PREFIX}", strict=False)
+    start = int.from_bytes(
+        hashlib.sha256(_machine()).digest()[:2], "big"
+    )  # two hosts seldom choose the same
+    for step in range(1 << 16):
+        number = (start + step) % (1 << 16)
+        yield ipaddress.IPv4Network(f"10.{number >> 8}.{number & 255}.0/{PREFIX}")
+    for number in range(16 * 256):
+        yield ipaddress.IPv4Network(f"172.{16 + (number >> 8)}.{number & 255}.0/{PREFIX}")
+    for number in range(256):
+        yield ipaddress.IPv4Network(f"192.168.{number}.0/{PREFIX}")
+
+
+def _machine() -> bytes:
+    with suppress(OSError):
+        return Path("/etc/machine-id").read_bytes()
+    return b""
+
+
+def _usable(ip: str, network: ipaddress.IPv4Network) -> bool:
+    try:
+        address = ipaddress.IPv4Address(ip)
+    except ValueError:
+        return False
+    return address in network and (int(address) & 255) in _ADDRESSES
+
+
+def _mac(key: str) -> str:
+    """Return a locally administered address that follows from `key`."""
+    return "02:" + hashlib.sha256(key.encode()).digest()[:5].hex(":")
+
+
+def _book(value: dict[str, Any]) -> Book:
+    leases = {}
+    for row in value["leases"]:
+        ports = tuple(Port(**port) for port in row.pop("ports"))
+        lease = Lease(**row, ports=ports)
+        leases[lease.key] = lease
+    return Book(networks=dict(value["networks"]), leases=leases)

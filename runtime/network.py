@@ -1,0 +1,418 @@
+"""A container's network interfaces: made, moved into its namespace, given addresses; rules and ports with them.
+
+    plan(config)            → the nics to make, named
+    prepare(nics, key)      → Prepared: bridge, table and leases exist, addresses are settled
+    attach(prepared, netns) → Attached: the nic is inside and up
+    publish(key, ports)     → ports of the host lead to it
+    release(key)            → nothing of a run is left; safe at any time, again and again
+
+The address of a container on our own bridge is leased, and stays its own until `forget`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runtime import firewall, lease
+from runtime.bundle import Port
+from runtime.errors import ConfigError, HostError, ResourceError
+from runtime.kernel import netlink
+from runtime.kernel.netlink import Netlink
+from runtime.lease import Lease
+from runtime.ready import listening
+from runtime.settings import Address, ContainerConfig, Nic
+
+BRIDGE, INTERNAL = "mkt0", "mkti0"  # ours; the second one leads nowhere
+_BRIDGE_MAC = "02:6d:6b:74:00:{:02x}"
+_SYSCTL = "/proc/sys/net/ipv4"
+_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+_IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+_IPVLAN_ISOLATION = {"bridge": 0, "private": 1, "vepa": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A nic that can be attached: its name and addresses are settled."""
+
+    key: str
+    nic: Nic
+    gateway: str = ""  # of IPv4: an address, "dev" or nothing
+    host_name: str = ""  # the host's end of a veth
+    guarded: bool = False  # it is on a bridge of ours
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """A nic that is in its container."""
+
+    host_name: str
+    ips: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def plan(config: ContainerConfig) -> tuple[Nic, ...]:
+    """Return the nics of `config` that have to be made, each with its name inside."""
+    nics = []
+    for number, nic in enumerate(config.nics):
+        if not nic.kind:
+            key = f"lxc.net.{nic.index}.type"
+            raise ConfigError(
+                "E_CONFIG_VALUE", key, "is missing: LXC would take the nic for a loopback device"
+            )
+        if nic.kind != "none":
+            nics.append(
+                replace(nic, name=nic.name or f"eth{number}") if nic.kind != "empty" else nic
+            )
+    return tuple(nics)
+
+
+def shares_host(config: ContainerConfig) -> bool:
+    """Whether the container has no network namespace of its own: nics are named, and every one is `none`."""
+    return bool(config.nics) and all(nic.kind == "none" for nic in config.nics)
+
+
+def reserve(key: str, bridge: str = BRIDGE, folder: Path = lease.FOLDER) -> Lease:
+    """Return the address that `key` will have on our bridge; nothing is made yet."""
+    with Netlink() as host, lease.ledger(folder) as book:
+        _choose_network(host, book, bridge, "")
+        new, leased = lease.take(book.book, key, bridge)
+        book.save(new)
+    return leased
+
+
+def prepare(nics: Sequence[Nic], key: str, folder: Path = lease.FOLDER) -> tuple[Prepared, ...]:
+    """Make what `nics` need on the host: our bridge, forwarding, rules, a lease."""
+    return tuple(_prepare(nic, key, folder) for nic in nics)
+
+
+def attach(prepared: Prepared, netns: int) -> Attached:
+    """Make the nic, put it into the namespace open as `netns`, bring it up there; rules come before frames can."""
+    nic = prepared.nic
+    with Netlink() as host, Netlink.inside(netns) as inside:
+        if nic.kind == "veth":
+            _attach_veth(host, prepared, netns)
+        elif nic.kind != "empty":
+            _attach_other(host, nic, netns)
+        if nic.up:
+            inside.change(1, up=True)  # lo, as LXC does with any nic that is up
+        if nic.kind == "empty":
+            return Attached(host_name="", ips=())
+        _configure(inside, prepared)
+        if nic.kind == "veth" and nic.veth_mode == "router":
+            _route_to(host, prepared)
+    ips = tuple(address.ip for address in (*nic.ipv4, *nic.ipv6))
+    return Attached(host_name=prepared.host_name, ips=ips, notes=prepared.notes)
+
+
+def connect(
+    config: ContainerConfig,
+    key: str,
+    netns: int,
+    ports: Sequence[Port] = (),
+    folder: Path = lease.FOLDER,
+) -> Attached:
+    """Do all of it for a container that starts: every nic of `config`, then its published ports."""
+    try:
+        done = [attach(prepared, netns) for prepared in prepare(plan(config), key, folder)]
+        publish(key, ports, folder)
+    except BaseException:
+        release(key, folder)
+        raise
+    return Attached(
+        host_name=next((one.host_name for one in done if one.host_name), ""),
+        ips=tuple(ip for one in done for ip in one.ips),
+        notes=tuple(note for one in done for note in one.notes),
+    )
+
+
+def publish(key: str, ports: Sequence[Port], folder: Path = lease.FOLDER) -> None:
+    """Let `ports` of the host lead to the container; ResourceError (E_LIMIT) where one is taken."""
+    if not ports:
+        return
+    with lease.ledger(folder) as book:
+        held = book.book.leases.get(key)
+        if held is None or not held.host_name:
+            raise HostError(
+                "E_KERNEL_FEATURE",
+                "--publish",
+                "needs a nic on our bridge",
+                hints=("use --network bridge",),
+            )
+        for port in ports:
+            _check_port(port, [other for other in book.book.leases.values() if other.key != key])
+        firewall.ensure_table()
+        book.save(book.book.put(replace(held, ports=tuple(ports))))
+        firewall.drop(*firewall.publish_rules(held.ports, held.ip, "delete").split("\n")[:-1])
+        firewall.apply(firewall.publish_rules(ports, held.ip))
+
+
+def release(key: str, folder: Path = lease.FOLDER) -> None:
+    """Take back what a run of `key` had on the host; its address stays reserved."""
+    if not folder.is_dir():
+        return
+    with lease.ledger(folder) as book:
+        held = book.book.leases.get(key)
+        if held is None or not (held.host_name or held.ports):
+            return
+        with Netlink() as host:
+            host.delete(held.host_name)
+        firewall.drop(
+            f"delete chain netdev {firewall.TABLE} {held.host_name}",
+            *firewall.publish_rules(held.ports, held.ip, "delete").split("\n")[:-1],
+        )
+        book.save(book.book.put(replace(held, host_name="", ports=())))
+
+
+def forget(key: str, folder: Path = lease.FOLDER) -> None:
+    """Give up the address of a container that is destroyed."""
+    release(key, folder)
+    if not folder.is_dir():
+        return
+    with lease.ledger(folder) as book:
+        left = {name: one for name, one in book.book.leases.items() if name != key}
+        book.save(replace(book.book, leases=left))
+
+
+def remove_bridge_if_unused(folder: Path = lease.FOLDER) -> bool:
+    """Take down our bridges and rules when nothing is on them; return whether there was anything."""
+    if not folder.is_dir():
+        return False
+    with lease.ledger(folder) as book, Netlink() as host:
+        links = host.links()
+        ours = [link for link in links if link.name in {BRIDGE, INTERNAL} and link.kind == "bridge"]
+        if any(link.master in {bridge.index for bridge in ours} for link in links):
+            return False
+        for bridge in ours:
+            host.delete(bridge.name)
+        if ours:
+            firewall.remove_tables()
+        book.save(replace(book.book, networks={}))
+    return bool(ours)
+
+
+def _prepare(nic: Nic, key: str, folder: Path) -> Prepared:
+    if nic.kind == "veth" and nic.link in {BRIDGE, INTERNAL} and nic.veth_mode == "bridge":
+        return _prepare_ours(nic, key, folder)
+    host_name = ""
+    if nic.kind == "veth":
+        host_name = nic.veth_pair or _random_name()
+    with Netlink() as host:
+        gateway = _gateway(host, nic)
+    mac = _digits(nic.mac)
+    return Prepared(key=key, nic=replace(nic, mac=mac), gateway=gateway, host_name=host_name)
+
+
+def _prepare_ours(nic: Nic, key: str, folder: Path) -> Prepared:
+    """Settle the address on our own bridge: the config's where it is free and of this network, else a new one."""
+    wanted = nic.ipv4[0].ip if nic.ipv4 else ""
+    with Netlink() as host, lease.ledger(folder) as book:
+        notes = _bridge(host, book, nic.link, wanted)
+        new, leased = lease.take(book.book, key, nic.link, wanted=wanted, mac=_digits(nic.mac))
+        host_name = nic.veth_pair or _random_name()
+        if leased.host_name:  # of a run that was killed
+            host.delete(leased.host_name)
+            firewall.drop(f"delete chain netdev {firewall.TABLE} {leased.host_name}")
+        book.save(new.put(replace(leased, host_name=host_name)))
+        network = book.book.networks[nic.link]
+    if wanted and wanted != leased.ip:
+        notes = (
+            *notes,
+            f"address {leased.ip} instead of {wanted}, which is taken or of another network",
+        )
+    settled = replace(
+        nic,
+        mac=leased.mac,
+        ipv4=(Address(ip=leased.ip, prefix=lease.PREFIX), *nic.ipv4[1:]),
+        up=True,
+    )
+    return Prepared(
+        key=key,
+        nic=settled,
+        gateway=_first(network),
+        host_name=host_name,
+        guarded=True,
+        notes=notes,
+    )
+
+
+def _choose_network(host: Netlink, book: lease.Ledger, bridge: str, wanted: str) -> str:
+    """Return the network of `bridge`, chosen now where it has none, and written down."""
+    known = book.book.networks.get(bridge)
+    if known is None:
+        routed = [f"{net}/{prefix}" for net, prefix in host.routes() if prefix]
+        taken = list(book.book.networks.values())
+        known = lease.choose_network(routed, taken, wanted)
+        book.save(replace(book.book, networks={**book.book.networks, bridge: known}))
+    return known
+
+
+def _bridge(host: Netlink, book: lease.Ledger, name: str, wanted: str) -> tuple[str, ...]:
+    """Make the bridge, forwarding and the rules where they are missing; return what was changed on the host."""
+    notes: tuple[str, ...] = ()
+    network = _choose_network(host, book, name, wanted)
+    link = host.link(name)
+    if link is None:
+        host.add_bridge(name, _BRIDGE_MAC.format(name == INTERNAL))
+        link = host.link(name)
+    if link is None or link.kind != "bridge":
+        raise HostError("E_KERNEL_FEATURE", name, "is an interface of somebody else's")
+    if not link.up:
+        host.without_ipv6(link.index)
+        host.add_address(link.index, _first(network), lease.PREFIX)
+        host.change(link.index, up=True)
+        _sysctl(
+            f"conf/{name}/route_localnet", "1"
+        )  # on this one interface: 127.0.0.1 is published through it
+        notes = _forwarding()
+    if firewall.ensure_table() or not link.up:
+        missing = {**book.book.networks, name: network}
+        rules = [
+            firewall.bridge_rules(one, net, internal=one == INTERNAL)
+            for one, net in missing.items()
+        ]
+        firewall.apply("".join(rules))
+        _restore(book)
+    return notes
+
+
+def _restore(book: lease.Ledger) -> None:
+    """Publish again what running containers had, where the table was flushed by another."""
+    rules = [firewall.publish_rules(one.ports, one.ip) for one in book.book.leases.values()]
+    if any(rules):
+        firewall.apply("".join(rules))
+
+
+def _forwarding() -> tuple[str, ...]:
+    with open(f"{_SYSCTL}/ip_forward", encoding="ascii") as file:
+        if file.read().strip() == "1":
+            return ()
+    _sysctl("ip_forward", "1")
+    return ("net.ipv4.ip_forward was turned on for the bridge",)
+
+
+def _sysctl(name: str, value: str) -> None:
+    with open(f"{_SYSCTL}/{name}", "w", encoding="ascii") as file:
+        file.write(value)
+
+
+def _first(network: str) -> str:
+    return network.rpartition(".")[0] + ".1"
+
+
+def _attach_veth(host: Netlink, prepared: Prepared, netns: int) -> None:
+    nic = prepared.nic
+    master = _index(host, nic.link) if nic.link and nic.veth_mode == "bridge" else 0
+    end = netlink.peer(nic.name, nic.mac, netns, nic.mtu)
+    host.add_veth(prepared.host_name, end, master=master, mtu=nic.mtu)
+    index = _index(host, prepared.host_name)
+    host.without_ipv6(index)
+    if master:
+        host.set_hairpin(index)
+    if prepared.guarded:
+        addresses = [address.ip for address in nic.ipv4]
+        firewall.apply(firewall.port_guard(prepared.host_name, nic.mac, addresses))
+    host.change(index, up=True)
+
+
+def _attach_other(host: Netlink, nic: Nic, netns: int) -> None:
+    """Make a macvlan, ipvlan or vlan upon an interface of the host's, or hand that interface over."""
+    lower = _index(host, nic.link)
+    end = netlink.peer(nic.name, nic.mac, netns, nic.mtu)
+    if nic.kind == "phys":
+        host.change(lower, end)
+        return
+    data = {
+        "macvlan": netlink.number(1, _MACVLAN_MODES[nic.macvlan_mode]),
+        "ipvlan": netlink.short(1, _IPVLAN_MODES[nic.ipvlan_mode])
+        + netlink.short(2, _IPVLAN_ISOLATION[nic.ipvlan_isolation]),
+        "vlan": netlink.short(1, nic.vlan_id),
+    }[nic.kind]
+    try:
+        host.add_upon(nic.kind, lower, end, data)
+    except OSError as error:
+        raise HostError(
+            "E_KERNEL_FEATURE",
+            f"lxc.net.{nic.index}",
+            f"{nic.kind} upon {nic.link}: {error.strerror}",
+        ) from None
+
+
+def _configure(inside: Netlink, prepared: Prepared) -> None:
+    """Give the nic its addresses inside, bring it up, set its routes: in LXC's order."""
+    nic = prepared.nic
+    index = _index(inside, nic.name)
+    for address in (*nic.ipv4, *nic.ipv6):
+        inside.add_address(index, address.ip, address.prefix)
+    if not nic.up:
+        return
+    inside.change(index, up=True)
+    if prepared.gateway:
+        via = "" if prepared.gateway == "dev" else prepared.gateway
+        inside.add_route("0.0.0.0", 0, index, via)  # noqa: S104  the default route
+    if nic.ipv6_gateway not in {"", "auto"}:
+        inside.add_route("::", 0, index, "" if nic.ipv6_gateway == "dev" else nic.ipv6_gateway)
+
+
+def _route_to(host: Netlink, prepared: Prepared) -> None:
+    """Lead the host to the addresses of a container that is on no bridge (veth.mode = router)."""
+    index = _index(host, prepared.host_name)
+    for address in (*prepared.nic.ipv4, *prepared.nic.ipv6):
+        host.add_route(address.ip, 128 if ":" in address.ip else 32, index)
+
+
+def _gateway(host: Netlink, nic: Nic) -> str:
+    """Return the IPv4 gateway; `auto` is the first address of the link."""
+    if nic.ipv4_gateway != "auto":
+        return nic.ipv4_gateway
+    index = _index(host, nic.link)
+    found = next((ip for link, ip, _ in host.addresses() if link == index), "")
+    if not found:
+        raise HostError("E_KERNEL_FEATURE", nic.link, "has no address that could be the gateway")
+    return found
+
+
+def _check_port(port: Port, others: Sequence[Lease]) -> None:
+    """Refuse what cannot be had; `others` are the leases of other containers."""
+    shown = f"{port.address}:{port.host}/{port.proto}"
+    if ":" in port.address:
+        raise HostError(
+            "E_KERNEL_FEATURE",
+            shown,
+            "IPv6 addresses cannot be published yet",
+            hints=("publish on 127.0.0.1",),
+        )
+    for other in others:
+        if any(_collide(port, held) for held in other.ports):
+            name = other.key.partition(".")[2] or other.key
+            raise ResourceError("E_LIMIT", shown, f"is published by {name} already")
+    if port.proto == "tcp" and listening(os.getpid(), port.host):
+        raise ResourceError("E_LIMIT", shown, "a process of this host listens there already")
+
+
+def _collide(one: Port, other: Port) -> bool:
+    everywhere = {"0.0.0.0", ""}  # noqa: S104  compared, not bound
+    same_address = one.address == other.address or bool({one.address, other.address} & everywhere)
+    return (one.proto, one.host) == (other.proto, other.host) and same_address
+
+
+def _index(net: Netlink, name: str) -> int:
+    link = net.link(name) if name else None
+    if link is None:
+        raise HostError(
+            "E_KERNEL_FEATURE", name or "lxc.net link", "there is no such network interface"
+        )
+    return link.index
+
+
+def _random_name() -> str:
+    return f"mkt{secrets.token_hex(5)}"
+
+
+def _digits(mac: str) -> str:
+    """Return `mac` with each `x` a random digit."""
+    return "".join(secrets.token_hex(1)[0] if char == "x" else char for char in mac)
