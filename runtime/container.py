@@ -11,31 +11,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime import (
-    bundle,
-    capabilities,
-    cgroup,
-    config,
-    etcfiles,
-    idmap,
-    launch,
-    limits,
-    monitor,
-    remove,
-    seccomp,
-    state,
-)
+from runtime import bundle, cgroup, config, etcfiles, halt, idmap, monitor, prepare, remove, state
 from runtime.bundle import Bundle
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError, LaunchError, StateError
-from runtime.fstab import MountEntry
 from runtime.kernel import process
 from runtime.program import Program
 from runtime.refuse import refuse
 from runtime.state import RunState
 
 _GONE = 10.0  # seconds until a killed container must have ended
-_SIGPWR = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +96,7 @@ class Container:
     def program(self) -> Program:
         """Return what `start` would do, without doing any of it."""
         settings = self._settings()
-        return launch.decide(settings, self._host(settings, (), ()))
+        return prepare.program(self._place, settings)
 
     def start(
         self, *, foreground: bool = False, stdio: tuple[int, int, int] = (0, 1, 2)
@@ -125,7 +110,7 @@ class Container:
             self._must_be_stopped()
             settings = self._settings()
             with ExitStack() as undo:
-                order = self._order(settings, found, undo)
+                order = prepare.order(self._place, settings, found, undo)
                 if foreground:
                     order = replace(order, stdio=stdio)
                 undo.pop_all()
@@ -151,9 +136,9 @@ class Container:
             state.save(replace(run, phase="STOPPING"))
             settings = self._lenient_config()
             number = settings.signal_halt if settings else 0
-            number = number or _default_halt(run.init.pid)
+            number = number or halt.default_halt(run.init.pid)
             with _opened(run.init) as pidfd:
-                if pidfd is not None and _listens(run.init.pid, number) and timeout > 0:
+                if pidfd is not None and halt.listens(run.init.pid, number) and timeout > 0:
                     signal.pidfd_send_signal(pidfd, number)
                     select.select([pidfd], [], [], timeout)
             self._finish(run)
@@ -235,13 +220,13 @@ class Container:
             self._reclaim_if_left()
             remove.container(self.path, self.name)
             idmap.release(self.path, found.record.id_range[0])
-            etcfiles.remove(self._etc)
+            etcfiles.remove(self._place.etc)
             state.forget(self.path, self.name)
 
     @property
-    def _etc(self) -> Path:
-        """Where its hosts, hostname and resolv.conf are while it runs."""
-        return state.directory(self.path) / f"{self.name}.etc"
+    def _place(self) -> prepare.Place:
+        etc = state.directory(self.path) / f"{self.name}.etc"
+        return prepare.Place(path=self.path, name=self.name, etc=etc)
 
     @contextmanager
     def _locked(self) -> Iterator[Bundle]:
@@ -298,63 +283,6 @@ class Container:
             )
         return cgroup.Cgroup.from_json(run.cgroup)
 
-    def _host(
-        self, settings: ContainerConfig, join: tuple[Path, ...], files: tuple[MountEntry, ...]
-    ) -> launch.Host:
-        return launch.Host(
-            name=self.name,
-            join=join,
-            bpf=compiled_filter(settings.seccomp_profile),
-            files=files,
-            last_capability=capabilities.last(),
-            rootless=os.geteuid() != 0,
-        )
-
-    def _order(self, settings: ContainerConfig, found: Bundle, undo: ExitStack) -> monitor.Order:
-        """Take from the host what the start needs; `undo` gives it back."""
-        _make_overlay_folders(settings)
-        key = state.key(self.path, self.name)
-        group = _make_group(key, settings)
-        undo.callback(group.remove)
-        files: tuple[MountEntry, ...] = ()
-        if found.record.template and settings.hostname:
-            files = etcfiles.write(self._etc, settings.hostname, ())
-            undo.callback(etcfiles.remove, self._etc)
-        program = launch.decide(settings, self._host(settings, group.join_files(), files))
-        run = RunState(
-            name=self.name,
-            path=str(self.path),
-            phase="STARTING",
-            notes=(*group.notes, *program.notes),
-            cgroup=group.as_json() if group.groups else {},
-            monitor=state.Identity.of(os.getpid()),
-        )
-        state.save(run)
-        undo.callback(state.save, replace(run, phase="STOPPED", cgroup={}))
-        ids = idmap.from_config(settings.idmap)
-        etc, hostname = self._etc, settings.hostname
-
-        def attach(_namespace: int) -> tuple[str, ...]:
-            ips: tuple[str, ...] = ()
-            if files:
-                etcfiles.write(etc, hostname, ips)
-            return ips
-
-        def release() -> None:
-            group.kill()
-            group.remove()
-            etcfiles.remove(etc)
-
-        return monitor.Order(
-            program=program,
-            run=run,
-            log=Path(settings.console_logfile) if settings.console_logfile else found.log,
-            stop_signal=settings.signal_halt or _SIGPWR,
-            root_ids=(0, 0) if ids is None else ids.root(),
-            attach=attach,
-            release=release,
-        )
-
     def _finish(self, run: RunState) -> None:
         """Kill what is left and wait until the monitor has recorded the end; or do its work."""
         run.init.send(signal.SIGKILL)
@@ -382,7 +310,7 @@ class Container:
             with suppress(FileNotFoundError):
                 group.kill()
             group.remove()
-        etcfiles.remove(self._etc)
+        etcfiles.remove(self._place.etc)
         state.save(
             replace(run, phase="STOPPED", exit_status=None, init=state.NOBODY, ips=(), cgroup={})
         )
@@ -401,43 +329,6 @@ def containers(path: str | Path) -> tuple[Container, ...]:
     )
 
 
-def _make_group(key: str, settings: ContainerConfig) -> cgroup.Cgroup:
-    """Make the control groups; a normal user has none here, and so no limits but a note of it."""
-    wanted = limits.limits(settings.cgroup2, settings.cgroup1)
-    if os.geteuid() == 0:
-        return cgroup.Cgroup.make(key, wanted)
-    for limit in wanted.v2:
-        if limit.asked and not limit.file.startswith("devices."):
-            raise HostError(
-                "E_CGROUP",
-                f"lxc.cgroup2.{limit.file}",
-                "a normal user's limits are not in this version",
-            )
-    note = "no limits: a normal user's containers have no control group in this version"
-    return cgroup.Cgroup(key=key, groups=(), notes=(note,))
-
-
-def _make_overlay_folders(settings: ContainerConfig) -> None:
-    """Make the upper and the work folder where they are missing, as LXC does."""
-    if settings.rootfs_kind == "overlay":
-        upper = Path(settings.rootfs_layers[-1])
-        for folder, mode in ((upper, 0o755), (upper.with_name("work"), 0o700)):
-            with suppress(FileExistsError):
-                os.mkdir(folder, mode)
-
-
-def compiled_filter(path: str) -> bytes:
-    """Return the compiled seccomp profile in the file `path`; nothing where there is none."""
-    if not path:
-        return b""
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, ValueError) as error:
-        raise ConfigError("E_CONFIG_VALUE", "lxc.seccomp.profile", f"{path}: {error}") from None
-    return seccomp.compile_profile(text, path)
-
-
 @contextmanager
 def _opened(identity: state.Identity) -> Iterator[int | None]:
     """Open a process for the length of the block; None where it is no more."""
@@ -452,25 +343,3 @@ def _opened(identity: state.Identity) -> Iterator[int | None]:
 def _is_dead(pidfd: int) -> bool:
     """Whether it has ended and only waits to be reaped."""
     return bool(select.select([pidfd], [], [], 0)[0])
-
-
-def _signals(pid: int, field: str) -> int:
-    """Return a signal mask of /proc/PID/status; 0 where it is gone."""
-    with suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
-        for line in file.read().split(b"\n"):
-            name, _, value = line.partition(b":")
-            if name.decode() == field:
-                return int(value, 16)
-    return 0
-
-
-def _listens(pid: int, number: int) -> bool:
-    """Whether pid 1 would notice: without a handler the kernel drops a signal to it, and waiting is useless."""
-    bit = 1 << (number - 1)
-    return bool((_signals(pid, "SigCgt") | _signals(pid, "SigBlk")) & bit)
-
-
-def _default_halt(pid: int) -> int:
-    """Return SIGRTMIN+3 for an init that blocks it, as systemd does; else SIGPWR (LXC's rule)."""
-    systemd = signal.SIGRTMIN + 3
-    return systemd if _signals(pid, "SigBlk") & 1 << (systemd - 1) else _SIGPWR

@@ -16,11 +16,12 @@ from typing import NoReturn
 from runtime import capabilities, confinement, console, passwd
 from runtime.birth import FAILURE, Born, bear, failure
 from runtime.config import ContainerConfig
-from runtime.container import Container, compiled_filter
+from runtime.container import Container
 from runtime.errors import LaunchError, StateError
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
 from runtime.passwd import Account
+from runtime.prepare import compiled_filter
 from runtime.program import Call, Expect, Failure, Out, Program, Slot, Text
 
 

@@ -1,0 +1,128 @@
+"""What a start takes from the host before anything of it runs: control groups, files for /etc, the filter, a Program.
+
+Whatever is taken is given back: by the monitor when the container ends, by the caller's stack when the start fails.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runtime import capabilities, cgroup, etcfiles, idmap, launch, limits, monitor, seccomp, state
+from runtime.bundle import Bundle
+from runtime.config import ContainerConfig
+from runtime.errors import ConfigError, HostError
+from runtime.fstab import MountEntry
+from runtime.halt import SIGPWR
+from runtime.program import Program
+from runtime.state import RunState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A container's name, and where its things are."""
+
+    path: Path
+    name: str
+    etc: Path  # its hosts, hostname and resolv.conf while it runs
+
+
+def program(
+    place: Place,
+    settings: ContainerConfig,
+    join: tuple[Path, ...] = (),
+    files: tuple[MountEntry, ...] = (),
+) -> Program:
+    """Return the calls of a start of `settings` on this host, by this user."""
+    host = launch.Host(
+        name=place.name,
+        join=join,
+        bpf=compiled_filter(settings.seccomp_profile),
+        files=files,
+        last_capability=capabilities.last(),
+        rootless=os.geteuid() != 0,
+    )
+    return launch.decide(settings, host)
+
+
+def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStack) -> monitor.Order:
+    """Take from the host what the start needs; `undo` gives it back."""
+    _make_overlay_folders(settings)
+    group = _make_group(state.key(place.path, place.name), settings)
+    undo.callback(group.remove)
+    files: tuple[MountEntry, ...] = ()
+    if found.record.template and settings.hostname:
+        files = etcfiles.write(place.etc, settings.hostname, ())
+        undo.callback(etcfiles.remove, place.etc)
+    calls = program(place, settings, group.join_files(), files)
+    run = RunState(
+        name=place.name,
+        path=str(place.path),
+        phase="STARTING",
+        notes=(*group.notes, *calls.notes),
+        cgroup=group.as_json() if group.groups else {},
+        monitor=state.Identity.of(os.getpid()),
+    )
+    state.save(run)
+    undo.callback(state.save, replace(run, phase="STOPPED", cgroup={}))
+    ids = idmap.from_config(settings.idmap)
+
+    def attach(_namespace: int) -> tuple[str, ...]:
+        ips: tuple[str, ...] = ()
+        if files:
+            etcfiles.write(place.etc, settings.hostname, ips)
+        return ips
+
+    def release() -> None:
+        group.kill()
+        group.remove()
+        etcfiles.remove(place.etc)
+
+    return monitor.Order(
+        program=calls,
+        run=run,
+        log=Path(settings.console_logfile) if settings.console_logfile else found.log,
+        stop_signal=settings.signal_halt or SIGPWR,
+        root_ids=(0, 0) if ids is None else ids.root(),
+        attach=attach,
+        release=release,
+    )
+
+
+def _make_group(key: str, settings: ContainerConfig) -> cgroup.Cgroup:
+    """Make the control groups; a normal user has none here, and so no limits but a note of it."""
+    wanted = limits.limits(settings.cgroup2, settings.cgroup1)
+    if os.geteuid() == 0:
+        return cgroup.Cgroup.make(key, wanted)
+    for limit in wanted.v2:
+        if limit.asked and not limit.file.startswith("devices."):
+            raise HostError(
+                "E_CGROUP",
+                f"lxc.cgroup2.{limit.file}",
+                "a normal user's limits are not in this version",
+            )
+    note = "no limits: a normal user's containers have no control group in this version"
+    return cgroup.Cgroup(key=key, groups=(), notes=(note,))
+
+
+def _make_overlay_folders(settings: ContainerConfig) -> None:
+    """Make the upper and the work folder where they are missing, as LXC does."""
+    if settings.rootfs_kind == "overlay":
+        upper = Path(settings.rootfs_layers[-1])
+        for folder, mode in ((upper, 0o755), (upper.with_name("work"), 0o700)):
+            with suppress(FileExistsError):
+                os.mkdir(folder, mode)
+
+
+def compiled_filter(path: str) -> bytes:
+    """Return the compiled seccomp profile in the file `path`; nothing where there is none."""
+    if not path:
+        return b""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, ValueError) as error:
+        raise ConfigError("E_CONFIG_VALUE", "lxc.seccomp.profile", f"{path}: {error}") from None
+    return seccomp.compile_profile(text, path)
