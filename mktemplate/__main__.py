@@ -14,6 +14,7 @@ from mktemplate.console import Console
 from mktemplate.errors import BUG, CommandError, Interrupted, Several, exit_status
 
 _LAUNCHER_FAILED = 125  # what `run` and `exec` answer for every failure of ours
+_NEEDED = frozenset(("jinja2", "requests", "debian", "tqdm", "pysequoia"))
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
@@ -76,6 +77,15 @@ def _failures(failure: BaseException) -> tuple[Exception, ...]:
         hasattr(failure, "code") or isinstance(failure, OSError)
     ):
         return (_known(failure), *getattr(failure, "also", ()))
+    if isinstance(failure, ModuleNotFoundError) and failure.name in _NEEDED:
+        return (
+            CommandError(
+                "E_KERNEL_FEATURE",
+                f"Python module {failure.name}",
+                f"is missing for {sys.executable}",
+                hints=("install mktemplate with pip, pipx or your distribution's package",),
+            ),
+        )
     return ()
 
 

@@ -151,7 +151,9 @@ def nftables(path: str) -> Outcome:
     if not os.access(_NFT, os.X_OK):
         return Outcome(ok=False, detail=f"{_NFT} not found")
     done = _nft("list", "tables")
-    return Outcome(ok=done.returncode == 0, detail=(done.stderr.strip() or "works")[:200])
+    detail = done.stderr.strip().partition("\n")[0][:200] or "works"
+    mend = "" if os.geteuid() == 0 else "run doctor as root"
+    return Outcome(ok=done.returncode == 0, detail=detail, mend=mend)
 
 
 def _nft(*words: str) -> subprocess.CompletedProcess[str]:
