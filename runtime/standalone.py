@@ -21,7 +21,7 @@ from runtime.limits import Limit, Limits, device_policy
 from runtime.program import Call, Failure, Pointer, Slot, Struct
 from runtime.state import NOBODY, RunState
 
-_LOCK_EX_NB = 2 | 4
+_LOCK_EX = 2
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _ANY = tuple(errno.errorcode)
 _PROG_LOAD, _PROG_ATTACH, _CGROUP_DEVICE, _ATTACH_DEVICE, _ALLOW_MULTI = 5, 8, 15, 6, 2
@@ -51,17 +51,17 @@ def state_texts(run: RunState) -> tuple[str, str]:
     return texts[0], texts[1]
 
 
-def folders(state_file: Path) -> Loan:
-    """Make the folders of the run state, and hold the container's lock in slot `lock` until it runs."""
+def folders(state_file: Path, made: Iterable[tuple[Path, int]]) -> Loan:
+    """Make the folders of the run state and `made`; hold the container's lock in slot `lock` until it runs."""
     lock = state_file.with_suffix(".lock")
-    name = state_file.stem
-    busy = Failure("E_LOCKED", name, "another command works on it", hints=("try again",))
-    made = (state_file.parent.parent, state_file.parent)
+    private = ((state_file.parent.parent, 0o700), (state_file.parent, 0o700))
     return Loan(
         claim=(
-            *(_mkdir(path, 0o700, ignore=(errno.EEXIST,)) for path in made),
+            *(_mkdir(path, mode, ignore=(errno.EEXIST,)) for path, mode in (*private, *made)),
             _open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, "lock", 0o600),
-            Call(name="flock", args=(Slot("lock"), _LOCK_EX_NB), failure=busy),
+            Call(
+                name="flock", args=(Slot("lock"), _LOCK_EX), failure=Failure("E_LOCKED", str(lock))
+            ),
         )
     )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from runtime import state
 from runtime.bundle import replace_file
+from runtime.kernel import process
 
 _MARK = b"\nmktemplate start program, written from:\n"
 _TAIL = 64 << 10  # bytes at the end of the file in which the mark is looked for
@@ -24,7 +25,7 @@ _LIMITS = 16  # kinds of them, getrlimit(2)
 
 def write(path: Path, program: bytes, files: Iterable[str]) -> None:
     """Put `program`, which was made from `files` and from this host, at `path`, by one rename."""
-    basis = {"files": _looks(sorted({*files, *_code()})), "facts": _facts()}
+    basis = {"files": _looks(sorted({*files, *_code()})), "facts": [str(path), *_facts()]}
     replace_file(path, program + _MARK + json.dumps(basis).encode() + b"\n", 0o755)
 
 
@@ -45,7 +46,7 @@ def is_current(path: Path) -> bool:
         return False
     basis = json.loads(text)
     names = [name for name, *_ in basis["files"]]
-    return bool(basis["facts"] == _facts() and basis["files"] == _looks(names))
+    return bool(basis["facts"] == [str(path), *_facts()] and basis["files"] == _looks(names))
 
 
 def _looks(files: Iterable[str]) -> list[list[str | int]]:
@@ -68,6 +69,6 @@ def _code() -> list[str]:
 
 
 def _facts() -> list[str]:
-    """Return what of the host decides: the boot (kernel, control groups, devices), the user, his hard limits."""
+    """Return what of the host decides: the boot (kernel, control groups, devices), the user, his rights and limits."""
     limits = [resource.getrlimit(number)[1] for number in range(_LIMITS)]
-    return [state.boot_id(), str(os.geteuid()), repr(limits)]
+    return [state.boot_id(), str(os.geteuid()), str(process.capget()[0]), repr(limits)]

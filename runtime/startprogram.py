@@ -142,11 +142,13 @@ class _Writer(Scribe):
         self.mark("monitor")
         self.do("prctl", _PR_SET_NAME, self.text("mktemplate"))
         self._default_signals()
-        self.do("rt_sigprocmask", 0, self.table.place(_ALL_SIGNALS.to_bytes(8, "little")), 0, 8)
         self.do("getpid", result="monitor")
         self._starttime("/proc/self/stat", "monitor_starttime")
         self._boot_id()
-        self.table.calls(self.duties.claim)
+        self.table.calls(
+            self.duties.claim
+        )  # it may wait; whoever is tired of that may still kill us
+        self.do("rt_sigprocmask", 0, self.table.place(_ALL_SIGNALS.to_bytes(8, "little")), 0, 8)
         self.let("role", _MONITOR)
         self.table.calls(self.duties.prepare)
         self.pipe("lifeline", "lifeline_write", NONBLOCK)

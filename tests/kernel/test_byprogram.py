@@ -11,6 +11,7 @@ import pytest
 from runtime import byprogram, startprogram
 from runtime.duties import Duties
 from runtime.errors import ContainerError, HostError, LaunchError
+from runtime.kernel import mount
 from runtime.kernel import namespace as ns
 from runtime.program import Call, Expect, Failure, Out, Program, Slot
 
@@ -57,6 +58,27 @@ NETWORK = (Call(name="write", args=(Slot("born"), b"b", 1)), waits("net_go", b"g
 
 def test_it_returns_once_init_runs(tmp_path: Path) -> None:
     byprogram.start(written(tmp_path, program(EXECUTE)))
+
+
+def test_where_nothing_may_be_executed_it_runs_from_memory(tmp_path: Path) -> None:
+    start = written(tmp_path, program(EXECUTE))
+    child = os.fork()
+    if child == 0:
+        try:
+            ns.unshare(ns.CLONE_NEWNS)
+            mount.mount_setattr(-100, "/", 0x8000, mount.mount_attributes(0, 0, mount.MS_PRIVATE))
+            folder = mount.open_tree(-100, str(tmp_path), mount.OPEN_TREE_CLONE)
+            noexec = mount.mount_attributes(mount.MOUNT_ATTR_NOEXEC)
+            mount.mount_setattr(folder, "", mount.AT_EMPTY_PATH, noexec)
+            mount.move_mount(folder, -100, str(tmp_path))
+            with pytest.raises(PermissionError):
+                os.posix_spawn(start, [str(start)], {})
+            byprogram.start(start)
+            os._exit(0)
+        finally:
+            os._exit(1)
+
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_what_the_program_says_is_raised(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_it_is_stale_once_something_has_changed(
     assert not startfile.is_current(written)
 
 
+def test_a_copy_beside_another_containers_files_is_stale(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    copy = tmp_path / "copy" / "start"
+    copy.write_bytes(written.read_bytes())
+    copy.chmod(0o755)
+
+    assert not startfile.is_current(copy)
+
+
 def test_of_another_boot_it_is_stale(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startfile.state, "boot_id", lambda: "another")
 
