@@ -221,6 +221,7 @@ class Container:
             remove.container(self.path, self.name)
             idmap.release(self.path, found.record.id_range[0])
             etcfiles.remove(self._place.etc)
+            prepare.forget_network(self.path, self.name)
             state.forget(self.path, self.name)
 
     @property
@@ -311,6 +312,7 @@ class Container:
                 group.kill()
             group.remove()
         etcfiles.remove(self._place.etc)
+        prepare.release_network(self.path, self.name)
         state.save(
             replace(run, phase="STOPPED", exit_status=None, init=state.NOBODY, ips=(), cgroup={})
         )

@@ -32,6 +32,18 @@ _ARCHES_OF_32 = frozenset(
 )
 
 
+_IFREQ = b"lo".ljust(16, b"\0") + (0x41).to_bytes(2, "little") + bytes(22)  # IFF_UP, IFF_RUNNING
+_LOOPBACK_UP = (
+    Call(name="socket", args=(2, 2 | os.O_CLOEXEC, 0), result="socket"),
+    Call(
+        name="ioctl",
+        args=(Slot("socket"), 0x8914, _IFREQ),
+        why="SIOCSIFFLAGS: lo up, which nobody outside may do for a normal user",
+    ),
+    steps.close("socket"),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """What a start takes from the host, besides the configuration."""
@@ -100,7 +112,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             *way.init,
             Call(name="write", args=(Slot("born"), b"b", 1), why="the network may be attached now"),
             *layers.root,
-            *_system(config, flags),
+            *_system(config, flags, loopback=host.rootless and bool(flags & ns.CLONE_NEWNET)),
             *entries.init,
             *_network_wait(),
             *_own_cgroups(flags),
@@ -227,7 +239,7 @@ def _proc_files(config: ContainerConfig, host: Host) -> tuple[Call, ...]:
     return tuple(calls)
 
 
-def _system(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
+def _system(config: ContainerConfig, flags: int, *, loopback: bool) -> tuple[Call, ...]:
     """Return /dev, /proc and /sys as lxc.autodev, lxc.pty.max and lxc.mount.auto ask."""
     calls: list[Call] = []
     words = dict(word.partition(":")[::2] for word in config.mount_auto)
@@ -238,6 +250,8 @@ def _system(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
     calls += kernelfs.new_proc()
     calls += _sysctls(config, flags)
     calls += _time_offsets(config)
+    if loopback:
+        calls += _LOOPBACK_UP
     if "proc" in words:
         calls += kernelfs.attach_proc()
         if words["proc"] != "rw":

@@ -19,15 +19,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from runtime import state
+from runtime import errors, state
 from runtime.birth import FAILURE, Born, Pipe, bear, failure
-from runtime.errors import ContainerError, HostError, LaunchError
+from runtime.errors import ContainerError, LaunchError
 from runtime.kernel import process
 from runtime.log import Log
 from runtime.program import Program
 from runtime.state import Identity, RunState
 
 _ABOVE = 10  # descriptors that become 0, 1, 2 must not be those already
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """Where a container can be reached, and what its network had to change."""
+
+    ips: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +47,7 @@ class Order:
     log: Path
     stop_signal: int
     root_ids: tuple[int, int]  # the container's root, as the host numbers it
-    attach: Callable[[int], tuple[str, ...]]  # with init's network namespace: the addresses
+    attach: Callable[[int], Reached]  # with a descriptor of init's network namespace
     release: Callable[[], None]  # gives back network, cgroup and files
     stdio: tuple[int, int, int] | None = None  # the caller's, in the foreground
 
@@ -91,7 +99,7 @@ def _answered(answer: bytes, order: Order) -> RunState:
     if "trace" in value:
         raise RuntimeError(f"in the monitor of {order.run.name}:\n{value['trace']}")
     if "code" in value:
-        kind = HostError if value["host"] else LaunchError
+        kind = getattr(errors, value["kind"])
         error = kind(value["code"], value["subject"], value["detail"], hints=tuple(value["hints"]))
         if isinstance(error, LaunchError):
             error.status = value["status"]
@@ -117,7 +125,7 @@ def _monitor(order: Order, result: int) -> NoReturn:
             subject=error.subject,
             detail=error.detail,
             hints=error.hints,
-            host=isinstance(error, HostError),
+            kind=type(error).__name__,
             status=status,
         )
     except BaseException:  # noqa: BLE001  # a bug of ours: the starter must hear of it
@@ -150,11 +158,18 @@ def _live(order: Order, run: RunState, result: int) -> tuple[int, RunState]:
         born_pipe.close_write()
         net.close_read()
         _forward(order, born)
-        ips = _network(order, born, born_pipe.read, net.write)
+        reached = _network(order, born, born_pipe.read, net.write)
         report = born.heard()
         if report:
             raise failure(born.program, report, run.name)
-        run = replace(run, phase="RUNNING", init=Identity.of(born.pid), ips=ips, started=_now())
+        run = replace(
+            run,
+            phase="RUNNING",
+            init=Identity.of(born.pid),
+            ips=reached.ips,
+            notes=(*run.notes, *reached.notes),
+            started=_now(),
+        )
         state.save(run)
         _tell(result)
         os.close(result)
@@ -212,23 +227,23 @@ def _forward(order: Order, born: Born) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _network(order: Order, born: Born, arrived: int, go: int) -> tuple[str, ...]:
+def _network(order: Order, born: Born, arrived: int, go: int) -> Reached:
     """Attach the network once init has a namespace for it, and let init go on."""
     if os.read(arrived, 1) != b"b":
-        return ()  # it failed: its report tells
+        return Reached()  # it failed: its report tells
     try:
         namespace = os.open(f"/proc/{born.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return ()  # it failed since
+        return Reached()  # it failed since
     try:
-        ips = order.attach(namespace)
+        reached = order.attach(namespace)
     finally:
         os.close(namespace)
         os.close(arrived)
     with suppress(BrokenPipeError):
         os.write(go, b"g")
     os.close(go)
-    return ips
+    return reached
 
 
 def _watch(born: Born, order: Order, output: int) -> None:

@@ -6,12 +6,13 @@ Whatever is taken is given back: by the monitor when the container ends, by the 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime import capabilities, cgroup, etcfiles, idmap, launch, limits, monitor, seccomp, state
-from runtime.bundle import Bundle
+from runtime.bundle import Bundle, Port
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError
 from runtime.fstab import MountEntry
@@ -68,17 +69,19 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
     state.save(run)
     undo.callback(state.save, replace(run, phase="STOPPED", cgroup={}))
     ids = idmap.from_config(settings.idmap)
+    wire = _wire(settings, state.key(place.path, place.name), found.record.ports)
 
-    def attach(_namespace: int) -> tuple[str, ...]:
-        ips: tuple[str, ...] = ()
+    def attach(namespace: int) -> monitor.Reached:
+        reached = wire.attach(namespace)
         if files:
-            etcfiles.write(place.etc, settings.hostname, ips)
-        return ips
+            etcfiles.write(place.etc, settings.hostname, reached.ips)
+        return reached
 
     def release() -> None:
         group.kill()
         group.remove()
         etcfiles.remove(place.etc)
+        wire.release()
 
     return monitor.Order(
         program=calls,
@@ -114,6 +117,57 @@ def _make_overlay_folders(settings: ContainerConfig) -> None:
         for folder, mode in ((upper, 0o755), (upper.with_name("work"), 0o700)):
             with suppress(FileExistsError):
                 os.mkdir(folder, mode)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wire:
+    attach: Callable[[int], monitor.Reached]
+    release: Callable[[], None]
+
+
+def _wire(settings: ContainerConfig, key: str, ports: tuple[Port, ...]) -> _Wire:
+    """Return how the container is attached to its network, and taken off it; loaded only where it has one."""
+    from runtime import network
+
+    if os.geteuid() != 0 or network.shares_host(settings):
+        _needs_no_privilege(settings, ports)
+        return _Wire(lambda _: monitor.Reached(), lambda: None)
+
+    def attach(namespace: int) -> monitor.Reached:
+        attached = network.connect(settings, key, namespace, ports)
+        return monitor.Reached(ips=attached.ips, notes=attached.notes)
+
+    return _Wire(attach, lambda: network.release(key))
+
+
+def release_network(path: Path, name: str) -> None:
+    """Take back what a run that was killed had of the network. Idempotent."""
+    if os.geteuid() == 0:
+        from runtime import network
+
+        network.release(state.key(path, name))
+
+
+def forget_network(path: Path, name: str) -> None:
+    """Give up the address of a container that is destroyed."""
+    if os.geteuid() == 0:
+        from runtime import network
+
+        network.forget(state.key(path, name))
+
+
+def _needs_no_privilege(settings: ContainerConfig, ports: tuple[Port, ...]) -> None:
+    """Refuse what only root can attach."""
+    if os.geteuid() == 0:
+        return
+    for nic in settings.nics:
+        if nic.kind not in {"empty", "none"} or ports:
+            raise HostError(
+                "E_KERNEL_FEATURE",
+                f"lxc.net.{nic.index}.type = {nic.kind}",
+                "a normal user's network is not in this version",
+                hints=("use --network none",),
+            )
 
 
 def compiled_filter(path: str) -> bytes:
