@@ -40,7 +40,7 @@ class IndexFile:
     suite: str
     component: str
     only: tuple[str, ...] | None = (
-        None  # a third party's: the names it may give; () is what others lack
+        None  # a third party's: the names it may give; () what others lack
     )
 
 
@@ -51,6 +51,8 @@ class DebIndex:
         """Join `files` in the order of the sources; `local` packages outrank all of them."""
         self.arch = arch
         self._files = files
+        self._own = [file for file in files if file.source.only is None]
+        self._others = [file for file in files if file.source.only is not None]
         self._local = {package.name: package for package in local}
         self._versions: dict[str, tuple[Package, ...]] = {}
         self._providers: dict[str, tuple[Package, ...]] = {}
@@ -68,8 +70,12 @@ class DebIndex:
         """Return the packages whose newest version provides `name`."""
         known = self._providers.get(name)
         if known is None:
-            owners = {owner for file in self._files for owner in file.providing(name)}
-            owners |= set(self._local)
+            owners = {owner for file in self._own for owner in file.providing(name)}
+            lacking = not owners and not self.versions(name)
+            for file in self._others:
+                if file.source.only or lacking:
+                    owners.update(file.providing(name))
+            owners.update(self._local)
             newest = (self.versions(owner)[:1] for owner in sorted(owners))
             known = self._providers[name] = tuple(
                 package
@@ -80,8 +86,8 @@ class DebIndex:
         return known
 
     def essential(self) -> Sequence[Package]:
-        """Return the newest version of each package that some file marks `Essential: yes`."""
-        names = {name for file in self._files for name in file.essential()}
+        """Return the newest version of each package that the distribution, no third party, marks Essential."""
+        names = {name for file in self._own for name in file.essential()}
         names |= {package.name for package in self._local.values() if package.essential}
         newest = (self.versions(name)[:1] for name in sorted(names, key=self.mention))
         return tuple(package for packages in newest for package in packages)
@@ -115,10 +121,9 @@ class DebIndex:
 
     def _merge(self, name: str) -> tuple[Package, ...]:
         found: dict[str, Package] = {}
-        ours = False
-        for file in self._files:
+        for file in (*self._own, *self._others):
             only = file.source.only
-            if only is not None and (name not in only if only else ours):
+            if only is not None and (name not in only if only else found):
                 continue
             for package in file.named(name, self.arch):
                 twin = found.setdefault(package.version, package)
@@ -128,10 +133,9 @@ class DebIndex:
                         f"{name} {package.version}",
                         f"stands twice with different hashes, at {twin.url} and {package.url}",
                     )
-            ours = ours or (only is None and bool(found))
-        newest = sorted(
-            found.values(), key=lambda each: version.sort_key(each.version), reverse=True
-        )
+        newest = list(found.values())
+        if len(newest) > 1:
+            newest.sort(key=lambda each: version.sort_key(each.version), reverse=True)
         local = self._local.get(name)
         return (*((local,) if local else ()), *newest)
 

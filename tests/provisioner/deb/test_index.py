@@ -94,6 +94,19 @@ def test_a_third_party_gives_only_the_names_it_may(tmp_path: Path) -> None:
     assert by_lack.versions("libc6")[0].version == "2.41"
 
 
+def test_the_order_of_the_sources_gives_a_third_party_nothing(tmp_path: Path) -> None:
+    distribution = offered(tmp_path, stanza("libc6 2.41") + "\n" + stanza("mawk 1 ; Provides: awk"))
+    third = "\n".join(map(stanza, ("libc6 9", "evil 1 ; Provides: awk, new ; Essential: yes")))
+    lacking = offered(tmp_path, third, suite="lacking", only=())
+
+    index = read_index([lacking, distribution], tmp_path, "amd64")
+
+    assert [each.version for each in index.versions("libc6")] == ["2.41"]
+    assert [each.name for each in index.providers("awk")] == ["mawk"]
+    assert [each.name for each in index.providers("new")] == ["evil"]
+    assert index.essential() == ()
+
+
 def test_a_third_party_cannot_slip_in_as_a_provider(tmp_path: Path) -> None:
     distribution = offered(tmp_path, stanza("exim 1 ; Provides: mail"))
     third = offered(
