@@ -226,7 +226,7 @@ class Container:
 
     @property
     def _place(self) -> prepare.Place:
-        etc = state.directory(self.path) / f"{self.name}.etc"
+        etc = state.folder(self.path) / f"{self.name}.etc"
         return prepare.Place(path=self.path, name=self.name, etc=etc)
 
     @contextmanager

@@ -116,10 +116,15 @@ def key(path: Path, name: str) -> str:
     return f"{_digest(path)}.{name}"
 
 
+def folder(path: Path) -> Path:
+    """Return where the run states of `path` lie, whether it is there or not."""
+    return root() / _digest(path)
+
+
 def directory(path: Path) -> Path:
     """Return the folder of the run states of `path`, made where it is missing."""
-    folder = root() / _digest(path)
-    for made in (folder.parent, folder):
+    place = folder(path)
+    for made in (place.parent, place):
         with suppress(FileExistsError):
             os.mkdir(made, 0o700)
         status = os.lstat(made)
@@ -127,13 +132,13 @@ def directory(path: Path) -> Path:
             raise ResourceError(
                 "E_LOCKED", str(made), "is not ours alone", hints=(f"rm -r {made}",)
             )
-    return folder
+    return place
 
 
 def load(path: Path, name: str) -> RunState | None:
     """Return the run state of the container, or None where it was not started since boot."""
     try:
-        with open(root() / _digest(path) / f"{name}.json", "rb") as file:
+        with open(folder(path) / f"{name}.json", "rb") as file:
             value = json.load(file)
     except FileNotFoundError:
         return None
@@ -148,17 +153,20 @@ def load(path: Path, name: str) -> RunState | None:
 
 def save(state: RunState) -> None:
     """Write the run state, by one rename."""
-    folder = directory(Path(state.path))
-    replace_file(folder / f"{state.name}.json", json.dumps(asdict(state)).encode(), durable=False)
+    replace_file(
+        directory(Path(state.path)) / f"{state.name}.json",
+        json.dumps(asdict(state)).encode(),
+        durable=False,
+    )
 
 
 def forget(path: Path, name: str) -> None:
     """Remove all run state of the container, and the folders that are empty then."""
-    folder = root() / _digest(path)
+    place = folder(path)
     for suffix in ("json", "lock"):
         with suppress(FileNotFoundError):
-            os.unlink(folder / f"{name}.{suffix}")
-    for empty in (folder, folder.parent):
+            os.unlink(place / f"{name}.{suffix}")
+    for empty in (place, place.parent):
         with suppress(OSError):
             os.rmdir(empty)
 
