@@ -16,7 +16,7 @@ from mktemplate.values import Value, problem
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _WEIGHT = 100_000  # the period of lxc.cgroup2.cpu.max, microseconds
-BRIDGE = "mkt0"
+BRIDGE, INTERNAL_BRIDGE = "mkt0", "mkti0"  # the second one leads nowhere
 INIT = "/usr/lib/mktemplate"
 REAPERS = {
     "amd64": "x86_64",
@@ -31,7 +31,6 @@ class Network:
 
     kind: str = "bridge"
     link: str = BRIDGE
-    internal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +78,7 @@ def network(text: str, *, flat: bool) -> Network:
     if kind in ("", "bridge") and flat:
         return Network(kind="router", link="")
     if kind in ("", "bridge"):
-        return Network(internal=bool(comma))
+        return Network(link=INTERNAL_BRIDGE if comma else BRIDGE)
     if kind in ("none", "host", "macvlan"):
         return Network(kind=kind, link=link)
     raise CommandError(

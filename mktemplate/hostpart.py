@@ -12,14 +12,18 @@ import re
 import resource
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate.arguments import Volume
 from mktemplate.errors import CommandError, escape
+from mktemplate.facts import Network
 from runtime import config as configs
 from runtime import fstab as fstabs
+from runtime import lease, state
+from runtime import network as networks
 from runtime.fstab import MountEntry
 
 _REFUSED_BELOW = ("/proc", "/sys", "/dev", "/run/mktemplate")  # F-5
@@ -137,6 +141,27 @@ def _near(path: Path, store: Path) -> bool:
     """Whether `path` is the store, in it, or above it."""
     store = Path(os.path.abspath(store))
     return path == store or store in path.parents or path in store.parents
+
+
+@contextmanager
+def address(path: Path, name: str, network: Network) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Give the lines of the container's address; what was reserved for it is given back where the block fails."""
+    if network.kind == "router":
+        yield router_lines(path, name)
+        return
+    if network.kind != "bridge":
+        yield ()
+        return
+    key = state.key(path, name)
+    leased = networks.reserve(key, network.link)
+    try:
+        yield (
+            ("lxc.net.0.hwaddr", leased.mac),
+            ("lxc.net.0.ipv4.address", f"{leased.ip}/{lease.PREFIX}"),
+        )
+    except BaseException:
+        networks.forget(key)
+        raise
 
 
 def router_lines(path: Path, name: str) -> tuple[tuple[str, str], ...]:

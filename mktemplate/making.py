@@ -49,6 +49,7 @@ class Parts:
     layers: tuple[Layer, ...]
     got: Supply | None
     allotted: idmap.Allocation | None
+    address: tuple[tuple[str, str], ...]  # lines of its nic
     volumes: str  # lines for the fstab
 
 
@@ -96,8 +97,18 @@ def make(
         refuse_existing(path, facts.name)
         plan = _plan(template, facts, build, draft)
         layers, got = _layers(plan, build, store, console)
-        with _ids(path, plan.facts) as allotted:
-            parts = Parts(plan=plan, layers=layers, got=got, allotted=allotted, volumes=volumes)
+        with (
+            _ids(path, plan.facts) as allotted,
+            hostpart.address(path, facts.name, facts.network) as address,
+        ):
+            parts = Parts(
+                plan=plan,
+                layers=layers,
+                got=got,
+                allotted=allotted,
+                address=address,
+                volumes=volumes,
+            )
             record = _write(parts, request, path, draft)
             console.timings["total"] = time.monotonic() - started
             record = replace(record, timings=tuple(console.timings.items()))
@@ -206,7 +217,7 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
         no_new_privs=plan.config.no_new_privs,
         flat=build.flat,
         idmap=allotted.lines if allotted else (),
-        network=hostpart.router_lines(path, facts.name) if facts.network.kind == "router" else (),
+        network=parts.address,
     )
     config, clamped = hostpart.clamp_limits(plan.rendered.config)
     grants = frozenset(build.grants)
