@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections import defaultdict
@@ -18,7 +19,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 RELEASE = "trixie"
 HOOKS = Path("/usr/share/mmdebstrap/hooks")
-LIMIT = 600  # seconds for one run
+LIMIT = 300  # seconds for one run
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,11 @@ def measure(argv: list[str], log: Path) -> Run:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment
         )
+        guard = threading.Timer(LIMIT, process.terminate)  # nobody may hang
+        guard.start()
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - start
+        guard.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(
