@@ -169,12 +169,11 @@ def test_a_file_of_the_base_can_be_diverted(made: Store, base: Layer) -> None:
     layer = build(made, base, deb)
 
     looked = run(
-        made, [base, layer], "yes; yes.real | head -n 1; dpkg --audit; dpkg -S /usr/bin/yes"
+        made,
+        [base, layer],
+        "yes; yes.real | head -n 1; dpkg --audit; dpkg-divert --truename /usr/bin/yes",
     )
-    assert looked.output == (
-        b"no\ny\ndiversion by diverter from: /usr/bin/yes\n"
-        b"diversion by diverter to: /usr/bin/yes.real\ncoreutils, diverter: /usr/bin/yes\n"
-    )
+    assert looked.output == (b"no\ny\n/usr/bin/yes.real\n")
 
 
 @pytest.mark.parametrize(
