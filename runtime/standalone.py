@@ -1,39 +1,103 @@
-"""What a start takes from the host and gives back, as calls: with them a start program needs no Python.
+"""A start program that needs no Python: what Container.start would do, written down while it is possible to do it.
 
-As Container.start does it: run state, lock, control groups, /etc files; not yet a network. The groups exist when this
-is written down, so what the host's controllers take is known.
+It does all but attach a network. The control groups exist when it is written, so what the host's controllers take is
+known.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from runtime import cgroup, devices
+from runtime import loans, prepare, startfile, startprogram, state
+from runtime.bundle import Bundle
 from runtime.cgroup import Cgroup
-from runtime.hierarchy import Group
-from runtime.kernel import mount as m
-from runtime.limits import Limit, Limits, device_policy
-from runtime.program import Call, Failure, Pointer, Slot, Struct
+from runtime.config import ContainerConfig
+from runtime.duties import Duties
+from runtime.kernel.libc import MACHINE
+from runtime.limits import Limits, limits
+from runtime.monitor import Order
+from runtime.prepare import Place
 from runtime.state import NOBODY, RunState
 
-_LOCK_EX = 2
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-_ANY = tuple(errno.errorcode)
-_PROG_LOAD, _PROG_ATTACH, _CGROUP_DEVICE, _ATTACH_DEVICE, _ALLOW_MULTI = 5, 8, 15, 6, 2
+_FAILED = 125  # exit status of whoever executes it himself, when the start fails
+_RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
+
+
+def suffices(settings: ContainerConfig, config: Path) -> bool:
+    """Whether a start of `settings`, which stand in the file `config`, needs no Python.
+
+    It does where a network is to be attached, where processes could outlive init, where an unknown file has its say.
+    """
+    return (
+        MACHINE == "x86_64"
+        and os.geteuid() == 0
+        and all(nic.kind in {"empty", "none"} for nic in settings.nics)
+        and "pid" not in settings.namespace_keep
+        and (not settings.namespace_clone or "pid" in settings.namespace_clone)
+        and b"lxc.include" not in config.read_bytes()
+    )
+
+
+def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) -> None:
+    """Write the start program of a container that is stopped to `path`: takes all for a start, and gives it back."""
+    files = [*_RESOLVERS, str(found.config), str(found.path / "state.json")]
+    files += [settings.mount_fstab, settings.seccomp_profile]
+    with ExitStack() as undo:
+        order = prepare.order(place, settings, found, undo)
+        parts = Parts(
+            order=order,
+            group=Cgroup.from_json(order.run.cgroup),
+            limits=limits(settings.cgroup2, settings.cgroup1),
+            state=state.directory(place.path) / f"{place.name}.json",
+            folders=_overlay_folders(settings),
+            etc=place.etc if place.etc.is_dir() else None,
+            mapped=bool(settings.idmap),
+        )
+        startfile.write(path, compose(parts, lambda _: _FAILED), filter(None, files))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loan:
-    """What is taken before a start and given back after the end; `claim` comes first, and leaves nothing behind."""
+class Parts:
+    """What Container.start has decided, while what it took from the host is there."""
 
-    claim: tuple[Call, ...] = ()
-    take: tuple[Call, ...] = ()
-    give_back: tuple[Call, ...] = ()
+    order: Order
+    group: Cgroup
+    limits: Limits
+    state: Path  # the file of the run state
+    folders: tuple[tuple[Path, int], ...] = ()  # that must be there, with their modes
+    etc: Path | None = None  # the folder of what is bound into /etc
+    mapped: bool = True  # the container has a user namespace
+
+
+def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
+    """Return the start program that does the same; `status` is the exit status of an error's code."""
+    order = parts.order
+    taken = [
+        loans.folders(parts.state, parts.folders),
+        loans.groups(parts.group, parts.limits, order.run.name),
+    ]
+    if parts.etc is not None:
+        taken.append(loans.files(parts.etc))
+    running, stopped = state_texts(order.run)
+    duties = Duties(
+        name=order.run.name,
+        log=order.log,
+        stop_signal=order.stop_signal,
+        root_ids=order.root_ids,
+        claim=tuple(call for loan in taken for call in loan.claim),
+        prepare=tuple(call for loan in taken for call in loan.take),
+        release=tuple(call for loan in reversed(taken) for call in loan.give_back),
+        state=parts.state,
+        running=running,
+        stopped=stopped,
+        sealed=not parts.mapped,
+    )
+    return startprogram.write(order.program, duties, status)
 
 
 def state_texts(run: RunState) -> tuple[str, str]:
@@ -51,164 +115,9 @@ def state_texts(run: RunState) -> tuple[str, str]:
     return texts[0], texts[1]
 
 
-def folders(state_file: Path, made: Iterable[tuple[Path, int]]) -> Loan:
-    """Make the folders of the run state and `made`; hold the container's lock in slot `lock` until it runs."""
-    lock = state_file.with_suffix(".lock")
-    private = ((state_file.parent.parent, 0o700), (state_file.parent, 0o700))
-    return Loan(
-        claim=(
-            *(_mkdir(path, mode, ignore=(errno.EEXIST,)) for path, mode in (*private, *made)),
-            _open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, "lock", 0o600),
-            Call(
-                name="flock", args=(Slot("lock"), _LOCK_EX), failure=Failure("E_LOCKED", str(lock))
-            ),
-        )
-    )
-
-
-def files(folder: Path, texts: Mapping[str, bytes]) -> Loan:
-    """Write the files that are bound into /etc."""
-    take = [_mkdir(folder, 0o700, ignore=(errno.EEXIST,))]
-    for name, text in texts.items():
-        take += (
-            _open(folder / name, _CREATE, "file", 0o644),
-            Call(name="write", args=(Slot("file"), text, len(text))),
-            Call(name="close", args=(Slot("file"),)),
-        )
-    return Loan(
-        take=tuple(take),
-        give_back=(
-            *(Call(name="unlinkat", args=(m.AT_FDCWD, _c(folder / name), 0)) for name in texts),
-            _rmdir(folder),
-        ),
-    )
-
-
-def groups(group: Cgroup, limits: Limits, name: str) -> Loan:
-    """Make the control groups of `group`, which exist now, with `limits`.
-
-    A group that is there already is what a killed monitor left; one that cannot be removed is in use.
-    """
-    running = Failure("E_RUNNING", name, "is running already", hints=(f"mktemplate stop {name}",))
-    take: list[Call] = []
-    for one in group.groups:
-        parent = Path(one.path).parent
-        take.append(_mkdir(parent, 0o755, ignore=(errno.EEXIST,)))
-        if one.version == 2:
-            words = [f"+{controller}" for controller in one.controllers]
-            for folder in (parent.parent, parent):
-                for word in words:
-                    take += _put(folder / "cgroup.subtree_control", word, ignore=_ANY)
-        take += _made(one)
-    for path, limit in _limits(group, limits):
-        failure = Failure("E_CGROUP", limit.file, repr(limit.value))
-        take += _put(path, limit.value, ignore=() if limit.asked else _ANY, failure=failure)
-    take += _device_filter(group, limits)
-    return Loan(
-        claim=tuple(
-            replace(_rmdir(Path(one.path)), ignore=(errno.ENOENT,), failure=running)
-            for one in group.groups
-        ),
-        take=tuple(take),
-        give_back=tuple(
-            _rmdir(path) for one in group.groups for path in (Path(one.path), Path(one.path).parent)
-        ),
-    )
-
-
-def _made(group: Group) -> tuple[Call, ...]:
-    """Make one group; where v1 leaves its processors empty, copy them as they are now (cpuset(7))."""
-    path = Path(group.path)
-    calls = [_mkdir(path, 0o755, failure=Failure("E_CGROUP", group.path))]
-    if group.version == 1 and "cpuset" in group.controllers:
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            value = (path.parent.parent / name).read_text(encoding="ascii").strip()
-            calls += _put(path.parent / name, value, ignore=_ANY)
-            calls += _put(path / name, value, failure=Failure("E_CGROUP", group.path))
-    return tuple(calls)
-
-
-def _limits(group: Cgroup, limits: Limits) -> Iterator[tuple[Path, Limit]]:
-    """Yield each control file that the host has, and what to write there."""
-    for limit in cgroup._spread(group, limits)[0]:
-        one = group._with(limit.file.partition(".")[0])
-        if one is not None:
-            yield Path(one.path) / limit.file, limit
-
-
-def _device_filter(group: Cgroup, limits: Limits) -> tuple[Call, ...]:
-    """Attach the device filter where no v1 controller holds the list, as Cgroup.make does."""
-    policy = device_policy(limits.v2)
-    if policy is None or any(
-        "devices" in one.controllers for one in group.groups if one.version == 1
-    ):
+def _overlay_folders(settings: ContainerConfig) -> tuple[tuple[Path, int], ...]:
+    """Return upper and work folder, which are made where they are missing, as LXC does."""
+    if settings.rootfs_kind != "overlay":
         return ()
-    [path] = [Path(one.path) for one in group.groups if one.version == 2]
-    instructions = devices.program(policy)
-    failure = Failure("E_CGROUP", "devices", "the kernel does not take the filter")
-    load = (
-        *(_CGROUP_DEVICE, len(instructions) // 8, Pointer(instructions), Pointer(b"GPL\0")),
-        *(0, 0, 0, 0, 0, 0, 0),
-    )
-    attach = (Slot("group"), Slot("filter"), _ATTACH_DEVICE, _ALLOW_MULTI)
-    return (
-        _open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, "group", failure=failure),
-        Call(
-            name="bpf",
-            args=(_PROG_LOAD, Struct("=IIQQIIQIIQQ", load), 64),
-            result="filter",
-            failure=failure,
-        ),
-        Call(name="bpf", args=(_PROG_ATTACH, Struct("=IIII", attach), 16), failure=failure),
-        Call(name="close", args=(Slot("filter"),)),
-        Call(name="close", args=(Slot("group"),)),
-    )
-
-
-def _c(path: Path) -> bytes:
-    return os.fsencode(path) + b"\0"
-
-
-def _mkdir(
-    path: Path, mode: int, *, ignore: Iterable[int] = (), failure: Failure | None = None
-) -> Call:
-    return Call(
-        name="mkdirat",
-        args=(m.AT_FDCWD, _c(path), mode),
-        ignore=tuple(ignore),
-        failure=failure or Failure("E_IO", str(path)),
-    )
-
-
-def _rmdir(path: Path) -> Call:
-    return Call(name="unlinkat", args=(m.AT_FDCWD, _c(path), m.AT_REMOVEDIR))
-
-
-def _open(
-    path: Path, flags: int, result: str, mode: int = 0, failure: Failure | None = None
-) -> Call:
-    return Call(
-        name="openat",
-        args=(m.AT_FDCWD, _c(path), flags, mode),
-        result=result,
-        failure=failure or Failure("E_IO", str(path)),
-    )
-
-
-def _put(
-    path: Path, value: str, *, ignore: tuple[int, ...] = (), failure: Failure | None = None
-) -> tuple[Call, ...]:
-    """Write a control file in one call, as the kernel wants it."""
-    data = value.encode()
-    return (
-        replace(
-            _open(path, os.O_WRONLY | os.O_CLOEXEC, "file", failure=failure), ignore=ignore, skip=2
-        ),
-        Call(
-            name="write",
-            args=(Slot("file"), data, len(data)),
-            ignore=ignore,
-            failure=failure,
-        ),
-        Call(name="close", args=(Slot("file"),)),
-    )
+    upper = Path(settings.rootfs_layers[-1])
+    return (upper, 0o755), (upper.with_name("work"), 0o700)
