@@ -37,7 +37,6 @@ LOOKS = {
     "its processes": "ps ax -o pid,ppid,sid,pgid,args",
     "its ids": "id; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups",
     "its network": "ls /sys/class/net; cat /proc/net/dev",
-    "its keyring": "cat /proc/keys /proc/key-users",
 }
 
 
@@ -93,9 +92,7 @@ def neutral(text: str) -> list[str]:
         r"pipe:\[\d+\]": "pipe",
         r"\b\d\d:\d\d\b": "time",
         r"(?m)^(VmSize|VmPeak|Vm\w+|RssAnon|RssFile|RssShmem|(non)?voluntary_ctxt\w+|Sig[QP]\w*):.*$": "",
-        r"(?m)^[0-9a-f]{8} I.*$": "a key",
         r"(?m)^total \d+$": "",
-        r"(?m)^ *\w+: +\d+ +\d+/\d+ \d+/\d+.*$": "key users",
     }
     for pattern, replacement in ways.items():
         text = re.sub(pattern, replacement, text)
