@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from provisioner import errors
+from provisioner.disk import disk_error
 from provisioner.errors import ProvisionError
 from provisioner.sandbox import Root, Sandbox
-from provisioner.store import disk_error
 
 T = TypeVar("T")  # JSON values
 

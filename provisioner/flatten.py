@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provisioner.content import OPAQUE
+from provisioner.disk import disk_error
 from provisioner.errors import StoreFailed
-from provisioner.store import Layer, disk_error
+from provisioner.store import Layer
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK

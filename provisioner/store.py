@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioner import content, removal
+from provisioner.disk import CODES, disk_error, fsync_directory, write_atomically, write_new
 from provisioner.errors import StoreFailed
 
 VERSION = "1"
@@ -39,15 +40,6 @@ _SYNC = ("/usr/bin/sync", "/bin/sync")
 _FOLDERS = (
     "cache/sha256", "cache/tar", "cache/lists", "layers", "staging", "trash", "quarantine", "locks", "trust",
 )  # fmt: skip
-_CODES = {
-    errno.ENOSPC: ("E_NOSPACE", "no space left on its file system"),
-    errno.EDQUOT: ("E_QUOTA", "the disk quota is used up"),
-    errno.EROFS: ("E_READONLY", "its file system is read-only"),
-    errno.EMFILE: ("E_LIMIT", "too many open files"),
-    errno.ENFILE: ("E_LIMIT", "too many open files on this host"),
-    errno.ENOMEM: ("E_LIMIT", "out of memory"),
-    errno.EAGAIN: ("E_LIMIT", "a limit on processes or memory is reached"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +141,7 @@ class Store:
         journal = path.with_suffix(".json")
         try:
             # The journal comes first: a directory without one is nobody's.
-            _write(journal, json.dumps({"kind": kind, **owner()}).encode())
+            write_new(journal, json.dumps({"kind": kind, **owner()}).encode())
             path.mkdir(mode=0o700)
             (path / "root").mkdir(mode=0o755)
             (path / "work").mkdir(mode=0o700)
@@ -159,7 +151,7 @@ class Store:
         try:
             yield Draft(path=path)
         except OSError as problem:
-            if problem.errno in _CODES:
+            if problem.errno in CODES:
                 raise disk_error(problem, self.path) from problem
             raise
         finally:
@@ -179,7 +171,7 @@ class Store:
             removal.remove(draft.work)
         content.settle(draft.root, int(meta["epoch"]), overlaid=bool(meta.get("below")))
         facts = {**meta, "content": content.digest(draft.root)}
-        _write(
+        write_new(
             draft.path / "meta.json", json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
         )
         self.place(draft, self.path / "layers" / digest)
@@ -196,7 +188,7 @@ class Store:
             self._sync(draft.path)
             os.rename(draft.path, target)
             if self._durable:
-                _fsync_directory(target.parent)
+                fsync_directory(target.parent)
         except OSError as problem:
             if problem.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 return False
@@ -384,48 +376,3 @@ def _is_alive(journal: Path) -> bool:
         return bool(facts["boot"] == boot and _start_time(int(facts["pid"])) == facts["start"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def disk_error(problem: OSError, path: Path) -> StoreFailed:
-    """Return the documented error for what the file system of `path` said (F-09 … F-13)."""
-    code, detail = _CODES.get(problem.errno or 0, ("E_IO", str(problem)))
-    if problem.errno == errno.ENOSPC:
-        try:
-            there = os.statvfs(path)
-        except OSError:
-            return StoreFailed(code, str(path), detail, path=str(path))
-        if there.f_favail == 0 and there.f_bavail > 0:
-            return StoreFailed(
-                "E_NOINODES", str(path), "no inodes left on its file system", path=str(path)
-            )
-        detail = f"no space left: {there.f_bavail * there.f_frsize >> 20} MiB free"
-    hints = (
-        ("`mktemplate prune` drops what nothing uses",) if code in ("E_NOSPACE", "E_QUOTA") else ()
-    )
-    return StoreFailed(code, str(path), detail, hints=hints, path=str(path))
-
-
-def _write(path: Path, body: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(fd, "wb") as file:
-        file.write(body)
-
-
-def write_atomically(path: Path, body: bytes) -> None:
-    """Replace the file `path` by `body`: whole or not at all, also over a power cut."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(fd, "wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(fd)
-    os.rename(draft, path)
-    _fsync_directory(path.parent)
-
-
-def _fsync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from provisioner import content, removal
+from provisioner.disk import disk_error
 from provisioner.errors import StoreFailed
-from provisioner.store import Draft, Layer, Store, disk_error
+from provisioner.store import Draft, Layer, Store
 
 Needs = Callable[..., None]
 DIGEST = "ab" * 32

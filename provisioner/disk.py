@@ -1,0 +1,67 @@
+"""Files that survive a power cut, and what a file system's refusals are called."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from provisioner.errors import StoreFailed
+
+CODES = {
+    errno.ENOSPC: ("E_NOSPACE", "no space left on its file system"),
+    errno.EDQUOT: ("E_QUOTA", "the disk quota is used up"),
+    errno.EROFS: ("E_READONLY", "its file system is read-only"),
+    errno.EMFILE: ("E_LIMIT", "too many open files"),
+    errno.ENFILE: ("E_LIMIT", "too many open files on this host"),
+    errno.ENOMEM: ("E_LIMIT", "out of memory"),
+    errno.EAGAIN: ("E_LIMIT", "a limit on processes or memory is reached"),
+}
+
+
+def disk_error(problem: OSError, path: Path) -> StoreFailed:
+    """Return the documented error for what the file system of `path` said (F-09 … F-13)."""
+    code, detail = CODES.get(problem.errno or 0, ("E_IO", str(problem)))
+    if problem.errno == errno.ENOSPC:
+        try:
+            there = os.statvfs(path)
+        except OSError:
+            return StoreFailed(code, str(path), detail, path=str(path))
+        if there.f_favail == 0 and there.f_bavail > 0:
+            return StoreFailed(
+                "E_NOINODES", str(path), "no inodes left on its file system", path=str(path)
+            )
+        detail = f"no space left: {there.f_bavail * there.f_frsize >> 20} MiB free"
+    hints = (
+        ("`mktemplate prune` drops what nothing uses",) if code in ("E_NOSPACE", "E_QUOTA") else ()
+    )
+    return StoreFailed(code, str(path), detail, hints=hints, path=str(path))
+
+
+def write_new(path: Path, body: bytes) -> None:
+    """Write a file that is not there yet, 0600."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(fd, "wb") as file:
+        file.write(body)
+
+
+def write_atomically(path: Path, body: bytes) -> None:
+    """Replace the file `path` by `body`: whole or not at all, also over a power cut."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(fd, "wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(fd)
+    os.rename(draft, path)
+    fsync_directory(path.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    """Have the names in the directory `path` on disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
