@@ -8,7 +8,17 @@ import stat
 
 from runtime.kernel import mount as m
 from runtime.program import Call, Expect, Failure, Out, Slot
-from runtime.steps import ORDINARY, PLAIN, attach, c, close, filesystem, how, ordinary_directory
+from runtime.steps import (
+    ORDINARY,
+    PLAIN,
+    attach,
+    c,
+    close,
+    filesystem,
+    how,
+    open_directory,
+    ordinary_directory,
+)
 
 MOUNT_NO_SUID_EXEC = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NOEXEC
 DEVICES = {
@@ -164,6 +174,17 @@ def sysfs(attributes: int) -> tuple[Call, ...]:
             why="shows our own network namespace",
         ),
         attach("sys", Slot("target")),
+        close("target"),
+    )
+
+
+def cgroups(attributes: int) -> tuple[Call, ...]:
+    """Mount the container's own cgroup v2 subtree on /sys/fs/cgroup."""
+    failure = Failure("E_CGROUP", "sys/fs/cgroup", "cgroup2 cannot be mounted")
+    return (
+        open_directory(Slot("root"), "sys/fs/cgroup", "target", failure),
+        *filesystem("cgroup2", "cgroup2", PLAIN | attributes, ("source=cgroup2",), failure=failure),
+        attach("cgroup2", Slot("target")),
         close("target"),
     )
 

@@ -13,7 +13,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime import confinement, fstab, idmap, kernelfs, mounts, rootfs, steps
+from runtime import confinement, fstab, idmap, kernelfs, mounts, procfiles, refuse, rootfs, steps
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError
 from runtime.fstab import MountEntry
@@ -29,18 +29,6 @@ _PR_SCHED_CORE = 62
 _ARCHES_OF_32 = frozenset(
     {"arm", "armel", "armhf", "armv7l", "athlon", "i386", "i486", "i586", "i686", "linux32"}
     | {"mips", "mipsel", "ppc", "powerpc", "x86"}
-)
-
-
-_IFREQ = b"lo".ljust(16, b"\0") + (0x41).to_bytes(2, "little") + bytes(22)  # IFF_UP, IFF_RUNNING
-_LOOPBACK_UP = (
-    Call(name="socket", args=(2, 2 | os.O_CLOEXEC, 0), result="socket"),
-    Call(
-        name="ioctl",
-        args=(Slot("socket"), 0x8914, _IFREQ),
-        why="SIOCSIFFLAGS: lo up, which nobody outside may do for a normal user",
-    ),
-    steps.close("socket"),
 )
 
 
@@ -104,7 +92,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
         host=(
             *way.host,
             *_join(host.join),
-            *_proc_files(config, host),
+            *procfiles.proc_files(config, rootless=host.rootless),
         ),
         init=(
             *rootfs.wait_for_go(),
@@ -115,7 +103,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             *_system(config, flags, loopback=host.rootless and bool(flags & ns.CLONE_NEWNET)),
             *entries.init,
             *_network_wait(),
-            *_own_cgroups(flags),
+            *_own_cgroups(config, flags),
             *steps.pivot(),
             *_identity(config),
             *confinement.confine(
@@ -128,7 +116,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             ),
             *confinement.execute(config.init_argv, confinement.environment(config)),
         ),
-        notes=(*notes, *entries.notes),
+        notes=(*notes, *entries.notes, *refuse.notes(config)),
     )
 
 
@@ -201,42 +189,22 @@ def _join(files: tuple[Path, ...]) -> tuple[Call, ...]:
     return tuple(calls)
 
 
-def _own_cgroups(flags: int) -> tuple[Call, ...]:
+def _own_cgroups(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
     if not flags & ns.CLONE_NEWCGROUP:
         return ()
+    mounted: tuple[Call, ...] = ()
+    if refuse.mounts_cgroups(config) and refuse.has_pure_v2():
+        words = [word for word in config.mount_auto if word.startswith("cgroup")]
+        writable = any(":rw" in word for word in words)
+        mounted = kernelfs.cgroups(0 if writable else m.MOUNT_ATTR_RDONLY)
     return (
         Call(
             name="unshare",
             args=(ns.CLONE_NEWCGROUP,),
             why="after the cgroups are joined: they are its root from now on",
         ),
+        *mounted,
     )
-
-
-def _proc_files(config: ContainerConfig, host: Host) -> tuple[Call, ...]:
-    """Write lxc.proc.* from outside, where the host's rights count."""
-    calls: list[Call] = []
-    for name, value in config.proc:
-        data = value.encode(errors="surrogateescape")
-        failure = Failure("E_CONFIG_VALUE", f"lxc.proc.{name}")
-        calls += (
-            Call(
-                name="openat",
-                args=(
-                    m.AT_FDCWD if host.rootless else Slot("host_proc"),
-                    Text(
-                        f"{'/proc/' if host.rootless else ''}%d/{name.replace('.', '/')}",
-                        (Slot("init"),),
-                    ),
-                    os.O_WRONLY | os.O_CLOEXEC,
-                ),
-                result="file",
-                failure=failure,
-            ),
-            Call(name="write", args=(Slot("file"), data, len(data)), failure=failure),
-            steps.close("file"),
-        )
-    return tuple(calls)
 
 
 def _system(config: ContainerConfig, flags: int, *, loopback: bool) -> tuple[Call, ...]:
@@ -248,10 +216,10 @@ def _system(config: ContainerConfig, flags: int, *, loopback: bool) -> tuple[Cal
         if config.pty_max + config.tty_max:
             calls += kernelfs.terminals(config.pty_max + config.tty_max)
     calls += kernelfs.new_proc()
-    calls += _sysctls(config, flags)
-    calls += _time_offsets(config)
+    calls += procfiles.sysctls(config, flags)
+    calls += procfiles.time_offsets(config)
     if loopback:
-        calls += _LOOPBACK_UP
+        calls += procfiles.LOOPBACK_UP
     if "proc" in words:
         calls += kernelfs.attach_proc()
         if words["proc"] != "rw":
@@ -259,59 +227,6 @@ def _system(config: ContainerConfig, flags: int, *, loopback: bool) -> tuple[Cal
     if "sys" in words:
         calls += kernelfs.sysfs(0 if words["sys"] == "rw" else m.MOUNT_ATTR_RDONLY)
     return tuple(calls)
-
-
-def _sysctls(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
-    """Write lxc.sysctl.* through our own procfs, which is not read-only yet (CVE-2025-52881)."""
-    calls: list[Call] = []
-    for name, value in config.sysctls:
-        if name.startswith("net.") and not flags & ns.CLONE_NEWNET:
-            raise ConfigError("E_SYSCTL", name, "the network, and so the sysctl, is the host's")
-        if not name.startswith("net.") and not flags & ns.CLONE_NEWIPC:
-            raise ConfigError(
-                "E_SYSCTL", name, "the IPC namespace, and so the sysctl, is the host's"
-            )
-        failure = Failure("E_SYSCTL", name)
-        data = value.encode(errors="surrogateescape")
-        calls += (
-            Call(
-                name="openat2",
-                args=(
-                    Slot("proc"),
-                    c(f"sys/{name.replace('.', '/')}"),
-                    *steps.how(os.O_WRONLY, steps.ORDINARY | m.RESOLVE_NO_XDEV),
-                ),
-                result="file",
-                ignore=(errno.ENOENT,) if name.startswith("net.ipv6.") else (),
-                skip=2,
-                failure=failure,
-            ),
-            Call(name="write", args=(Slot("file"), data, len(data)), failure=failure),
-            steps.close("file"),
-        )
-    return tuple(calls)
-
-
-def _time_offsets(config: ContainerConfig) -> tuple[Call, ...]:
-    """Set the clocks of the new time namespace, which exec enters (time_namespaces(7))."""
-    offsets = (("boottime", config.time_boot), ("monotonic", config.time_monotonic))
-    lines = [
-        f"{clock} {value // 10**9} {value % 10**9}\n".encode() for clock, value in offsets if value
-    ]
-    if not lines:
-        return ()
-    data = b"".join(lines)
-    failure = Failure("E_KERNEL_FEATURE", "lxc.time.offset")
-    return (
-        Call(
-            name="openat",
-            args=(Slot("proc"), c("self/timens_offsets"), os.O_WRONLY | os.O_CLOEXEC),
-            result="file",
-            failure=failure,
-        ),
-        Call(name="write", args=(Slot("file"), data, len(data)), failure=failure),
-        steps.close("file"),
-    )
 
 
 def _network_wait() -> tuple[Call, ...]:

@@ -1,4 +1,4 @@
-"""Keys of LXC that a start of ours does not do: refused by name, so that none is silently without effect."""
+"""Keys of LXC that a start of ours does not do: refused or noted by name, so that none is silently without effect."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
     ("lxc.hook", lambda config: bool(config.hooks), _NOT_YET),
     ("lxc.namespace.share", lambda config: bool(config.namespace_share), _NOT_YET),
     ("lxc.ephemeral", lambda config: config.ephemeral, f"{_NOT_YET}; `mktemplate run` is"),
-    ("lxc.tty.max", lambda config: config.tty_max > 0, f"{_NOT_YET}; set it to 0"),
     ("lxc.cgroup.relative", lambda config: config.cgroup_relative, _NOT_YET),
     (
         "lxc.cgroup.dir",
@@ -62,6 +61,26 @@ def refuse(config: ContainerConfig) -> None:
     for name, asks, reason in _RULES:
         if asks(config):
             raise ConfigError("E_CONFIG_KEY", name, reason)
+
+
+def notes(config: ContainerConfig) -> tuple[str, ...]:
+    """Return what a start leaves out that confines nothing: to be said, not refused."""
+    said = []
+    if config.tty_max:
+        said.append("lxc.tty.max: no /dev/tty1 and up are made")
+    if mounts_cgroups(config) and not has_pure_v2():
+        said.append("lxc.mount.auto = cgroup: not mounted, this host has cgroup v1")
+    return tuple(said)
+
+
+def mounts_cgroups(config: ContainerConfig) -> bool:
+    """Whether lxc.mount.auto asks for the container's cgroups at /sys/fs/cgroup."""
+    return any(word.startswith("cgroup") for word in config.mount_auto)
+
+
+def has_pure_v2() -> bool:
+    """Whether /sys/fs/cgroup of this host is the unified hierarchy."""
+    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 def _reads(path: Path, word: str) -> bool:

@@ -184,7 +184,6 @@ def test_a_plain_folder_is_a_root_too(make: Make, tiny: Path, tmp_path: Path) ->
     [
         "lxc.hook.pre-start = /bin/true",
         "lxc.ephemeral = 1",
-        "lxc.tty.max = 4",
         "lxc.namespace.share.net = 1",
     ],
 )
@@ -193,6 +192,12 @@ def test_a_key_that_would_have_no_effect_is_refused(make: Make, line: str) -> No
         make("refused", "/bin/true", line).start()
 
     assert caught.value.code == "E_CONFIG_KEY"
+
+
+def test_what_is_left_out_is_said(make: Make) -> None:
+    container = make("said", "/bin/sleep 1000", "lxc.tty.max = 4")
+
+    assert "lxc.tty.max: no /dev/tty1 and up are made" in container.start().notes
 
 
 def test_a_sysctl_is_set_in_its_own_network(make: Make) -> None:
