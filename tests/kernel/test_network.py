@@ -1,0 +1,302 @@
+"""Networks for real, in a network namespace that stands for the host: nothing of this machine's is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime import config, network
+from runtime.bundle import Port
+from runtime.errors import ContainerError
+from runtime.kernel import namespace
+
+pytestmark = pytest.mark.root
+BRIDGED = (
+    "lxc.net.0.type = veth\nlxc.net.0.link = mkt0\nlxc.net.0.name = eth0\nlxc.net.0.flags = up\n"
+)
+_SERVER = """
+import socket, sys
+server = socket.socket()
+server.bind(("0.0.0.0", 80))
+server.listen()
+print(flush=True)
+while True:
+    peer, _ = server.accept()
+    peer.send(b"hello")
+    peer.close()
+"""
+
+
+class Guest:
+    """A process in a network namespace of its own that serves on port 80."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            ["unshare", "-n", sys.executable, "-c", _SERVER],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
+        assert self.process.stdout
+        self.process.stdout.readline()
+        self.netns = os.open(f"/proc/{self.process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout
+        self.process.stdout.close()
+        os.close(self.netns)
+
+
+def ask(ip: str, port: int) -> str:
+    """Return what a server says, or why it does not."""
+    try:
+        with socket.create_connection((ip, port), timeout=0.7) as connection:
+            return connection.recv(9).decode()
+    except OSError as error:
+        return type(error).__name__
+
+
+def from_inside(guest: Guest, ip: str, port: int) -> str:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        namespace.setns(guest.netns, namespace.CLONE_NEWNET)
+        os.write(writer, ask(ip, port).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as file:
+        return file.read()
+
+
+def in_a_host_of_its_own(work: Callable[[], object]) -> object:
+    """Return what `work` returns in a forked child with a network namespace of its own, its lo up."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            namespace.unshare(namespace.CLONE_NEWNET)
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            answer = json.dumps(work())
+        except BaseException as error:  # noqa: BLE001  the parent is told
+            answer = json.dumps({"failed": repr(error)})
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    ready, _, _ = select.select([reader], [], [], 40)
+    if not ready:
+        os.kill(child, signal.SIGKILL)
+    with os.fdopen(reader) as file:
+        said = file.read()
+    os.waitpid(child, 0)
+    return json.loads(said or '"it hung"')
+
+
+@pytest.fixture(autouse=True)
+def tools(needs: Callable[..., None]) -> Iterator[None]:
+    needs("nft", "ip", "unshare")
+    yield
+
+
+def test_a_container_is_reached_published_and_guarded(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    ports = (Port(host=8080, container=80), Port(host=9090, container=80, address="0.0.0.0"))
+
+    def work() -> object:
+        one, two = Guest(), Guest()
+        try:
+            first = network.connect(config.parse(BRIDGED), "k.one", one.netns, ports, folder)
+            second = network.connect(config.parse(BRIDGED), "k.two", two.netns, (), folder)
+            bridge = first.ips[0].rpartition(".")[0] + ".1"
+            return {
+                "own address": ask(first.ips[0], 80),
+                "published on localhost": ask("127.0.0.1", 8080),
+                "published everywhere, from localhost": ask("127.0.0.1", 9090),
+                "published everywhere, on the bridge": ask(bridge, 9090),
+                "neighbour": from_inside(two, first.ips[0], 80),
+                "own published port": from_inside(one, bridge, 9090),
+                "localhost's port, on the bridge": ask(bridge, 8080),
+                "container to host": from_inside(two, bridge, 22),
+                "metadata": from_inside(two, "169.254.169.254", 80),
+                "differ": first.ips != second.ips,
+            }
+        finally:
+            one.end()
+            two.end()
+
+    hello = dict.fromkeys(
+        ["own address", "published on localhost", "published everywhere, from localhost",
+         "published everywhere, on the bridge", "neighbour", "own published port"], "hello",
+    )  # fmt: skip
+    assert in_a_host_of_its_own(work) == {
+        **hello,
+        "localhost's port, on the bridge": "ConnectionRefusedError",
+        "container to host": "ConnectionRefusedError",
+        "metadata": "TimeoutError",
+        "differ": True,
+    }
+
+
+def test_a_spoofed_address_does_not_get_through(tmp_path: Path) -> None:
+    def work() -> object:
+        guest, other = Guest(), Guest()
+        try:
+            one = network.connect(config.parse(BRIDGED), "k.one", guest.netns, (), tmp_path / "net")
+            two = network.connect(config.parse(BRIDGED), "k.two", other.netns, (), tmp_path / "net")
+            enter = ["nsenter", f"--net=/proc/{guest.process.pid}/ns/net"]
+            false = one.ips[0].rpartition(".")[0] + ".253"
+            subprocess.run([*enter, "ip", "addr", "flush", "dev", "eth0"], check=True)
+            subprocess.run([*enter, "ip", "addr", "add", f"{false}/24", "dev", "eth0"], check=True)
+            return from_inside(guest, two.ips[0], 80)
+        finally:
+            guest.end()
+            other.end()
+
+    assert in_a_host_of_its_own(work) in {"TimeoutError", "OSError"}
+
+
+def test_release_is_idempotent_and_the_address_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+
+    def work() -> object:
+        guest = Guest()
+        ports = (Port(host=8080, container=80),)
+        try:
+            before = network.reserve("k.one", folder=folder).ip
+            first = network.connect(config.parse(BRIDGED), "k.one", guest.netns, ports, folder)
+            busy = network.remove_bridge_if_unused(folder)
+            network.release("k.one", folder)
+            network.release("k.one", folder)
+            gone = network.remove_bridge_if_unused(folder)
+            rules = subprocess.run(
+                ["nft", "list", "ruleset"], capture_output=True, text=True, check=True
+            ).stdout
+            links = subprocess.run(
+                ["ip", "-br", "link"], capture_output=True, text=True, check=True
+            ).stdout
+            return [before == first.ips[0], busy, gone, rules, links.count("\n")]
+        finally:
+            guest.end()
+
+    assert in_a_host_of_its_own(work) == [True, False, True, "", 1]
+
+
+def test_a_flushed_ruleset_is_made_whole_by_the_next_start(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+
+    def work() -> object:
+        one, two = Guest(), Guest()
+        try:
+            network.connect(
+                config.parse(BRIDGED), "k.one", one.netns, (Port(host=8080, container=80),), folder
+            )
+            subprocess.run(["nft", "flush", "ruleset"], check=True)
+            without = ask("127.0.0.1", 8080)
+            network.connect(config.parse(BRIDGED), "k.two", two.netns, (), folder)
+            return [without, ask("127.0.0.1", 8080)]
+        finally:
+            one.end()
+            two.end()
+
+    assert in_a_host_of_its_own(work) == ["ConnectionRefusedError", "hello"]
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "code"), [("127.0.0.1", 8080, "E_LIMIT"), ("::1", 1, "E_KERNEL_FEATURE")]
+)
+def test_a_port_that_cannot_be_had_is_refused(
+    tmp_path: Path, address: str, host: int, code: str
+) -> None:
+    folder = tmp_path / "net"
+
+    def work() -> object:
+        one, two = Guest(), Guest()
+        try:
+            network.connect(
+                config.parse(BRIDGED), "k.one", one.netns, (Port(host=8080, container=80),), folder
+            )
+            wanted = (Port(host=host, container=80, address=address),)
+            network.connect(config.parse(BRIDGED), "k.two", two.netns, wanted, folder)
+        except ContainerError as error:
+            return [error.code, ask("127.0.0.1", 8080)]
+        finally:
+            one.end()
+            two.end()
+        return "published"
+
+    assert in_a_host_of_its_own(work) == [code, "hello"]
+
+
+def test_a_router_veth_is_reached_without_a_bridge(tmp_path: Path) -> None:
+    keys = ("type = veth", "veth.mode = router", "name = eth0", "flags = up", "ipv4.address = 10.9.9.9/32",
+            "ipv4.gateway = dev")  # fmt: skip
+    text = "".join(f"lxc.net.0.{key}\n" for key in keys)
+
+    def work() -> object:
+        guest = Guest()
+        try:
+            subprocess.run(["ip", "addr", "add", "10.1.1.1/32", "dev", "lo"], check=True)
+            attached = network.connect(
+                config.parse(text), "k.one", guest.netns, (), tmp_path / "net"
+            )
+            return [list(attached.ips), ask("10.9.9.9", 80)]
+        finally:
+            guest.end()
+
+    assert in_a_host_of_its_own(work) == [["10.9.9.9"], "hello"]
+
+
+def test_macvlan_and_a_missing_bridge(tmp_path: Path) -> None:
+    def work() -> object:
+        guest = Guest()
+        try:
+            subprocess.run(
+                ["ip", "link", "add", "low0", "type", "veth", "peer", "name", "low1"], check=True
+            )
+            keys = (
+                "type = macvlan",
+                "macvlan.mode = bridge",
+                "link = low0",
+                "name = eth0",
+                "flags = up",
+            )
+            text = "".join(f"lxc.net.0.{key}\n" for key in keys)
+            network.connect(config.parse(text), "k.one", guest.netns, (), tmp_path / "net")
+            inside = [
+                "nsenter",
+                f"--net=/proc/{guest.process.pid}/ns/net",
+                "ip",
+                "-d",
+                "link",
+                "show",
+                "eth0",
+            ]
+            shown = subprocess.run(inside, capture_output=True, text=True, check=True).stdout
+            other = Guest()
+            try:
+                network.connect(
+                    config.parse(BRIDGED.replace("mkt0", "br9")),
+                    "k.b",
+                    other.netns,
+                    (),
+                    tmp_path / "net",
+                )
+            except ContainerError as error:
+                return ["macvlan mode bridge" in shown, error.code, error.subject]
+            finally:
+                other.end()
+        finally:
+            guest.end()
+        return "attached to nothing"
+
+    assert in_a_host_of_its_own(work) == [True, "E_KERNEL_FEATURE", "br9"]
