@@ -123,7 +123,9 @@ def apply(rules: str) -> None:
 
 
 def drop(*statements: str) -> None:
-    """Do each statement by itself; what is gone already is as well."""
+    """Do the statements, each by itself where not all can be done: what is gone already is as well."""
+    if not statements or _nft("\n".join(statements) + "\n").returncode == 0:
+        return
     for statement in statements:
         _nft(f"{statement}\n")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from runtime import firewall, lease
 from runtime.bundle import Port
 from runtime.errors import ConfigError, HostError, ResourceError
-from runtime.kernel import netlink
+from runtime.interfaces import Prepared, attach_other, attach_veth, configure, gateway_of, route_to
 from runtime.kernel.netlink import Netlink
 from runtime.lease import Lease
 from runtime.ready import listening
@@ -29,21 +29,6 @@ from runtime.settings import Address, ContainerConfig, Nic
 BRIDGE, INTERNAL = "mkt0", "mkti0"  # ours; the second one leads nowhere
 _BRIDGE_MAC = "02:6d:6b:74:00:{:02x}"
 _SYSCTL = "/proc/sys/net/ipv4"
-_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
-_IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
-_IPVLAN_ISOLATION = {"bridge": 0, "private": 1, "vepa": 2}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A nic that can be attached: its name and addresses are settled."""
-
-    key: str
-    nic: Nic
-    gateway: str = ""  # of IPv4: an address, "dev" or nothing
-    host_name: str = ""  # the host's end of a veth
-    guarded: bool = False  # it is on a bridge of ours
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,16 +80,16 @@ def attach(prepared: Prepared, netns: int) -> Attached:
     nic = prepared.nic
     with Netlink() as host, Netlink.inside(netns) as inside:
         if nic.kind == "veth":
-            _attach_veth(host, prepared, netns)
+            attach_veth(host, prepared, netns)
         elif nic.kind != "empty":
-            _attach_other(host, nic, netns)
+            attach_other(host, nic, netns)
         if nic.up:
             inside.change(1, up=True)  # lo, as LXC does with any nic that is up
         if nic.kind == "empty":
             return Attached(host_name="", ips=())
-        _configure(inside, prepared)
+        configure(inside, prepared)
         if nic.kind == "veth" and nic.veth_mode == "router":
-            _route_to(host, prepared)
+            route_to(host, prepared)
     ips = tuple(address.ip for address in (*nic.ipv4, *nic.ipv6))
     return Attached(host_name=prepared.host_name, ips=ips, notes=prepared.notes)
 
@@ -202,7 +187,7 @@ def _prepare(nic: Nic, key: str, folder: Path) -> Prepared:
     if nic.kind == "veth":
         host_name = nic.veth_pair or _random_name()
     with Netlink() as host:
-        gateway = _gateway(host, nic)
+        gateway = gateway_of(host, nic)
     mac = _digits(nic.mac)
     return Prepared(key=key, nic=replace(nic, mac=mac), gateway=gateway, host_name=host_name)
 
@@ -304,78 +289,6 @@ def _first(network: str) -> str:
     return network.rpartition(".")[0] + ".1"
 
 
-def _attach_veth(host: Netlink, prepared: Prepared, netns: int) -> None:
-    nic = prepared.nic
-    master = _index(host, nic.link) if nic.link and nic.veth_mode == "bridge" else 0
-    end = netlink.peer(nic.name, nic.mac, netns, nic.mtu)
-    host.add_veth(prepared.host_name, end, master=master, mtu=nic.mtu)
-    index = _index(host, prepared.host_name)
-    host.without_ipv6(index)
-    if master:
-        host.set_hairpin(index)
-    if prepared.guarded:
-        addresses = [address.ip for address in nic.ipv4]
-        firewall.apply(firewall.port_guard(prepared.host_name, nic.mac, addresses))
-    host.change(index, up=True)
-
-
-def _attach_other(host: Netlink, nic: Nic, netns: int) -> None:
-    """Make a macvlan, ipvlan or vlan upon an interface of the host's, or hand that interface over."""
-    lower = _index(host, nic.link)
-    end = netlink.peer(nic.name, nic.mac, netns, nic.mtu)
-    if nic.kind == "phys":
-        host.change(lower, end)
-        return
-    data = {
-        "macvlan": netlink.number(1, _MACVLAN_MODES[nic.macvlan_mode]),
-        "ipvlan": netlink.short(1, _IPVLAN_MODES[nic.ipvlan_mode])
-        + netlink.short(2, _IPVLAN_ISOLATION[nic.ipvlan_isolation]),
-        "vlan": netlink.short(1, nic.vlan_id),
-    }[nic.kind]
-    try:
-        host.add_upon(nic.kind, lower, end, data)
-    except OSError as error:
-        raise HostError(
-            "E_KERNEL_FEATURE",
-            f"lxc.net.{nic.index}",
-            f"{nic.kind} upon {nic.link}: {error.strerror}",
-        ) from None
-
-
-def _configure(inside: Netlink, prepared: Prepared) -> None:
-    """Give the nic its addresses inside, bring it up, set its routes: in LXC's order."""
-    nic = prepared.nic
-    index = _index(inside, nic.name)
-    for address in (*nic.ipv4, *nic.ipv6):
-        inside.add_address(index, address.ip, address.prefix)
-    if not nic.up:
-        return
-    inside.change(index, up=True)
-    if prepared.gateway:
-        via = "" if prepared.gateway == "dev" else prepared.gateway
-        inside.add_route("0.0.0.0", 0, index, via)  # noqa: S104  the default route
-    if nic.ipv6_gateway not in {"", "auto"}:
-        inside.add_route("::", 0, index, "" if nic.ipv6_gateway == "dev" else nic.ipv6_gateway)
-
-
-def _route_to(host: Netlink, prepared: Prepared) -> None:
-    """Lead the host to the addresses of a container that is on no bridge (veth.mode = router)."""
-    index = _index(host, prepared.host_name)
-    for address in (*prepared.nic.ipv4, *prepared.nic.ipv6):
-        host.add_route(address.ip, 128 if ":" in address.ip else 32, index)
-
-
-def _gateway(host: Netlink, nic: Nic) -> str:
-    """Return the IPv4 gateway; `auto` is the first address of the link."""
-    if nic.ipv4_gateway != "auto":
-        return nic.ipv4_gateway
-    index = _index(host, nic.link)
-    found = next((ip for link, ip, _ in host.addresses() if link == index), "")
-    if not found:
-        raise HostError("E_KERNEL_FEATURE", nic.link, "has no address that could be the gateway")
-    return found
-
-
 def _check_port(port: Port, others: Sequence[Lease]) -> None:
     """Refuse what cannot be had; `others` are the leases of other containers."""
     shown = f"{port.address}:{port.host}/{port.proto}"
@@ -398,15 +311,6 @@ def _collide(one: Port, other: Port) -> bool:
     everywhere = {"0.0.0.0", ""}  # noqa: S104  compared, not bound
     same_address = one.address == other.address or bool({one.address, other.address} & everywhere)
     return (one.proto, one.host) == (other.proto, other.host) and same_address
-
-
-def _index(net: Netlink, name: str) -> int:
-    link = net.link(name) if name else None
-    if link is None:
-        raise HostError(
-            "E_KERNEL_FEATURE", name or "lxc.net link", "there is no such network interface"
-        )
-    return link.index
 
 
 def _random_name() -> str:

@@ -1,0 +1,110 @@
+"""One nic's interface: made on the host, moved into a network namespace, configured there in LXC's order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime import firewall
+from runtime.errors import HostError
+from runtime.kernel import netlink
+from runtime.kernel.netlink import Netlink
+from runtime.settings import Nic
+
+_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+_IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+_IPVLAN_ISOLATION = {"bridge": 0, "private": 1, "vepa": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A nic that can be attached: its name and addresses are settled."""
+
+    key: str
+    nic: Nic
+    gateway: str = ""  # of IPv4: an address, "dev" or nothing
+    host_name: str = ""  # the host's end of a veth
+    guarded: bool = False  # it is on a bridge of ours
+    notes: tuple[str, ...] = ()
+
+
+def attach_veth(host: Netlink, prepared: Prepared, netns: int) -> None:
+    """Make a pair with one end in `netns`; what guards the other comes before it can carry a frame."""
+    nic = prepared.nic
+    master = index_of(host, nic.link) if nic.link and nic.veth_mode == "bridge" else 0
+    end = netlink.peer(nic.name, nic.mac, netns, nic.mtu)
+    host.add_veth(prepared.host_name, end, master=master, mtu=nic.mtu)
+    index = index_of(host, prepared.host_name)
+    host.without_ipv6(index)
+    if master:
+        host.set_hairpin(index)
+    if prepared.guarded:
+        addresses = [address.ip for address in nic.ipv4]
+        firewall.apply(firewall.port_guard(prepared.host_name, nic.mac, addresses))
+    host.change(index, up=True)
+
+
+def attach_other(host: Netlink, nic: Nic, netns: int) -> None:
+    """Make a macvlan, ipvlan or vlan upon an interface of the host's, or hand that interface over."""
+    lower = index_of(host, nic.link)
+    end = netlink.peer(nic.name, nic.mac, netns, nic.mtu)
+    if nic.kind == "phys":
+        host.change(lower, end)
+        return
+    data = {
+        "macvlan": netlink.number(1, _MACVLAN_MODES[nic.macvlan_mode]),
+        "ipvlan": netlink.short(1, _IPVLAN_MODES[nic.ipvlan_mode])
+        + netlink.short(2, _IPVLAN_ISOLATION[nic.ipvlan_isolation]),
+        "vlan": netlink.short(1, nic.vlan_id),
+    }[nic.kind]
+    try:
+        host.add_upon(nic.kind, lower, end, data)
+    except OSError as error:
+        raise HostError(
+            "E_KERNEL_FEATURE",
+            f"lxc.net.{nic.index}",
+            f"{nic.kind} upon {nic.link}: {error.strerror}",
+        ) from None
+
+
+def configure(inside: Netlink, prepared: Prepared) -> None:
+    """Give the nic its addresses inside, bring it up, set its routes: in LXC's order."""
+    nic = prepared.nic
+    index = index_of(inside, nic.name)
+    for address in (*nic.ipv4, *nic.ipv6):
+        inside.add_address(index, address.ip, address.prefix)
+    if not nic.up:
+        return
+    inside.change(index, up=True)
+    if prepared.gateway:
+        via = "" if prepared.gateway == "dev" else prepared.gateway
+        inside.add_route("0.0.0.0", 0, index, via)  # noqa: S104  the default route
+    if nic.ipv6_gateway not in {"", "auto"}:
+        inside.add_route("::", 0, index, "" if nic.ipv6_gateway == "dev" else nic.ipv6_gateway)
+
+
+def route_to(host: Netlink, prepared: Prepared) -> None:
+    """Lead the host to the addresses of a container that is on no bridge (veth.mode = router)."""
+    index = index_of(host, prepared.host_name)
+    for address in (*prepared.nic.ipv4, *prepared.nic.ipv6):
+        host.add_route(address.ip, 128 if ":" in address.ip else 32, index)
+
+
+def gateway_of(host: Netlink, nic: Nic) -> str:
+    """Return the IPv4 gateway; `auto` is the first address of the link."""
+    if nic.ipv4_gateway != "auto":
+        return nic.ipv4_gateway
+    index = index_of(host, nic.link)
+    found = next((ip for link, ip, _ in host.addresses() if link == index), "")
+    if not found:
+        raise HostError("E_KERNEL_FEATURE", nic.link, "has no address that could be the gateway")
+    return found
+
+
+def index_of(net: Netlink, name: str) -> int:
+    """Return the number of an interface; HostError where there is none of that name."""
+    link = net.link(name) if name else None
+    if link is None:
+        raise HostError(
+            "E_KERNEL_FEATURE", name or "lxc.net link", "there is no such network interface"
+        )
+    return link.index
