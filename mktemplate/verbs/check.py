@@ -67,10 +67,10 @@ def _check(path: Path) -> Iterator[Finding]:
         return
     if not os.access(path, os.R_OK) or not path.is_file():
         raise CommandError("E_USAGE", escape(str(path)), "cannot be read as a file")
-    from runtime import check as checks
+    from runtime.check import check_config, check_fstab
 
     is_fstab = path.name == "fstab" or path.suffix == ".fstab"
-    for found in checks.check_fstab(path) if is_fstab else checks.check_config(path):
+    for found in check_fstab(path) if is_fstab else check_config(path):
         yield Finding(
             severity=found.severity,
             code=found.code,
