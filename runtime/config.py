@@ -10,7 +10,6 @@ Where liblxc takes what nobody can mean (a NUL, a BOM, a CR inside a line) we re
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -345,6 +344,8 @@ def _unknown(key: str) -> Misread:
 
 def _nearest(key: str) -> str:
     """Return a suggestion for a key that does not exist, or nothing."""
+    import difflib  # only a mistake pays for it
+
     found = re.fullmatch(r"(lxc\.net\.[0-9]+\.)(.+)", key, re.ASCII)
     if found:
         names = difflib.get_close_matches(found[2], list(NET_BY_NAME), n=1)

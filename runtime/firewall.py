@@ -9,12 +9,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import subprocess
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from runtime.bundle import Port
 from runtime.errors import HostError
 from runtime.kernel import netlink
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 TABLE = "mktemplate"
 _NFT = "/usr/sbin/nft"
@@ -135,7 +138,9 @@ def remove_tables() -> None:
     drop(f"delete table inet {TABLE}", f"delete table netdev {TABLE}")
 
 
-def _nft(rules: str) -> subprocess.CompletedProcess[bytes]:
+def _nft(rules: str) -> CompletedProcess[bytes]:
+    import subprocess  # most starts find the rules there and need one call, some none
+
     if not os.access(_NFT, os.X_OK):
         raise HostError(
             "E_KERNEL_FEATURE", "nft", "is not installed", hints=("apt install nftables",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 from runtime.readers import Misread, integer
@@ -76,6 +75,8 @@ def _class_prefix(first: int) -> int:
 
 
 def _ipv4(value: str) -> str:
+    import ipaddress  # only a config with addresses pays for it
+
     try:
         return str(ipaddress.IPv4Address(value))
     except ValueError:
@@ -93,6 +94,8 @@ def ipv6_address(value: str) -> tuple[Address, ...]:
 
 
 def _ipv6(value: str) -> str:
+    import ipaddress
+
     try:
         return str(ipaddress.IPv6Address(value))
     except ValueError:

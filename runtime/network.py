@@ -12,7 +12,6 @@ The address of a container on our own bridge is leased, and stays its own until 
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -314,9 +313,9 @@ def _collide(one: Port, other: Port) -> bool:
 
 
 def _random_name() -> str:
-    return f"mkt{secrets.token_hex(5)}"
+    return f"mkt{os.urandom(5).hex()}"
 
 
 def _digits(mac: str) -> str:
     """Return `mac` with each `x` a random digit."""
-    return "".join(secrets.token_hex(1)[0] if char == "x" else char for char in mac)
+    return "".join(os.urandom(1).hex()[0] if char == "x" else char for char in mac)
