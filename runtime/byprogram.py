@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import fcntl
+import json
 import os
 import re
 import struct
@@ -23,14 +24,15 @@ _KINDS: dict[str, type[ContainerError]] = {
 _BORN, _GO, _ABOVE = 3, 4, 10
 _CREDENTIALS = struct.Struct("=3i")
 
-Attach = Callable[[int], object]
+_MOST = 4000  # bytes of what goes into the state
+Attach = Callable[[int], dict[str, object]]
 
 
-def start(program: Path, attach: Attach | None = None) -> None:
-    """Execute `program`; return once the container's init has been executed.
+def start(program: Path, attach: Attach | None = None, **more: object) -> None:
+    """Execute `program`; return once the container's init has been executed. `more` goes into the run state.
 
-    `attach` is called with a descriptor of init's network namespace while init waits for its network. Raises what the
-    program says, and what `attach` raises.
+    `attach` is called with a descriptor of init's network namespace while init waits for its network; what it returns
+    goes into the run state, too. Raises what the program says, and what `attach` raises.
     """
     with ExitStack() as given:
         report, report_end = _pipe(given)
@@ -39,11 +41,14 @@ def start(program: Path, attach: Attach | None = None) -> None:
         network = _Network(given, inherited) if attach else None
         actions = [(os.POSIX_SPAWN_DUP2, high, low) for low, high in inherited.items()]
         pid = os.posix_spawn(
-            _executable(program, given), [str(program), "detach"], {}, file_actions=actions
+            _executable(program, given),
+            [str(program), "detach", _added(more)],
+            {},
+            file_actions=actions,
         )
     with _reaped(pid) as status, os.fdopen(report, "rb") as file:
         if network and attach:
-            network.hand_over(attach)
+            network.hand_over(lambda namespace: more | attach(namespace))
         said = file.read().decode(errors="replace")
     if status:
         raise meant(said, status[0], program)
@@ -76,6 +81,16 @@ def _executable(program: Path, given: ExitStack) -> str:
     return f"/proc/self/fd/{copy}"
 
 
+def _added(more: dict[str, object]) -> str:
+    """Return what continues a JSON object; what is too long for a start program is left out, longest first."""
+    for key in sorted(more, key=lambda key: -len(json.dumps(more[key]))):
+        text = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in more.items())
+        if len(text) <= _MOST:
+            return text
+        more = {name: value for name, value in more.items() if name != key}
+    return ""
+
+
 class _Network:
     """Our ends of what init says "b" to, and waits for "g" from."""
 
@@ -94,10 +109,10 @@ class _Network:
                 pid, _, _ = _CREDENTIALS.unpack(credentials[0][2])
                 namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    attach(namespace)
+                    reached = attach(namespace)
                 finally:
                     os.close(namespace)
-                os.write(self.go, b"g")
+                os.write(self.go, b"g" + _added(reached).encode())
         finally:
             os.close(self.go)
             self.born.close()

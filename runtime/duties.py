@@ -26,7 +26,7 @@ class Duties:
     release: tuple[Call, ...] = ()
     finish: tuple[str, ...] = ()
     state: Path | None = None  # the file that tells others of it, as these two texts say:
-    running: str = "%s %s"  # the identities of monitor and init, each a JSON object
+    running: str = "%s %s%s"  # the identities of monitor and init, JSON objects; what its starter adds, `, KEY: VALUE`
     stopped: str = "%d"  # the exit status
     network: bool = (
         False  # descriptor 3 takes init's "b", 4 gives its "g": who starts it attaches a network

@@ -5,7 +5,8 @@
       │        makes `stage`, the clone of init, `host`; ends
       └ init: a child of the monitor; makes `init`; execve       INIT
 
-Without an argument it stays in the foreground, with one it returns once init has been executed. It says what failed
+Without an argument it stays in the foreground, with one it returns once init has been executed; a second one goes
+into its state file. It says what failed
 in the words of the error contract and exits as the command would. It needs no file but what the Program names.
 """
 
@@ -88,6 +89,7 @@ class _Writer(Scribe):
             self._seal()
         self.do("umask", 0o022)
         self.do(LOAD, Slot(STACK), 0, result="foreground")  # argc: 1 without an argument
+        self.let("more", self.text(""))
         self.when("foreground", 1, "foreground")
         self.pipe("result_read", "result_write")
         self.must("clone", signal.SIGCHLD, 0, 0, 0, 0, result="child")
@@ -175,6 +177,9 @@ class _Writer(Scribe):
             self.do("fcntl", number, _F_DUPFD_CLOEXEC, _ABOVE, result=name)
         self.go("monitor")
         self.mark("detached")
+        self.when("foreground", 2, "nothing more")
+        self.do(LOAD, Slot(STACK), 3, result="more")  # the second argument
+        self.mark("nothing more")
         self.close("report", "result_read")
         self.let("report", Slot("result_write"))
         self.do("setsid")

@@ -43,7 +43,7 @@ def begin(s: Scribe, duties: Duties) -> None:
     s.mark("running")
     s.close("ready_read", "lock")
     identities = [_identity(s, process) for process in ("monitor", "init")]
-    _state(s, duties, duties.running, *identities)
+    _state(s, duties, duties.running, *identities, Slot("more"))
     s.when("foreground", 1, "told")
     s.do("write", Slot("report"), s.table.place(b"+"), 1)
     s.close("report")
@@ -53,9 +53,11 @@ def begin(s: Scribe, duties: Duties) -> None:
 def _let_go(s: Scribe, duties: Duties) -> None:
     """Let init go on: the stage has ended, so it is in its cgroups, and its network is attached."""
     if duties.network:
-        s.do("read", _GO, s.buffer, 1, result="count")
+        said = s.table.room(BUFFER + 1)
+        s.do("read", _GO, said, BUFFER, result="count")
         s.do("close", _GO)
         s.when("count", 0, "no network")
+        s.let("more", said + 1)
     else:
         s.close("born_read")
     s.do("write", Slot("net_go_write"), s.table.place(b"g"), 1)
@@ -78,7 +80,7 @@ def _state(s: Scribe, duties: Duties, form: str, *values: int | Slot) -> None:
         return
     path = duties.state
     draft = s.text(str(path.with_name(f".{path.name}.start")))
-    text = s.table.room(len(form.encode()) + _IDENTITY * len(values))
+    text = s.table.room(len(form.encode()) + _IDENTITY * len(values) + BUFFER)
     s.do(TEXT, text, s.table.place(pattern(form)), *values, result="count")
     s.do("openat", m.AT_FDCWD, draft, _STATE_FLAGS, 0o600, result="file")
     s.do("write", Slot("file"), text, Slot("count"))

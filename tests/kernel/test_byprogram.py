@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,7 +14,7 @@ from runtime.duties import Duties
 from runtime.errors import ContainerError, HostError, LaunchError
 from runtime.kernel import mount
 from runtime.kernel import namespace as ns
-from runtime.program import Call, Expect, Failure, Out, Program, Slot
+from runtime.program import Call, Expect, Failure, Out, Pointer, Program, Slot, Struct
 
 pytestmark = pytest.mark.root
 
@@ -42,7 +43,7 @@ def program(*init: Call) -> Program:
     )
 
 
-def written(path: Path, made: Program, **duties: bool) -> Path:
+def written(path: Path, made: Program, **duties: object) -> Path:
     settled = Duties(name="web", log=path / "log", **duties)  # type: ignore[arg-type]
     start = path / "start"
     start.write_bytes(startprogram.write(made, settled, lambda _: 70))
@@ -53,11 +54,39 @@ def written(path: Path, made: Program, **duties: bool) -> Path:
 EXECUTE = Call(
     name="execve", args=(b"/bin/true\0", None, None), failure=Failure("E_INIT_DIED", "/bin/true")
 )
+SLEEP = Call(
+    name="execve",
+    args=(
+        b"/bin/sleep\0",
+        Struct("@3P", (Pointer(b"sleep\0"), Pointer(b"1000\0"), 0)),
+        Struct("@P", (0,)),
+    ),
+)
+RUNNING = '{"monitor": %s, "init": %s%s}'
 NETWORK = (Call(name="write", args=(Slot("born"), b"b", 1)), waits("net_go", b"g"))
 
 
 def test_it_returns_once_init_runs(tmp_path: Path) -> None:
     byprogram.start(written(tmp_path, program(EXECUTE)))
+
+
+def test_what_is_added_goes_into_the_state(tmp_path: Path) -> None:
+    start = written(tmp_path, program(SLEEP), state=tmp_path / "state", running=RUNNING)
+    byprogram.start(start, started="then", notes=["é", 'a "quoted" one'])
+
+    running = json.loads((tmp_path / "state").read_text())
+    os.kill(running["init"]["pid"], signal.SIGKILL)
+    assert (running["started"], running["notes"]) == ("then", ["é", 'a "quoted" one'])
+
+
+def test_what_is_too_much_for_the_state_is_left_out(tmp_path: Path) -> None:
+    start = written(tmp_path, program(SLEEP), state=tmp_path / "state", running=RUNNING)
+    byprogram.start(start, started="then", notes=["long"] * 2000, ips=["1"])
+
+    running = json.loads((tmp_path / "state").read_text())
+    os.kill(running["init"]["pid"], signal.SIGKILL)
+    assert (running["started"], running["ips"]) == ("then", ["1"])
+    assert "notes" not in running
 
 
 def test_where_nothing_may_be_executed_it_runs_from_memory(tmp_path: Path) -> None:
@@ -105,18 +134,24 @@ def test_a_program_that_is_not_there_has_the_status_of_a_shell(tmp_path: Path) -
 def test_the_network_is_attached_while_init_waits(tmp_path: Path) -> None:
     seen: list[str] = []
 
-    def attach(namespace: int) -> None:
+    def attach(namespace: int) -> dict[str, object]:
         seen.append(os.readlink(f"/proc/self/fd/{namespace}"))
+        return {"ips": ["10.1.2.3"]}
 
-    byprogram.start(written(tmp_path, program(*NETWORK, EXECUTE), network=True), attach)
+    duties = {"network": True, "state": tmp_path / "state", "running": RUNNING, "stopped": "%d"}
+    start = written(tmp_path, program(*NETWORK, SLEEP), **duties)
+    byprogram.start(start, attach, started="now")
 
+    running = json.loads((tmp_path / "state").read_text())
+    os.kill(running["init"]["pid"], signal.SIGKILL)
+    assert (running["ips"], running["started"]) == (["10.1.2.3"], "now")
     assert len(seen) == 1
     assert seen[0].startswith("net:[")
     assert seen[0] != os.readlink("/proc/self/ns/net")
 
 
 def test_what_hinders_the_network_is_raised_and_ends_the_start(tmp_path: Path) -> None:
-    def attach(_: int) -> None:
+    def attach(_: int) -> dict[str, object]:
         raise HostError("E_NET_BRIDGE", "br0", "is not there")
 
     with pytest.raises(HostError, match="br0"):
@@ -124,7 +159,7 @@ def test_what_hinders_the_network_is_raised_and_ends_the_start(tmp_path: Path) -
 
 
 def test_an_init_that_fails_before_its_network_is_told(tmp_path: Path) -> None:
-    def attach(_: int) -> None:
+    def attach(_: int) -> dict[str, object]:
         pytest.fail("there is nothing to attach to")
 
     with pytest.raises(ContainerError, match="the kernel refuses it"):
@@ -136,6 +171,6 @@ def test_nothing_stays_open_here(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
 
     for _ in range(3):
-        byprogram.start(start, lambda _: None)
+        byprogram.start(start, lambda _: {})
 
     assert os.listdir("/proc/self/fd") == before

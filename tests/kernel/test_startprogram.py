@@ -329,7 +329,7 @@ def test_its_state_names_two_processes_and_then_the_status(tmp_path: Path, start
     monitor = started(
         shell("trap 'exit 4' TERM; echo ready; while :; do sleep .05; done"),
         state=state,
-        running='{"monitor": %s, "init": %s}',
+        running='{"monitor": %s, "init": %s%s}',
         stopped='{"status": %d}',
     )
     running = json.loads(until(state, "init"))
