@@ -1,52 +1,62 @@
 """A start program that needs no Python: what Container.start would do, written down while it is possible to do it.
 
-It does all but attach a network. The control groups exist when it is written, so what the host's controllers take is
-known.
+A network is attached by whoever executes it, and taken back by a Python that it runs at its end; all else it does
+itself. The control groups exist when it is written, so what the host's controllers take is known.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import struct
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from runtime import loans, prepare, startfile, startprogram, state
-from runtime.bundle import Bundle
+from runtime.bundle import Bundle, Port
 from runtime.cgroup import Cgroup
 from runtime.config import ContainerConfig
 from runtime.duties import Duties
 from runtime.kernel.libc import MACHINE
 from runtime.limits import Limits, limits
 from runtime.monitor import Order
+from runtime.network import shares_host
 from runtime.prepare import Place
+from runtime.program import Call, Failure, Slot
 from runtime.state import NOBODY, RunState
 
 _FAILED = 125  # exit status of whoever executes it himself, when the start fails
+_AF_INET, _SOCK_DGRAM_CLOEXEC, _SIOCSIFFLAGS, _IFF_UP = 2, 0o2000002, 0x8914, 1
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 
 
 def suffices(settings: ContainerConfig, config: Path) -> bool:
-    """Whether a start of `settings`, which stand in the file `config`, needs no Python.
+    """Whether a start of `settings`, which stand in the file `config`, can be written down.
 
-    It does where a network is to be attached, where processes could outlive init, where an unknown file has its say.
+    It cannot where processes could outlive init, where an unknown file has its say, on other machines.
     """
     return (
         MACHINE == "x86_64"
         and os.geteuid() == 0
-        and all(nic.kind in {"empty", "none"} for nic in settings.nics)
         and "pid" not in settings.namespace_keep
         and (not settings.namespace_clone or "pid" in settings.namespace_clone)
         and b"lxc.include" not in config.read_bytes()
     )
 
 
+def is_wired(settings: ContainerConfig, ports: tuple[Port, ...]) -> bool:
+    """Whether its network is more than a loopback device."""
+    return bool(ports) or any(nic.kind not in {"empty", "none"} for nic in settings.nics)
+
+
 def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) -> None:
     """Write the start program of a container that is stopped to `path`: takes all for a start, and gives it back."""
     files = [*_RESOLVERS, str(found.config), str(found.path / "state.json")]
     files += [settings.mount_fstab, settings.seccomp_profile]
+    wired = is_wired(settings, found.record.ports)
     with ExitStack() as undo:
         order = prepare.order(place, settings, found, undo)
         parts = Parts(
@@ -57,8 +67,11 @@ def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) ->
             folders=_overlay_folders(settings),
             etc=place.etc if place.etc.is_dir() else None,
             mapped=bool(settings.idmap),
+            loopback=any(nic.up for nic in settings.nics) and not shares_host(settings),
+            network=state.key(place.path, place.name) if wired else "",
         )
-        startfile.write(path, compose(parts, lambda _: _FAILED), filter(None, files))
+        program = compose(parts, lambda _: _FAILED)
+    startfile.write(path, program, filter(None, files), wired=wired)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +85,8 @@ class Parts:
     folders: tuple[tuple[Path, int], ...] = ()  # that must be there, with their modes
     etc: Path | None = None  # the folder of what is bound into /etc
     mapped: bool = True  # the container has a user namespace
+    loopback: bool = True  # its lo is up
+    network: str = ""  # the key of a network that is more than that
 
 
 def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
@@ -95,24 +110,53 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
         state=parts.state,
         running=running,
         stopped=stopped,
+        network=bool(parts.network),
+        finish=_release(parts.network) if parts.network else (),
         sealed=not parts.mapped,
     )
-    return startprogram.write(order.program, duties, status)
+    program = order.program
+    if parts.loopback and not parts.network:
+        program = replace(program, init=_with_loopback(program.init))
+    return startprogram.write(program, duties, status)
+
+
+def _with_loopback(calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    """Let init bring lo up as soon as its network namespace is there (netdevice(7))."""
+    [there] = [index for index, call in enumerate(calls) if Slot("born") in call.args]
+    failure = Failure("E_KERNEL_FEATURE", "lo", "cannot be brought up")
+    up = (
+        Call(
+            name="socket",
+            args=(_AF_INET, _SOCK_DGRAM_CLOEXEC, 0),
+            result="socket",
+            failure=failure,
+        ),
+        Call(
+            name="ioctl",
+            args=(Slot("socket"), _SIOCSIFFLAGS, struct.pack("=16sh22x", b"lo", _IFF_UP)),
+            failure=failure,
+        ),
+        Call(name="close", args=(Slot("socket"),)),
+    )
+    return (*calls[:there], *up, *calls[there:])
+
+
+def _release(key: str) -> tuple[str, ...]:
+    """Return the command that takes the network of `key` back: only Python knows how."""
+    root = str(Path(__file__).parent.parent)
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from runtime import network; network.release(sys.argv[2])"
+    return (sys.executable, "-I", "-S", "-c", code, root, key)
 
 
 def state_texts(run: RunState) -> tuple[str, str]:
-    """Return the run state while it runs, with %s for monitor and init, and stopped, with %d for the exit status."""
-    value = asdict(run)
-    names = ("monitor", "init", "exit_status")
-    running = value | {"phase": "RUNNING", "monitor": "<monitor>", "init": "<init>"}
+    """Return the run state while it runs, as Duties.running wants it, and stopped, as Duties.stopped does."""
+    running = asdict(run) | {"phase": "RUNNING", "monitor": "<monitor>", "init": "<init>"}
     stopped = asdict(replace(run, phase="STOPPED", monitor=NOBODY, init=NOBODY, ips=(), cgroup={}))
-    texts = [
-        json.dumps(text).replace("%", "%%")
-        for text in (running, stopped | {"exit_status": "<exit_status>"})
-    ]
-    for name, form in zip(names, ("%s", "%s", "%d"), strict=True):
-        texts = [text.replace(f'"<{name}>"', form) for text in texts]
-    return texts[0], texts[1]
+    stopped["exit_status"] = "<exit_status>"
+    while_running, at_the_end = (json.dumps(text).replace("%", "%%") for text in (running, stopped))
+    for name in ("monitor", "init"):
+        while_running = while_running.replace(f'"<{name}>"', "%s")
+    return while_running.removesuffix("}") + "%s}", at_the_end.replace('"<exit_status>"', "%d")
 
 
 def _overlay_folders(settings: ContainerConfig) -> tuple[tuple[Path, int], ...]:

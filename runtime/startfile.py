@@ -12,6 +12,7 @@ import resource
 import stat
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import state
@@ -23,30 +24,44 @@ _TAIL = 64 << 10  # bytes at the end of the file in which the mark is looked for
 _LIMITS = 16  # kinds of them, getrlimit(2)
 
 
-def write(path: Path, program: bytes, files: Iterable[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class StartFile:
+    """A start program that is as it would be written today."""
+
+    path: Path
+    wired: bool  # who executes it attaches a network
+
+
+def write(path: Path, program: bytes, files: Iterable[str], *, wired: bool = False) -> None:
     """Put `program`, which was made from `files` and from this host, at `path`, by one rename."""
-    basis = {"files": _looks(sorted({*files, *_code()})), "facts": [str(path), *_facts()]}
+    basis = {
+        "wired": wired,
+        "files": _looks(sorted({*files, *_code()})),
+        "facts": [str(path), *_facts()],
+    }
     replace_file(path, program + _MARK + json.dumps(basis).encode() + b"\n", 0o755)
 
 
-def is_current(path: Path) -> bool:
-    """Whether a start program is at `path`, is ours alone to change, and would be written the same today."""
+def current(path: Path) -> StartFile | None:
+    """Return the start program at `path`; None where there is none, or not ours alone to change, or a stale one."""
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o022:
-                return False
+                return None
             if status.st_uid != os.geteuid():
-                return False
+                return None
             file.seek(max(0, status.st_size - _TAIL))
             _, mark, text = file.read().rpartition(_MARK)
     except OSError:
-        return False
+        return None
     if not mark:
-        return False
+        return None
     basis = json.loads(text)
     names = [name for name, *_ in basis["files"]]
-    return bool(basis["facts"] == [str(path), *_facts()] and basis["files"] == _looks(names))
+    if basis["facts"] != [str(path), *_facts()] or basis["files"] != _looks(names):
+        return None
+    return StartFile(path, basis["wired"])
 
 
 def _looks(files: Iterable[str]) -> list[list[str | int]]:

@@ -36,7 +36,7 @@ LOOKS = {
     "its environment": "env; pwd; umask; hostname",
     "its processes": "ps ax -o pid,ppid,sid,pgid,args",
     "its ids": "id; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups",
-    "its network": "ls /sys/class/net; cat /proc/net/dev",
+    "its network": "ls /sys/class/net; cat /proc/net/if_inet6 /sys/class/net/lo/flags",
 }
 
 
@@ -71,7 +71,8 @@ def leftovers(container: Container) -> list[str]:
 @pytest.mark.parametrize("userns", [True, False], ids=["mapped", "not mapped"])
 def test_from_inside_both_look_the_same(script: str, userns: bool, make: Make) -> None:
     seen = []
-    container = make("same", f"/bin/sh -c '{script}; echo end'", userns=userns)
+    shows = f"/bin/sh -c '{script}; echo end'"
+    container = make("same", shows, "lxc.net.0.flags = up", userns=userns)
     by_program = written(container)
     for start in (container.start, lambda: byprogram.start(by_program)):
         start()
@@ -205,9 +206,9 @@ def test_executed_by_hand_it_stays_and_its_status_is_inits(make: Make) -> None:
 def test_it_is_known_to_be_stale_when_the_config_has_changed(make: Make) -> None:
     container = make("stale", "/bin/true")
     start = written(container)
-    assert startfile.is_current(start)
+    assert startfile.current(start)
 
     with open(container.directory / "config", "a") as file:
         file.write("lxc.environment = A=b\n")
 
-    assert not startfile.is_current(start)
+    assert not startfile.current(start)

@@ -23,7 +23,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def test_it_is_current_until_something_changes(written: Path) -> None:
-    assert startfile.is_current(written)
+    assert startfile.current(written)
 
 
 def rewrite(start: Path) -> None:
@@ -58,7 +58,7 @@ def test_it_is_stale_once_something_has_changed(
 ) -> None:
     change(written)
 
-    assert not startfile.is_current(written)
+    assert not startfile.current(written)
 
 
 def test_a_copy_beside_another_containers_files_is_stale(written: Path, tmp_path: Path) -> None:
@@ -67,13 +67,13 @@ def test_a_copy_beside_another_containers_files_is_stale(written: Path, tmp_path
     copy.write_bytes(written.read_bytes())
     copy.chmod(0o755)
 
-    assert not startfile.is_current(copy)
+    assert not startfile.current(copy)
 
 
 def test_of_another_boot_it_is_stale(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startfile.state, "boot_id", lambda: "another")
 
-    assert not startfile.is_current(written)
+    assert not startfile.current(written)
 
 
 def test_what_stands_behind_it_does_not_hinder_its_execution(tmp_path: Path) -> None:
