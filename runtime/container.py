@@ -81,12 +81,17 @@ class Container:
 
     def state(self) -> str:
         """Return STOPPED, STARTING, RUNNING, FREEZING, FROZEN, STOPPING or ABORTING."""
+        return self._state(ours=False)
+
+    def _state(self, *, ours: bool) -> str:
+        """Return the state, as whoever holds the lock (`ours`) or does not sees it."""
         run = self.run
         if run is None or run.phase == "STOPPED":
             return "STOPPED"
         with _opened(run.monitor) as watching, _opened(run.init) as running:
-            if run.phase == "STARTING":
-                return "STARTING" if watching is not None else "STOPPED"
+            if run.phase == "STARTING":  # until the monitor has signed, it has its starter's lock
+                held = not ours and state.is_locked(self.path, self.name)
+                return "STARTING" if watching is not None or held else "STOPPED"
             if running is None:
                 return "STOPPING" if watching is not None else "STOPPED"
             if watching is None:
@@ -206,7 +211,7 @@ class Container:
     def destroy(self, *, force: bool = False) -> None:
         """Remove it for good. StateError: E_NOTFOUND; E_RUNNING, also while a mount is below its directory."""
         with self._locked() as found:
-            if self.state() != "STOPPED":
+            if self._state(ours=True) != "STOPPED":
                 if not force:
                     raise StateError(
                         "E_RUNNING",
@@ -261,7 +266,7 @@ class Container:
         )
 
     def _must_be_stopped(self) -> None:
-        if self.state() not in {"STOPPED", "ABORTING"}:
+        if self._state(ours=True) not in {"STOPPED", "ABORTING"}:
             raise StateError("E_RUNNING", self.name, "is running already")
         self._reclaim_if_left()
 

@@ -193,6 +193,21 @@ def lock(path: Path, name: str, *, wait: bool = True) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(path: Path, name: str) -> bool:
+    """Whether somebody holds the container's lock now."""
+    try:
+        descriptor = os.open(folder(path) / f"{name}.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _is_current(descriptor: int, file: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(file))

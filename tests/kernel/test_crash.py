@@ -65,7 +65,8 @@ def test_a_killed_start_is_reclaimed(make: Make, victim: str, after: int) -> Non
     while container.state() not in {"STOPPED", "RUNNING"}:
         assert time.monotonic() < deadline, container.run
         time.sleep(0.005)
-    container.recover()
+    if after % 10 == 0:  # else the next start itself has to reclaim
+        container.recover()
     if container.state() == "RUNNING":
         container.stop(0)
 
@@ -73,6 +74,7 @@ def test_a_killed_start_is_reclaimed(make: Make, victim: str, after: int) -> Non
         assert time.monotonic() < deadline
         time.sleep(0.005)
     key = state.key(container.path, container.name)
-    assert list(Path("/sys/fs/cgroup").glob(f"*/mktemplate/{key}")) == []
+    if after % 10 == 0:
+        assert list(Path("/sys/fs/cgroup").glob(f"*/mktemplate/{key}")) == []
     container.start()
     assert container.state() == "RUNNING"
