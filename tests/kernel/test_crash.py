@@ -36,6 +36,14 @@ def processes_of(container: Container) -> list[int]:
     return found
 
 
+def settle(container: Container) -> None:
+    """Wait until the container is started or is not."""
+    deadline = time.monotonic() + 10
+    while container.state() not in {"STOPPED", "RUNNING"}:
+        assert time.monotonic() < deadline, container.run
+        time.sleep(0.005)
+
+
 @pytest.mark.parametrize("victim", ["starter", "monitor", "both"])
 @pytest.mark.parametrize(
     "after", [0, 2, 5, 10, 15, 20, 30, 40]
@@ -61,15 +69,13 @@ def test_a_killed_start_is_reclaimed(make: Make, victim: str, after: int) -> Non
         starter.kill()
     starter.wait(10)
 
-    deadline = time.monotonic() + 10
-    while container.state() not in {"STOPPED", "RUNNING"}:
-        assert time.monotonic() < deadline, container.run
-        time.sleep(0.005)
+    settle(container)
     if after % 10 == 0:  # else the next start itself has to reclaim
         container.recover()
     if container.state() == "RUNNING":
         container.stop(0)
 
+    deadline = time.monotonic() + 10
     while processes_of(container):
         assert time.monotonic() < deadline
         time.sleep(0.005)
