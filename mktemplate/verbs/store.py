@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.places import containers_path
 from provisioner.store import Store
 from runtime.container import containers
+from runtime.errors import StateError
 
 
 def prune(request: Request, console: Console) -> int:
@@ -16,11 +19,8 @@ def prune(request: Request, console: Console) -> int:
     path, flags = containers_path(request), request.flags
     store = Store(path / ".store")
     both = flags.layers == flags.downloads
-    used: set[str] = set()
-    for container in containers(path):
-        used |= set(container.bundle.record.layers)
     freed = store.prune(
-        used,
+        partial(_used, path),
         layers=both or flags.layers,
         downloads=both or flags.downloads,
         dry_run=flags.dry_run,
@@ -40,6 +40,15 @@ def prune(request: Request, console: Console) -> int:
         f"{verb} {bytes_text(freed.size)}: {len(freed.layers)} layers, {freed.downloads} downloads",
     )
     return 0
+
+
+def _used(path: Path) -> set[str]:
+    """Return the digests of the layers that containers are made of, at this moment."""
+    used: set[str] = set()
+    for container in containers(path):
+        with suppress(StateError):  # E_NOTFOUND: destroyed since it was listed
+            used |= set(container.bundle.record.layers)
+    return used
 
 
 def _bridge(console: Console) -> None:
