@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,15 +12,18 @@ from tests.system.command import Mkt
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mkt]:
+def warm() -> Iterator[Mkt]:
     """One PATH for the whole run: layers are built once, as a user's would be."""
-    base = tmp_path_factory.mktemp("mkt")
-    base.chmod(0o755)
-    (base / "home").mkdir(mode=0o700)
-    mkt = Mkt(base / "path")
-    yield mkt
-    mkt.sweep()
-    mkt("prune")
+    with tempfile.TemporaryDirectory(
+        prefix="mkt-", dir="/var/tmp"
+    ) as name:  # not below pytest's 0700 folder:
+        base = Path(name)  # liblxc's mapped root must be able to pass
+        base.chmod(0o755)
+        (base / "home").mkdir(mode=0o700)
+        mkt = Mkt(base / "path")
+        yield mkt
+        mkt.sweep()
+        mkt("prune")
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def started() -> Iterator[Callable[[Path, str], subprocess.Popen[bytes]]]:
     def start(path: Path, name: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             ["lxc-start", "-P", path, "-n", name, "-F"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         running.append((path, name, process))
         return process
