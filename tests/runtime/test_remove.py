@@ -24,7 +24,8 @@ def test_a_deep_tree_goes_and_what_its_links_point_to_stays(tmp_path: Path) -> N
         inner = deeper
     os.close(inner)
 
-    remove.container(tmp_path / "path", "one")
+    with remove.container(tmp_path / "path", "one"):
+        assert not (tmp_path / "path/one").exists()
 
     assert sorted(os.listdir(tmp_path / "path")) == [".store"]
     assert os.listdir(tmp_path / "path/.store/trash") == []
