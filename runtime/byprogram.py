@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from runtime.errors import ContainerError, HostError, LaunchError, StateError
+from runtime.startentry import ABOVE, BORN, GO, LOCK
 
 _ERROR = re.compile(r"mktemplate: error\[(E_[A-Z_]+)\]: (.*?): (.*)")
 _HINT = "mktemplate: hint: "
@@ -21,23 +22,23 @@ _KINDS: dict[str, type[ContainerError]] = {
     **dict.fromkeys(("E_FS_UNSUITABLE", "E_OVERLAY_RO", "E_NEWUIDMAP"), HostError),
     **dict.fromkeys(("E_RUNNING", "E_LOCKED"), StateError),
 }
-_BORN, _GO, _ABOVE = 3, 4, 10
 _CREDENTIALS = struct.Struct("=3i")
 
 _MOST = 4000  # bytes of what goes into the state
 Attach = Callable[[int], dict[str, object]]
 
 
-def start(program: Path, attach: Attach | None = None, **more: object) -> None:
+def start(program: Path, lock: int, attach: Attach | None = None, **more: object) -> None:
     """Execute `program`; return once the container's init has been executed. `more` goes into the run state.
 
+    `lock` holds the container's lock, which the program shares until init runs, whatever becomes of us.
     `attach` is called with a descriptor of init's network namespace while init waits for its network; what it returns
     goes into the run state, too. Raises what the program says, and what `attach` raises.
     """
     with ExitStack() as given:
         report, report_end = _pipe(given)
         null = _above(given, os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
-        inherited = {0: null, 1: null, 2: report_end}
+        inherited = {0: null, 1: null, 2: report_end, LOCK: _above(given, os.dup(lock))}
         network = _Network(given, inherited) if attach else None
         actions = [(os.POSIX_SPAWN_DUP2, high, low) for low, high in inherited.items()]
         pid = os.posix_spawn(
@@ -97,9 +98,9 @@ class _Network:
     def __init__(self, given: ExitStack, inherited: dict[int, int]) -> None:
         self.born, theirs = _socket.socketpair()
         self.born.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)  # it tells init's pid
-        inherited[_BORN] = _above(given, theirs.detach())
+        inherited[BORN] = _above(given, theirs.detach())
         go, self.go = os.pipe2(os.O_CLOEXEC)
-        inherited[_GO] = _above(given, go)
+        inherited[GO] = _above(given, go)
 
     def hand_over(self, attach: Attach) -> None:
         """Have the network attached once init has a namespace for it; let init go on."""
@@ -137,7 +138,7 @@ def _pipe(given: ExitStack) -> tuple[int, int]:
 
 def _above(given: ExitStack, descriptor: int) -> int:
     """Return `descriptor` under a number that is none of a program's first ones, until `given` closes it."""
-    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, ABOVE)
     os.close(descriptor)
     given.callback(os.close, high)
     return high

@@ -15,7 +15,6 @@ from runtime.kernel import mount as m
 from runtime.limits import Limit, Limits, device_policy
 from runtime.program import Call, Expect, Failure, Out, Pointer, Slot, Struct
 
-_LOCK_EX = 2
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _ANY = tuple(errno.errorcode)
 _PROG_LOAD, _PROG_ATTACH, _CGROUP_DEVICE, _ATTACH_DEVICE, _ALLOW_MULTI = 5, 8, 15, 6, 2
@@ -30,19 +29,9 @@ class Loan:
     give_back: tuple[Call, ...] = ()
 
 
-def folders(state_file: Path, made: Iterable[tuple[Path, int]]) -> Loan:
-    """Make the folders of the run state and `made`; hold the container's lock in slot `lock` until it runs."""
-    lock = state_file.with_suffix(".lock")
-    private = ((state_file.parent.parent, 0o700), (state_file.parent, 0o700))
-    return Loan(
-        claim=(
-            *(_mkdir(path, mode, ignore=(errno.EEXIST,)) for path, mode in (*private, *made)),
-            _open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, "lock", 0o600),
-            Call(
-                name="flock", args=(Slot("lock"), _LOCK_EX), failure=Failure("E_LOCKED", str(lock))
-            ),
-        )
-    )
+def folders(made: Iterable[tuple[Path, int]]) -> Loan:
+    """Make folders that must be there, with their modes; they stay."""
+    return Loan(take=tuple(_mkdir(path, mode, ignore=(errno.EEXIST,)) for path, mode in made))
 
 
 def files(folder: Path) -> Loan:

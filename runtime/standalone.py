@@ -93,7 +93,7 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
     """Return the start program that does the same; `status` is the exit status of an error's code."""
     order = parts.order
     taken = [
-        loans.folders(parts.state, parts.folders),
+        loans.folders(parts.folders),
         loans.groups(parts.group, parts.limits, order.run.name),
     ]
     if parts.etc is not None:

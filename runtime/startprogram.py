@@ -5,8 +5,8 @@
       │        makes `stage`, the clone of init, `host`; ends
       └ init: a child of the monitor; makes `init`; execve       INIT
 
-Without an argument it stays in the foreground, with one it returns once init has been executed; a second one goes
-into its state file. It says what failed
+Without an argument it stays in the foreground, with one it returns once init has been executed. A second one goes into
+its state file, and says that descriptor 5 holds the container's lock, and 3 and 4 a network (Duties). It tells failures
 in the words of the error contract and exits as the command would. It needs no file but what the Program names.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from runtime import failurewords, startwatch
+from runtime import failurewords, startentry, startwatch
 from runtime.duties import Duties
 from runtime.elf import executable
 from runtime.failurewords import HEAD, NAME, REASONS, STATUS, TAIL, Sentences
@@ -30,32 +30,27 @@ from runtime.records import (
     FIELD,
     HANDLER,
     LOAD,
-    STACK,
-    START,
     TEXT,
     Label,
     pattern,
 )
 from runtime.scribe import BUFFER, CLOEXEC, NONBLOCK, P_PID, WEXITED, Scribe, ended_well
+from runtime.startentry import ABOVE, BORN, F_DUPFD_CLOEXEC
 
-_STARTER, _MONITOR, _STAGE, _INIT = range(4)
+_MONITOR, _STAGE, _INIT = range(1, 4)
 _ALL_SIGNALS = (1 << 64) - 1
 _RDWR = 2
-_F_DUPFD_CLOEXEC, _F_SETFL, _F_ADD_SEALS, _F_GET_SEALS, _ABOVE = 1030, 4, 1033, 1034, 10
-_SEALS = 0xF  # F_SEAL_SEAL, SHRINK, GROW, WRITE
-_MFD_CLOEXEC_SEALABLE = 3
-_WHOLE = 1 << 30
+_F_SETFL = 4
 _CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _STARTTIME = 21  # spaces before it, proc_pid_stat(5)
 _KILLED = 125
-_BORN = 3
 
 
 def write(program: Program, duties: Duties, status: Callable[[str], int]) -> bytes:
     """Return the ELF; `status` is the exit status that an error's code stands for."""
     writer = _Writer(program, duties)
-    writer.starter()
+    startentry.begin(writer, duties)
     writer.monitor()
     writer.stage()
     writer.init()
@@ -75,69 +70,6 @@ class _Writer(Scribe):
         self.program = program
         self.duties = duties
 
-    def starter(self) -> None:
-        """Keep three descriptors; in the foreground go on as the monitor, else leave that to a child and listen."""
-        self.mark(START)
-        self.let("role", _STARTER)
-        self.let("init", 0)
-        self.let("lock", -1)  # Duties.prepare may take one
-        for _ in range(3):  # no file of ours may become a standard stream
-            self.do("openat", m.AT_FDCWD, self.text("/dev/null"), _RDWR)
-        self.do("close_range", 5 if self.duties.network else 3, 0xFFFFFFFF, 0)
-        self.do("fcntl", 2, _F_DUPFD_CLOEXEC, _ABOVE, result="report")
-        if self.duties.sealed:
-            self._seal()
-        self.do("umask", 0o022)
-        self.do(LOAD, Slot(STACK), 0, result="foreground")  # argc: 1 without an argument
-        self.let("more", self.text(""))
-        self.when("foreground", 1, "foreground")
-        self.pipe("result_read", "result_write")
-        self.must("clone", signal.SIGCHLD, 0, 0, 0, 0, result="child")
-        self.when("child", 0, "detached")
-        self._listen()
-
-    def _seal(self) -> None:
-        """Be a copy of this program that nobody can write to, not even through /proc/self/exe."""
-        failure = Failure("E_KERNEL_FEATURE", "memfd_create", "a sealed copy cannot be executed")
-        self.do("openat", m.AT_FDCWD, self.text("/proc/self/exe"), CLOEXEC, result="file")
-        self.do("fcntl", Slot("file"), _F_GET_SEALS, result="seals")
-        self.when("seals", _SEALS, "sealed")
-        name = self.text("mktemplate")
-        self.must("memfd_create", name, _MFD_CLOEXEC_SEALABLE, result="copy", failure=failure)
-        self.mark("copying")
-        self.must("sendfile", Slot("copy"), Slot("file"), 0, _WHOLE, result="count")
-        self.when("count", 0, "copied")
-        self.go("copying")
-        self.mark("copied")
-        self.must("fcntl", Slot("copy"), _F_ADD_SEALS, _SEALS, failure=failure)
-        self.do(ADD, Slot(STACK), 8, result="argv")
-        arguments = (self.text(""), Slot("argv"), 0, m.AT_EMPTY_PATH)
-        self.must("execveat", Slot("copy"), *arguments, failure=failure)
-        self.mark("sealed")
-        self.close("file")
-
-    def _listen(self) -> None:
-        """Be told by the monitor that all is well, or why not."""
-        first = self.table.room(8)
-        self.close("result_write")
-        if self.duties.network:  # the monitor's, whose end must be noticed
-            self.do("close_range", _BORN, _BORN + 1, 0)
-        self.do("read", Slot("result_read"), first, 1, result="count")
-        self.when("count", 0, "hear the end")
-        self.do(LOAD, first, 0, result="first", width=1)
-        self.do(BRANCH, Slot("first"), ord("+"), Label("well"))
-        self.do("write", 2, first, 1)
-        self.mark("hear")
-        self.do("read", Slot("result_read"), self.buffer, BUFFER, result="count")
-        self.when("count", 0, "hear the end")
-        self.do("write", 2, self.buffer, Slot("count"))
-        self.go("hear")
-        self.mark("hear the end")
-        self.wait_for("child")
-        self.do("exit_group", Slot("status"))
-        self.mark("well")
-        self.do("exit_group", 0)
-
     def monitor(self) -> None:
         """Take what the start needs from the host, and let stage and init come to life."""
         self._streams()
@@ -147,9 +79,7 @@ class _Writer(Scribe):
         self.do("getpid", result="monitor")
         self._starttime("/proc/self/stat", "monitor_starttime")
         self._boot_id()
-        self.table.calls(
-            self.duties.claim
-        )  # it may wait; whoever is tired of that may still kill us
+        startentry.claim(self, self.duties)
         self.do("rt_sigprocmask", 0, self.table.place(_ALL_SIGNALS.to_bytes(8, "little")), 0, 8)
         self.let("role", _MONITOR)
         self.table.calls(self.duties.prepare)
@@ -157,7 +87,7 @@ class _Writer(Scribe):
         self.pipe("ready_read", "ready_write")
         self.pipe("net_go", "net_go_write")
         if self.duties.network:
-            self.let("born", _BORN)
+            self.let("born", BORN)
         else:
             self.pipe("born_read", "born")
         self.must("clone", _CLONE_VM | _CLONE_VFORK | signal.SIGCHLD, 0, 0, 0, 0, result="stage")
@@ -174,12 +104,9 @@ class _Writer(Scribe):
         """Put what becomes init's 0, 1 and 2 into slots."""
         self.mark("foreground")
         for number, name in enumerate(("stdin", "stdout", "stderr")):
-            self.do("fcntl", number, _F_DUPFD_CLOEXEC, _ABOVE, result=name)
+            self.do("fcntl", number, F_DUPFD_CLOEXEC, ABOVE, result=name)
         self.go("monitor")
         self.mark("detached")
-        self.when("foreground", 2, "nothing more")
-        self.do(LOAD, Slot(STACK), 3, result="more")  # the second argument
-        self.mark("nothing more")
         self.close("report", "result_read")
         self.let("report", Slot("result_write"))
         self.do("setsid")

@@ -11,13 +11,13 @@ from runtime.kernel import mount as m
 from runtime.program import Slot
 from runtime.records import ADD, LOAD, STORE, TEXT, pattern
 from runtime.scribe import BUFFER, CLOEXEC, NONBLOCK, P_PID, SI_PID, WEXITED, WNOHANG, Scribe
+from runtime.startentry import GO
 
 LOG_FLAGS = (
     0o1 | 0o2000 | 0o100 | 0o400000 | CLOEXEC | NONBLOCK
 )  # for writing at the end, created, no link
 _STATE_FLAGS = 0o1 | 0o100 | 0o1000 | 0o400000 | CLOEXEC  # for writing, created, emptied, no link
 _WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-_GO = 4
 _POLLIN, _REVENTS = 1, 6
 _LOG_LIMIT_BYTES = (
     3  # a log whose size needs more than the low three bytes is 16 MiB: it is rotated
@@ -54,8 +54,8 @@ def _let_go(s: Scribe, duties: Duties) -> None:
     """Let init go on: the stage has ended, so it is in its cgroups, and its network is attached."""
     if duties.network:
         said = s.table.room(BUFFER + 1)
-        s.do("read", _GO, said, BUFFER, result="count")
-        s.do("close", _GO)
+        s.do("read", GO, said, BUFFER, result="count")
+        s.do("close", GO)
         s.when("count", 0, "no network")
         s.let("more", said + 1)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ def written(path: Path, made: Program, **duties: object) -> Path:
     return start
 
 
+def start_it(
+    start: Path, attach: Callable[[int], dict[str, object]] | None = None, **more: object
+) -> None:
+    with open(start.with_name("lock"), "w") as lock:
+        byprogram.start(start, lock.fileno(), attach, **more)
+
+
 EXECUTE = Call(
     name="execve", args=(b"/bin/true\0", None, None), failure=Failure("E_INIT_DIED", "/bin/true")
 )
@@ -67,12 +75,12 @@ NETWORK = (Call(name="write", args=(Slot("born"), b"b", 1)), waits("net_go", b"g
 
 
 def test_it_returns_once_init_runs(tmp_path: Path) -> None:
-    byprogram.start(written(tmp_path, program(EXECUTE)))
+    start_it(written(tmp_path, program(EXECUTE)))
 
 
 def test_what_is_added_goes_into_the_state(tmp_path: Path) -> None:
     start = written(tmp_path, program(SLEEP), state=tmp_path / "state", running=RUNNING)
-    byprogram.start(start, started="then", notes=["é", 'a "quoted" one'])
+    start_it(start, started="then", notes=["é", 'a "quoted" one'])
 
     running = json.loads((tmp_path / "state").read_text())
     os.kill(running["init"]["pid"], signal.SIGKILL)
@@ -81,7 +89,7 @@ def test_what_is_added_goes_into_the_state(tmp_path: Path) -> None:
 
 def test_what_is_too_much_for_the_state_is_left_out(tmp_path: Path) -> None:
     start = written(tmp_path, program(SLEEP), state=tmp_path / "state", running=RUNNING)
-    byprogram.start(start, started="then", notes=["long"] * 2000, ips=["1"])
+    start_it(start, started="then", notes=["long"] * 2000, ips=["1"])
 
     running = json.loads((tmp_path / "state").read_text())
     os.kill(running["init"]["pid"], signal.SIGKILL)
@@ -102,7 +110,7 @@ def test_where_nothing_may_be_executed_it_runs_from_memory(tmp_path: Path) -> No
             mount.move_mount(folder, -100, str(tmp_path))
             with pytest.raises(PermissionError):
                 os.posix_spawn(start, [str(start)], {})
-            byprogram.start(start)
+            start_it(start)
             os._exit(0)
         finally:
             os._exit(1)
@@ -112,7 +120,7 @@ def test_where_nothing_may_be_executed_it_runs_from_memory(tmp_path: Path) -> No
 
 def test_what_the_program_says_is_raised(tmp_path: Path) -> None:
     with pytest.raises(HostError) as caught:
-        byprogram.start(written(tmp_path, program(NO_FILE)))
+        start_it(written(tmp_path, program(NO_FILE)))
 
     assert caught.value.code == "E_SECCOMP"
     assert caught.value.subject == "filter"
@@ -126,7 +134,7 @@ def test_a_program_that_is_not_there_has_the_status_of_a_shell(tmp_path: Path) -
     )
 
     with pytest.raises(LaunchError, match="not found in the rootfs") as caught:
-        byprogram.start(written(tmp_path, program(missing)))
+        start_it(written(tmp_path, program(missing)))
 
     assert caught.value.status == 127
 
@@ -140,7 +148,7 @@ def test_the_network_is_attached_while_init_waits(tmp_path: Path) -> None:
 
     duties = {"network": True, "state": tmp_path / "state", "running": RUNNING, "stopped": "%d"}
     start = written(tmp_path, program(*NETWORK, SLEEP), **duties)
-    byprogram.start(start, attach, started="now")
+    start_it(start, attach, started="now")
 
     running = json.loads((tmp_path / "state").read_text())
     os.kill(running["init"]["pid"], signal.SIGKILL)
@@ -155,7 +163,7 @@ def test_what_hinders_the_network_is_raised_and_ends_the_start(tmp_path: Path) -
         raise HostError("E_NET_BRIDGE", "br0", "is not there")
 
     with pytest.raises(HostError, match="br0"):
-        byprogram.start(written(tmp_path, program(*NETWORK, EXECUTE), network=True), attach)
+        start_it(written(tmp_path, program(*NETWORK, EXECUTE), network=True), attach)
 
 
 def test_an_init_that_fails_before_its_network_is_told(tmp_path: Path) -> None:
@@ -163,7 +171,7 @@ def test_an_init_that_fails_before_its_network_is_told(tmp_path: Path) -> None:
         pytest.fail("there is nothing to attach to")
 
     with pytest.raises(ContainerError, match="the kernel refuses it"):
-        byprogram.start(written(tmp_path, program(NO_FILE, *NETWORK), network=True), attach)
+        start_it(written(tmp_path, program(NO_FILE, *NETWORK), network=True), attach)
 
 
 def test_nothing_stays_open_here(tmp_path: Path) -> None:
@@ -171,6 +179,6 @@ def test_nothing_stays_open_here(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
 
     for _ in range(3):
-        byprogram.start(start, lambda _: {})
+        start_it(start, lambda _: {})
 
     assert os.listdir("/proc/self/fd") == before

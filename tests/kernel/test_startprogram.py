@@ -9,8 +9,6 @@ import os
 import platform
 import select
 import signal
-import socket
-import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -332,6 +330,8 @@ def test_its_state_names_two_processes_and_then_the_status(tmp_path: Path, start
         running='{"monitor": %s, "init": %s%s}',
         stopped='{"status": %d}',
     )
+    assert monitor.stdout is not None
+    monitor.stdout.readline()
     running = json.loads(until(state, "init"))
     pids = [monitor.pid, init_of(monitor)]
     expected = [asdict(Identity.of(pid)) for pid in pids]
@@ -341,7 +341,7 @@ def test_its_state_names_two_processes_and_then_the_status(tmp_path: Path, start
     assert [running["monitor"], running["init"]] == expected
     assert code == 4
     assert json.loads(state.read_text()) == {"status": 4}
-    assert os.listdir(state.parent) == ["web.json"]
+    assert sorted(os.listdir(state.parent)) == ["web.json", "web.lock"]
 
 
 def test_what_it_took_is_given_back_whatever_happens(tmp_path: Path, started: Run) -> None:
@@ -442,45 +442,12 @@ NETWORKED = (
 )
 
 
-@pytest.mark.parametrize("attached", [True, False], ids=["attached", "not attached"])
-def test_who_starts_it_attaches_the_network_while_init_waits(
-    attached: bool, tmp_path: Path
-) -> None:
+def test_one_with_a_network_is_not_started_by_hand(tmp_path: Path, started: Run) -> None:
     made = program(*NETWORKED, *execute("/bin/echo", "on the net"))
-    path = tmp_path / "start"
-    path.write_bytes(
-        startprogram.write(made, Duties(name="web", log=path, network=True), lambda _: 70)
-    )
-    path.chmod(0o755)
-    with open(tmp_path / "said", "wb+") as output:
-        pid, born, go = spawn(path, output.fileno())
-        with born:
-            word, [(_, _, credentials)], _, _ = born.recvmsg(1, socket.CMSG_SPACE(12))
-        namespace = os.readlink(f"/proc/{struct.unpack('=3i', credentials)[0]}/ns/pid")
-        os.write(go, b"g" if attached else b"")
-        os.close(go)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    status, out, err = ended(started(made, network=True))
 
-    assert word == b"b"
-    assert namespace != os.readlink("/proc/self/ns/pid")
-    said = (tmp_path / "said").read_text()
-    assert status == (0 if attached else 70)
-    assert ("on the net\n" if attached else "monitor: it ended before its time") in said
-
-
-def spawn(path: Path, output: int) -> tuple[int, socket.socket, int]:
-    """Execute a start program with a network; return its pid, where init says "b", what gives it "g"."""
-    ours, theirs = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    go_read, go_write = os.pipe()
-    given = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 20) for file in (theirs, go_read)]
-    actions = [(os.POSIX_SPAWN_DUP2, output, number) for number in (1, 2)]
-    actions += [(os.POSIX_SPAWN_DUP2, high, 3 + number) for number, high in enumerate(given)]
-    pid = os.posix_spawn(path, [path], {}, file_actions=actions)
-    theirs.close()
-    for descriptor in (go_read, *given):
-        os.close(descriptor)
-    return pid, ours, go_write
+    assert (status, out) == (70, "")
+    assert "E_USAGE]: web: `mktemplate start` attaches its network" in err
 
 
 def test_at_the_very_end_it_runs_a_program(tmp_path: Path, started: Run) -> None:

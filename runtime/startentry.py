@@ -1,0 +1,117 @@
+"""The start program's beginning: descriptors, arguments, a sealed copy, and the process that goes on as the monitor."""
+
+from __future__ import annotations
+
+import signal
+
+from runtime.duties import Duties
+from runtime.kernel import mount as m
+from runtime.program import Failure, Slot
+from runtime.records import ADD, BRANCH, LOAD, STACK, START, Label
+from runtime.scribe import BUFFER, CLOEXEC, Scribe
+
+BORN, GO, LOCK = 3, 4, 5  # what Python hands over
+F_DUPFD_CLOEXEC, ABOVE = 1030, 10
+_STARTER = 0
+_BY_PYTHON = 3  # words of the command line
+_RDWR, _CREAT, _NOFOLLOW = 2, 0o100, 0o400000
+_F_GETFD, _F_ADD_SEALS, _F_GET_SEALS = 1, 1033, 1034
+_SEALS = 0xF  # F_SEAL_SEAL, SHRINK, GROW, WRITE
+_MFD_CLOEXEC_SEALABLE = 3
+_WHOLE = 1 << 30
+_LOCK_EX = 2
+
+
+def begin(s: Scribe, duties: Duties) -> None:
+    """Keep what was handed over; in the foreground go on as the monitor, else leave that to a child and listen."""
+    s.mark(START)
+    s.let("role", _STARTER)
+    s.let("init", 0)
+    s.let("lock", -1)
+    s.let("more", s.text(""))
+    for _ in range(3):  # no file of ours may become a standard stream
+        s.do("openat", m.AT_FDCWD, s.text("/dev/null"), _RDWR)
+    s.do(LOAD, Slot(STACK), 0, result="foreground")  # argc: 1 without an argument
+    s.when("foreground", _BY_PYTHON, "by Python")
+    s.do("close_range", 3, 0xFFFFFFFF, 0)
+    s.mark("by Python")
+    s.do("close_range", LOCK + 1, 0xFFFFFFFF, 0)
+    s.do("fcntl", 2, F_DUPFD_CLOEXEC, ABOVE, result="report")
+    if duties.sealed:
+        _seal(s)
+    s.do("umask", 0o022)
+    s.when("foreground", 1, "foreground")
+    s.pipe("result_read", "result_write")
+    s.must("clone", signal.SIGCHLD, 0, 0, 0, 0, result="child")
+    s.when("child", 0, "detached")
+    _listen(s)
+
+
+def claim(s: Scribe, duties: Duties) -> None:
+    """Make sure that it may start: with the lock held, nobody else does anything to the container."""
+    s.when("foreground", _BY_PYTHON, "handed over")
+    if duties.state is not None:
+        for folder in (duties.state.parent.parent, duties.state.parent):
+            s.do("mkdirat", m.AT_FDCWD, s.text(str(folder)), 0o700)
+        lock = str(duties.state.with_suffix(".lock"))
+        failure = Failure("E_LOCKED", lock)
+        flags = _RDWR | _CREAT | _NOFOLLOW | CLOEXEC
+        where = (m.AT_FDCWD, s.text(lock), flags, 0o600)
+        s.must("openat", *where, result="lock", failure=failure)
+        s.must("flock", Slot("lock"), _LOCK_EX, failure=failure)
+    if duties.network:
+        words = "`mktemplate start` attaches its network: start it by that"
+        s.must("fcntl", GO, _F_GETFD, failure=Failure("E_USAGE", duties.name, words))
+    s.go("claim")
+    s.mark("handed over")
+    s.do(LOAD, Slot(STACK), _BY_PYTHON, result="more")
+    s.let("lock", LOCK)
+    if not duties.network:
+        s.do("close_range", BORN, GO, 0)
+    s.mark("claim")
+    s.table.calls(duties.claim)
+
+
+def _seal(s: Scribe) -> None:
+    """Be a copy of this program that nobody can write to, not even through /proc/self/exe."""
+    failure = Failure("E_KERNEL_FEATURE", "memfd_create", "a sealed copy cannot be executed")
+    s.do("openat", m.AT_FDCWD, s.text("/proc/self/exe"), CLOEXEC, result="file")
+    s.do("fcntl", Slot("file"), _F_GET_SEALS, result="seals")
+    s.when("seals", _SEALS, "sealed")
+    name = s.text("mktemplate")
+    s.must("memfd_create", name, _MFD_CLOEXEC_SEALABLE, result="copy", failure=failure)
+    s.mark("copying")
+    s.must("sendfile", Slot("copy"), Slot("file"), 0, _WHOLE, result="count")
+    s.when("count", 0, "copied")
+    s.go("copying")
+    s.mark("copied")
+    s.must("fcntl", Slot("copy"), _F_ADD_SEALS, _SEALS, failure=failure)
+    s.do(ADD, Slot(STACK), 8, result="argv")
+    arguments = (s.text(""), Slot("argv"), 0, m.AT_EMPTY_PATH)
+    s.must("execveat", Slot("copy"), *arguments, failure=failure)
+    s.mark("sealed")
+    s.close("file")
+
+
+def _listen(s: Scribe) -> None:
+    """Be told by the monitor that all is well, or why not."""
+    first = s.table.room(8)
+    s.close("result_write")
+    s.when("foreground", 2, "nothing was handed over")
+    s.do("close_range", BORN, LOCK, 0)  # the monitor's, whose end must be noticed
+    s.mark("nothing was handed over")
+    s.do("read", Slot("result_read"), first, 1, result="count")
+    s.when("count", 0, "hear the end")
+    s.do(LOAD, first, 0, result="first", width=1)
+    s.do(BRANCH, Slot("first"), ord("+"), Label("well"))
+    s.do("write", 2, first, 1)
+    s.mark("hear")
+    s.do("read", Slot("result_read"), s.buffer, BUFFER, result="count")
+    s.when("count", 0, "hear the end")
+    s.do("write", 2, s.buffer, Slot("count"))
+    s.go("hear")
+    s.mark("hear the end")
+    s.wait_for("child")
+    s.do("exit_group", Slot("status"))
+    s.mark("well")
+    s.do("exit_group", 0)
