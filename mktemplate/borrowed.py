@@ -33,7 +33,11 @@ def borrow(lender: Container, name: str) -> None:
         raise CommandError(
             "E_USAGE", f"run {lender.name}", "of a flat container: not in this version"
         )
-    with closing(Store(lender.path / ".store")) as store, store.draft("container") as draft:
+    with (
+        closing(Store(lender.path / ".store")) as store,
+        store.lock(f"create.{name}"),
+        store.draft("container") as draft,
+    ):
         layers = [store.layer(digest) for digest in found.record.layers]
         if None in layers:
             raise CommandError("E_CORRUPT", lender.name, "one of its layers is gone")

@@ -18,6 +18,7 @@ from mktemplate.console import Console
 from mktemplate.errors import CommandError
 from mktemplate.facts import Facts, port
 from mktemplate.recorded import given_options
+from mktemplate.recovery import recover
 from mktemplate.spec import TemplateSpec
 from mktemplate.supply import Supply, supply
 from mktemplate.texts import Plan
@@ -88,7 +89,7 @@ def make(
     volumes = hostpart.volumes(build.volumes, path / ".store", build.grants, userns=facts.userns)
     store = store_of(path, build)
     store.prepare()
-    store.recover()
+    recover(path, store)
     with (
         _closing(store),
         store.lock(f"create.{facts.name}", wait=build.wait),

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import secrets
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from provisioner import content, removal
+from provisioner import content
 from provisioner.deb import archive
 from provisioner.errors import StoreFailed
-from provisioner.store import Freed, Store, Verified
+from provisioner.recovery import is_free
+from provisioner.store import Freed, Store, Verified, is_named
 
 _ARCHIVES = ("cache/sha256", "cache/tar", "cache/partial")
 
 
 def prune(
-    store: Store, used: Collection[str], *, layers: bool, downloads: bool, dry_run: bool
+    store: Store,
+    used: Callable[[], Collection[str]],
+    *,
+    layers: bool,
+    downloads: bool,
+    dry_run: bool,
 ) -> Freed:
-    """Remove layers that are not in `used` and leased by nobody, and all archives unless a build is reading them.
+    """Remove layers that are not in `used()` and leased by nobody, and all archives unless a build is reading them.
 
+    `used` is asked again under the lease of each layer that goes: a container may have come into being meanwhile.
     With `dry_run` nothing is removed and the answer says what would be.
     """
     gone: list[str] = []
@@ -32,10 +38,11 @@ def prune(
     if not dry_run:
         store.recover()
     if layers:
+        known = used()
         for name in _listed(store.path / "layers"):
-            if name in used:
+            if name in known:
                 continue
-            freed = _drop_layer(store, name, dry_run=dry_run)
+            freed = _drop_layer(store, name, used, dry_run=dry_run)
             (busy if freed is None else gone).append(name)
             size += freed or 0
     if downloads:
@@ -59,28 +66,29 @@ def _listed(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[bool]:
-    """Hold the layer at `path` exclusively; False where somebody has leased it."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Hold the layer at `path` exclusively; False where somebody has leased it, or removed it."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
         yield False
+        return
+    try:
+        yield is_free(fd) and is_named(fd, path)
     finally:
         os.close(fd)
 
 
-def _drop_layer(store: Store, name: str, *, dry_run: bool) -> int | None:
-    """Remove one layer and return its bytes; None where it is leased."""
+def _drop_layer(
+    store: Store, name: str, used: Callable[[], Collection[str]], *, dry_run: bool
+) -> int | None:
+    """Remove one layer and return its bytes; None where it is leased or came into use."""
     path = store.path / "layers" / name
     with _alone(path) as mine:
-        if not mine:
+        if not mine or name in used():
             return None
         if dry_run:
             return _size(path)
-        gone = store.path / "trash" / secrets.token_hex(16)
-        os.rename(path, gone)  # under the lease: whoever waits for it finds the layer gone
-    return removal.remove(gone)
+        return store.trash(path)  # under the lease: whoever waits for it finds the layer gone
 
 
 def _size(path: Path) -> int:
@@ -115,13 +123,9 @@ def verify(store: Store) -> Verified:
     Nothing that is in quarantine is used: it is fetched, or built, again.
     """
     damaged: list[str] = []
-    archives = layers = 0
-    for folder, sound in (("cache/sha256", _is_sound_download), ("cache/tar", _is_sound_raw)):
-        for path, _ in _files(store.path / folder):
-            archives += 1
-            if not sound(path):
-                damaged.append(f"{folder}/{path.name}")
-                os.rename(path, store.path / "quarantine" / f"{path.name}.{secrets.token_hex(4)}")
+    layers = 0
+    with store.lock("downloads", shared=True):
+        archives = _verify_archives(store, damaged)
     for layer in _layer_names(store, damaged):
         layers += 1
         path = store.path / "layers" / layer
@@ -130,6 +134,17 @@ def verify(store: Store) -> Verified:
             damaged.append(f"layers/{layer}")
             os.rename(path, store.path / "quarantine" / f"{layer}.{secrets.token_hex(4)}")
     return Verified(downloads=archives, layers=layers, damaged=tuple(damaged))
+
+
+def _verify_archives(store: Store, damaged: list[str]) -> int:
+    archives = 0
+    for folder, sound in (("cache/sha256", _is_sound_download), ("cache/tar", _is_sound_raw)):
+        for path, _ in _files(store.path / folder):
+            archives += 1
+            if not sound(path):
+                damaged.append(f"{folder}/{path.name}")
+                os.rename(path, store.path / "quarantine" / f"{path.name}.{secrets.token_hex(4)}")
+    return archives
 
 
 def _layer_names(store: Store, damaged: list[str]) -> Iterator[str]:

@@ -111,15 +111,16 @@ def package_layer(
 
     def fill(draft: Draft) -> int:
         tools.store.need(*_needs(packages))
-        with tools.store.lock("downloads", shared=True), tools.timed("download"):
-            download(packages)
         root = _root(draft, below)
         links = () if below else merged
-        with tools.store.lock("downloads", shared=True), tools.timed("unpack"):
-            contents = unpack(
-                packages, root, cache=tools.store.cache, sandbox=tools.sandbox,
-                merged_usr=links, progress=tools.progress,
-            )  # fmt: skip
+        with tools.store.lock("downloads", shared=True):  # over both: what came is not collected
+            with tools.timed("download"):
+                download(packages)
+            with tools.timed("unpack"):
+                contents = unpack(
+                    packages, root, cache=tools.store.cache, sandbox=tools.sandbox,
+                    merged_usr=links, progress=tools.progress,
+                )  # fmt: skip
         epoch = facts.epoch or max(contents.newest, *(layer.epoch for layer in below), 0)
         with tools.timed("configure"):
             configure(packages, root, sandbox=tools.sandbox, epoch=epoch, progress=tools.progress)

@@ -4,7 +4,7 @@
         version                       the format of all this
         cache/{sha256/aa/HEX,tar/HEX,lists/}    downloads, their raw archives, indices
         layers/DIGEST/{meta.json,root/}         a layer is named by what made it; meta.json holds its content digest
-        staging/RANDOM/ + RANDOM.json           being built; the journal says by which process
+        staging/RANDOM/ + RANDOM.json           being built, as long as somebody holds the journal's lock
         trash/ quarantine/ locks/ trust/
 
 A layer in use is leased: a shared flock on its directory, released by the kernel however the user ends (I-15). The
@@ -25,7 +25,7 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,17 +136,9 @@ class Store:
     def draft(self, kind: str) -> Iterator[Draft]:
         """Open something new, a `kind` ("base", "container" …); whatever is not committed is removed at the end."""
         self.prepare()
-        name = secrets.token_hex(16)
-        path = self.path / "staging" / name
-        journal = path.with_suffix(".json")
         try:
-            # The journal comes first: a directory without one is nobody's.
-            write_new(journal, json.dumps({"kind": kind, **owner()}).encode())
-            path.mkdir(mode=0o700)
-            (path / "root").mkdir(mode=0o755)
-            (path / "work").mkdir(mode=0o700)
+            path, lock = self._begin(kind)
         except OSError as problem:
-            self._discard(path, journal)
             raise disk_error(problem, self.path) from problem
         try:
             yield Draft(path=path)
@@ -155,12 +147,35 @@ class Store:
                 raise disk_error(problem, self.path) from problem
             raise
         finally:
-            self._discard(path, journal)
+            self.discard(path)
+            os.close(lock)
 
-    def _discard(self, path: Path, journal: Path) -> None:
+    def _begin(self, kind: str) -> tuple[Path, int]:
+        """Make the directories of a draft; return its path and what holds its journal's lock."""
+        lock, path = -1, self.path
+        while lock < 0 or not is_named(lock, journal(path)):
+            if lock >= 0:
+                os.close(lock)  # a recover was faster than our lock
+            path = self.path / "staging" / secrets.token_hex(16)
+            # The journal comes first: a directory without one is nobody's. Who holds its lock is alive.
+            lock = os.open(journal(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            os.write(lock, json.dumps({"kind": kind, "pid": os.getpid()}).encode())
+            path.mkdir(mode=0o700)
+            (path / "root").mkdir(mode=0o755)
+            (path / "work").mkdir(mode=0o700)
+        except BaseException:
+            self.discard(path)
+            os.close(lock)
+            raise
+        return path, lock
+
+    def discard(self, path: Path) -> None:
+        """Remove the draft at `path`, then its journal."""
         if os.path.lexists(path):
             self.trash(path)
-        journal.unlink(missing_ok=True)
+        journal(path).unlink(missing_ok=True)
 
     def commit(self, draft: Draft, digest: str, meta: Mapping[str, Any]) -> Layer:
         """Make the draft's root the layer `digest`; an equal layer that came first stays, and is returned.
@@ -174,7 +189,12 @@ class Store:
         write_new(
             draft.path / "meta.json", json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
         )
-        self.place(draft, self.path / "layers" / digest)
+        lease = os.open(draft.path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lease, fcntl.LOCK_SH)  # before it has its name, lest it be collected at once
+        if digest not in self._leases and self.place(draft, self.path / "layers" / digest):
+            self._leases[digest] = lease
+        else:
+            os.close(lease)
         return self.layer(digest) or self._lost(digest)
 
     def _lost(self, digest: str) -> Layer:
@@ -296,21 +316,32 @@ class Store:
     def trash(self, path: Path) -> int:
         """Delete the tree `path`: out of sight by one rename, then for good; return the bytes freed."""
         gone = self.path / "trash" / secrets.token_hex(16)
+        with self.deleting(fcntl.LOCK_SH):
+            try:
+                os.rename(path, gone)
+            except FileNotFoundError:
+                return 0
+            return removal.remove(gone)
+
+    @contextlib.contextmanager
+    def deleting(self, lock: int) -> Iterator[None]:
+        """Hold the trash: shared by all who delete what they put there, alone to sweep what others left."""
+        fd = os.open(self.path / "trash", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.rename(path, gone)
-        except FileNotFoundError:
-            return 0
-        return removal.remove(gone)
+            fcntl.flock(fd, lock)
+            yield
+        finally:
+            os.close(fd)
 
     def prune(
         self,
-        used: Collection[str],
+        used: Callable[[], Collection[str]],
         *,
         layers: bool = True,
         downloads: bool = True,
         dry_run: bool = False,
     ) -> Freed:
-        """Remove the layers that are not in `used` and, with `downloads`, all archives; see `collect.prune`."""
+        """Remove the layers that are not in `used()` and, with `downloads`, all archives; see `collect.prune`."""
         from provisioner import collect
 
         return collect.prune(self, used, layers=layers, downloads=downloads, dry_run=dry_run)
@@ -321,24 +352,30 @@ class Store:
 
         return collect.verify(self)
 
+    def is_clean(self) -> bool:
+        """Whether no command was killed while it built or deleted something. See `recovery.is_clean`."""
+        from provisioner import recovery
+
+        return recovery.is_clean(self)
+
     def recover(self) -> None:
-        """Remove what killed commands left. Idempotent, and may itself be killed anywhere."""
-        staging = self.path / "staging"
-        for name in _listed(staging):
-            stem = name.removesuffix(".json")
-            journal = staging / f"{stem}.json"
-            if not _is_alive(journal):
-                self._discard(staging / stem, journal)
-        for name in _listed(self.path / "trash"):
-            with contextlib.suppress(FileNotFoundError):  # another recover may be at it
-                removal.remove(self.path / "trash" / name)
+        """Remove what killed commands left. Idempotent, and may itself be killed anywhere. See `recovery`."""
+        from provisioner import recovery
+
+        recovery.recover(self)
 
 
-def _listed(folder: Path) -> list[str]:
+def journal(draft: Path) -> Path:
+    """Return the journal of the draft at this path: whoever builds it holds its lock, as long as it lives (I-15)."""
+    return draft.with_suffix(".json")
+
+
+def is_named(fd: int, path: Path) -> bool:
+    """Whether `path` is still the name of the open file."""
     try:
-        return os.listdir(folder)
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
-        return []
+        return False
 
 
 def _read_layer(path: Path) -> Layer:
@@ -351,28 +388,3 @@ def _read_layer(path: Path) -> Layer:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         detail = f"meta.json: {problem}"
         raise StoreFailed("E_CORRUPT", path.name[:12], detail, path=str(path)) from problem
-
-
-def owner() -> dict[str, int | str]:
-    """Return who this process is, across reboots and reused pids (I-16)."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return {"pid": os.getpid(), "start": _start_time(os.getpid()), "boot": boot}
-
-
-def _start_time(pid: int) -> int:
-    """Return when the process began, in clock ticks after boot (proc_pid_stat(5), field 22); 0 where there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(text.rpartition(b") ")[2].split(b" ")[19])
-
-
-def _is_alive(journal: Path) -> bool:
-    """Tell whether the process that the journal names still runs."""
-    try:
-        facts = json.loads(journal.read_bytes())
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return bool(facts["boot"] == boot and _start_time(int(facts["pid"])) == facts["start"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False

@@ -223,11 +223,11 @@ class Container:
                 if run is not None:
                     self._finish(run)
             self._reclaim_if_left()
-            remove.container(self.path, self.name)
-            idmap.release(self.path, found.record.id_range[0])
-            etcfiles.remove(self._place.etc)
-            prepare.forget_network(self.path, self.name)
-            state.forget(self.path, self.name)
+            with remove.container(self.path, self.name):
+                idmap.release(self.path, found.record.id_range[0])
+                etcfiles.remove(self._place.etc)
+                prepare.forget_network(self.path, self.name)
+                state.forget(self.path, self.name)
 
     @property
     def _place(self) -> prepare.Place:

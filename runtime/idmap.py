@@ -18,7 +18,7 @@ from runtime.errors import HostError, ResourceError
 COUNT = 65536
 FILES = (Path("/etc/subuid"), Path("/etc/subgid"))
 _ROOT_RANGE = (1_000_000_000, 1_000_000_000)  # what Debian's lxc and incus give root
-_RESERVED = ".store/ids"  # one file per range that is taken, named by its first id
+_RESERVED = ".store/ids"  # one link per range that is taken: its first id → the container's name
 _LOCK = "/etc/.pwd.lock"  # lckpwdf(3)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 
@@ -129,11 +129,7 @@ def allocate(path: Path, name: str, files: tuple[Path, Path] = FILES) -> Allocat
     for step in range(ranges):
         mine = first + (start + step) % ranges * COUNT
         with suppress(FileExistsError):
-            descriptor = os.open(
-                folder / str(mine), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(name)
+            os.symlink(name, folder / str(mine))  # a file would be there before it says whose it is
             return Allocation(first=mine, count=COUNT, notes=notes, idmap=single_range(mine))
     raise ResourceError("E_LIMIT", str(files[0]), f"all {ranges} ranges of root's ids are taken")
 
@@ -276,6 +272,19 @@ def _rootless(files: tuple[Path, Path]) -> IdMap:
                 hints=("apt install uidmap",),
             )
     return IdMap(uids=maps[0], gids=maps[1])
+
+
+def reserved(path: Path) -> dict[int, str]:
+    """Return what is reserved below `path`: first id → name of the container."""
+    try:
+        names = os.listdir(path / _RESERVED)
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for name in names:
+        with suppress(OSError):  # given back meanwhile
+            found[int(name)] = os.readlink(path / _RESERVED / name)
+    return found
 
 
 def release(path: Path, first: int) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +20,13 @@ from runtime.sandbox import KernelSandbox
 _WHERE = m.RESOLVE_BENEATH | m.RESOLVE_NO_XDEV | m.RESOLVE_NO_SYMLINKS | m.RESOLVE_NO_MAGICLINKS
 
 
-def container(path: Path, name: str) -> None:
-    """Move PATH/NAME to the trash and remove it there. StateError (E_RUNNING) while a mount is below it."""
+@contextmanager
+def container(path: Path, name: str) -> Iterator[None]:
+    """Move PATH/NAME to the trash; remove it there at the end of the block, which gives back what it had.
+
+    Whoever is killed on the way leaves something in the trash, by which the next command knows that there is work.
+    StateError (E_RUNNING) while a mount is below it.
+    """
     for place in mounts_below(path / name):
         raise StateError(
             "E_RUNNING", name, f"still contains a mount at {place}", hints=(f"umount {place}",)
@@ -29,11 +36,13 @@ def container(path: Path, name: str) -> None:
         with suppress(FileExistsError):
             os.mkdir(folder, 0o711 if folder == trash.parent else 0o700)
     waste = f"{name}.{secrets.token_hex(8)}"
-    os.rename(path / name, trash / waste)
-    if os.geteuid() != 0:
-        KernelSandbox(idmap.for_build()).call(_Root(trash / waste), _empty_root)
     descriptor = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # or a sweep would be at our waste too
+        os.rename(path / name, trash / waste)
+        yield
+        if os.geteuid() != 0:
+            KernelSandbox(idmap.for_build()).call(_Root(trash / waste), _empty_root)
         tree(descriptor, waste)
     finally:
         os.close(descriptor)

@@ -9,6 +9,7 @@ from pathlib import Path
 from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.places import containers_path
+from mktemplate.recovery import sweep
 from provisioner.store import Store
 from runtime.container import containers
 from runtime.errors import StateError
@@ -19,6 +20,8 @@ def prune(request: Request, console: Console) -> int:
     path, flags = containers_path(request), request.flags
     store = Store(path / ".store")
     both = flags.layers == flags.downloads
+    if not flags.dry_run and store.path.exists():
+        sweep(path, store)
     freed = store.prune(
         partial(_used, path),
         layers=both or flags.layers,

@@ -1,0 +1,25 @@
+"""What killed commands left half-done, in the store and beside it: undone by the next command that writes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from provisioner.errors import StoreFailed
+from provisioner.store import Store
+from runtime import orphans
+from runtime.errors import ResourceError
+
+
+def recover(path: Path, store: Store) -> None:
+    """Undo it, where there is any: a killed create leaves a draft, a killed destroy something in the trash."""
+    if not store.is_clean():
+        sweep(path, store)
+
+
+def sweep(path: Path, store: Store) -> None:
+    """Give back what is reserved for containers that do not exist; then let go of what shows that they once did."""
+    for name in orphans.names(path):
+        with suppress(StoreFailed, ResourceError), store.lock(f"create.{name}", wait=False):
+            orphans.release(path, name)  # E_LOCKED: somebody is making or removing it
+    store.recover()
