@@ -230,29 +230,32 @@ def mask_files(directory: str, names: tuple[str, ...]) -> tuple[Call, ...]:
 
 
 def mask_directories(directory: str, names: tuple[str, ...]) -> tuple[Call, ...]:
-    """Cover directories of our own procfs or sysfs with an empty read-only tmpfs (slot `empty`)."""
+    """Cover directories of our own procfs or sysfs, each with an empty read-only tmpfs.
+
+    One for each: before Linux 6.15 a mount that is attached nowhere cannot be cloned.
+    """
     calls: list[Call] = []
     for name in names:
+        mask = (
+            *filesystem(
+                "tmpfs",
+                "mask",
+                PLAIN | m.MOUNT_ATTR_RDONLY,
+                ("source=masked", "mode=0555", "size=4k", "nr_inodes=2"),
+            ),
+            attach("mask", Slot("target")),
+            close("mask"),
+            close("target"),
+        )
         calls += (
             Call(
                 name="openat2",
                 args=(Slot(directory), c(name), *how(os.O_PATH | os.O_DIRECTORY, ORDINARY)),
                 result="target",
                 ignore=_ABSENT,
-                skip=4,
+                skip=len(mask),
             ),
-            Call(
-                name="open_tree",
-                args=(
-                    Slot("empty"),
-                    c(""),
-                    m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_EMPTY_PATH,
-                ),
-                result="mask",
-            ),
-            attach("mask", Slot("target")),
-            close("mask"),
-            close("target"),
+            *mask,
         )
     return tuple(calls)
 
@@ -279,13 +282,3 @@ def read_only(directory: str, names: tuple[str, ...]) -> tuple[Call, ...]:
             close("mask"),
         )
     return tuple(calls)
-
-
-def empty() -> tuple[Call, ...]:
-    """Make the empty tmpfs that masks are cloned from."""
-    return filesystem(
-        "tmpfs",
-        "empty",
-        PLAIN | m.MOUNT_ATTR_RDONLY,
-        ("source=masked", "mode=0555", "size=4k", "nr_inodes=2"),
-    )

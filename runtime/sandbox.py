@@ -138,7 +138,6 @@ def _program(root: Root, idmap: IdMap, *, with_system: bool) -> Program:
         system = (
             *kernelfs.device_directory(),
             *kernelfs.proc(),
-            *kernelfs.empty(),
             *kernelfs.mask_files("proc", kernelfs.MASKED_FILES),
             *kernelfs.mask_directories("proc", kernelfs.MASKED_DIRECTORIES),
             *kernelfs.read_only("proc", kernelfs.READ_ONLY),
