@@ -9,15 +9,31 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from runtime import bundle, cgroup, config, etcfiles, halt, idmap, monitor, prepare, remove, state
+from runtime import (
+    bundle,
+    byprogram,
+    cgroup,
+    config,
+    etcfiles,
+    halt,
+    idmap,
+    monitor,
+    prepare,
+    remove,
+    standalone,
+    startfile,
+    state,
+)
 from runtime.bundle import Bundle
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError, LaunchError, StateError
 from runtime.kernel import process
 from runtime.program import Program
 from runtime.refuse import refuse
+from runtime.startfile import StartFile
 from runtime.state import RunState
 
 _GONE = 10.0  # seconds until a killed container must have ended
@@ -111,6 +127,8 @@ class Container:
         StateError: E_RUNNING. ConfigError, HostError, LaunchError: why not; then nothing of the start is left.
         """
         began = time.monotonic()
+        if not foreground and (program := self.start_program()):
+            return self._start_by(program, began)
         with self._locked() as found:
             self._must_be_stopped()
             settings = self._settings()
@@ -130,6 +148,44 @@ class Container:
             notes=run.notes,
             seconds=time.monotonic() - began,
             monitor=pid if foreground else 0,
+        )
+
+    def start_program(self) -> StartFile | None:
+        """Return its start program, written anew where it is missing or stale; None where only Python can start it."""
+        path = self.directory / "start"
+        if not (program := startfile.current(path)):
+            with self._locked() as found:
+                self._must_be_stopped()
+                settings = self._settings()
+                if not standalone.suffices(settings, found.config):
+                    return None
+                standalone.write(self._place, settings, found, path)
+            program = startfile.current(path)
+        return program
+
+    def _start_by(self, program: StartFile, began: float) -> Started:
+        """Start it by its start program, which stays as its monitor."""
+
+        def attach(namespace: int) -> dict[str, object]:
+            done = standalone.attach(self._place, self._settings(), self.bundle, namespace)
+            return {"ips": done.ips, "notes": (*program.run.notes, *done.notes)}
+
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        with state.lock(self.path, self.name) as lock:
+            self._must_be_stopped()
+            state.save(replace(program.run, monitor=state.Identity.of(os.getpid())))
+            try:
+                byprogram.start(program.path, lock, attach if program.wired else None, started=now)
+            except BaseException:
+                self._reclaim_if_left()
+                raise
+            run = self.run or program.run
+        return Started(
+            pid=run.init.pid,
+            ips=run.ips,
+            notes=run.notes,
+            seconds=time.monotonic() - began,
+            monitor=0,
         )
 
     def stop(self, timeout: float = 10.0) -> None:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from runtime import loans, prepare, startfile, startprogram, state
+from runtime import etcfiles, loans, prepare, startfile, startprogram, state
 from runtime.bundle import Bundle, Port
 from runtime.cgroup import Cgroup
 from runtime.config import ContainerConfig
@@ -23,7 +23,7 @@ from runtime.duties import Duties
 from runtime.kernel.libc import MACHINE
 from runtime.limits import Limits, limits
 from runtime.monitor import Order
-from runtime.network import shares_host
+from runtime.network import Attached, connect, shares_host
 from runtime.prepare import Place
 from runtime.program import Call, Failure, Slot
 from runtime.state import NOBODY, RunState
@@ -71,7 +71,17 @@ def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) ->
             network=state.key(place.path, place.name) if wired else "",
         )
         program = compose(parts, lambda _: _FAILED)
-    startfile.write(path, program, filter(None, files), wired=wired)
+        order.release()  # while the run state still says what there is to reclaim
+    startfile.write(path, program, filter(None, files), order.run, wired=wired)
+
+
+def attach(place: Place, settings: ContainerConfig, found: Bundle, namespace: int) -> Attached:
+    """Attach the network of a start whose init waits for it in the namespace open as `namespace`."""
+    key = state.key(place.path, place.name)
+    attached = connect(settings, key, namespace, found.record.ports)
+    if place.etc.is_dir():
+        etcfiles.write(place.etc, settings.hostname, attached.ips)
+    return attached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

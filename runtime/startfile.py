@@ -12,12 +12,13 @@ import resource
 import stat
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runtime import state
 from runtime.bundle import replace_file
 from runtime.kernel import process
+from runtime.state import RunState
 
 _MARK = b"\nmktemplate start program, written from:\n"
 _TAIL = 64 << 10  # bytes at the end of the file in which the mark is looked for
@@ -30,12 +31,16 @@ class StartFile:
 
     path: Path
     wired: bool  # who executes it attaches a network
+    run: RunState  # what it will say, but for its processes
 
 
-def write(path: Path, program: bytes, files: Iterable[str], *, wired: bool = False) -> None:
+def write(
+    path: Path, program: bytes, files: Iterable[str], run: RunState, *, wired: bool = False
+) -> None:
     """Put `program`, which was made from `files` and from this host, at `path`, by one rename."""
     basis = {
         "wired": wired,
+        "run": asdict(run),
         "files": _looks(sorted({*files, *_code()})),
         "facts": [str(path), *_facts()],
     }
@@ -61,7 +66,7 @@ def current(path: Path) -> StartFile | None:
     names = [name for name, *_ in basis["files"]]
     if basis["facts"] != [str(path), *_facts()] or basis["files"] != _looks(names):
         return None
-    return StartFile(path, basis["wired"])
+    return StartFile(path, basis["wired"], state.from_json(basis["run"]))
 
 
 def _looks(files: Iterable[str]) -> list[list[str | int]]:

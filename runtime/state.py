@@ -144,11 +144,14 @@ def load(path: Path, name: str) -> RunState | None:
         return None
     except ValueError as error:
         raise ResourceError("E_CORRUPT", name, f"run state: {error}") from None
-    for who in ("monitor", "init"):
-        value[who] = Identity(**value[who])
-    for listed in ("ips", "notes", "degraded"):
-        value[listed] = tuple(value[listed])
-    return RunState(**value)
+    return from_json(value)
+
+
+def from_json(value: dict[str, Any]) -> RunState:
+    """Return the run state that asdict and JSON have made `value` of."""
+    processes = {who: Identity(**value[who]) for who in ("monitor", "init")}
+    lists = {name: tuple(value[name]) for name in ("ips", "notes", "degraded")}
+    return RunState(**value | processes | lists)
 
 
 def save(state: RunState) -> None:
@@ -172,8 +175,11 @@ def forget(path: Path, name: str) -> None:
 
 
 @contextmanager
-def lock(path: Path, name: str, *, wait: bool = True) -> Iterator[None]:
-    """Hold the container's lock; ResourceError (E_LOCKED) where another has it and we do not wait."""
+def lock(path: Path, name: str, *, wait: bool = True) -> Iterator[int]:
+    """Hold the container's lock, by the descriptor that this yields.
+
+    ResourceError (E_LOCKED): another has it and we do not wait.
+    """
     file = directory(path) / f"{name}.lock"
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -188,7 +194,7 @@ def lock(path: Path, name: str, *, wait: bool = True) -> Iterator[None]:
             break
         os.close(descriptor)  # its holder removed it: the next is a new file
     try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

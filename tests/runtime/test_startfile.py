@@ -12,18 +12,24 @@ import pytest
 from runtime import elf, startfile
 from runtime.performer.x86_64 import CODE
 from runtime.records import HANDLER, START, Table
+from runtime.state import RunState
+
+RUN = RunState(name="web", path="/nowhere", phase="STARTING", notes=("a note",))
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     (tmp_path / "config").write_text("lxc.uts.name = web\n")
     start = tmp_path / "start"
-    startfile.write(start, b"\x7fELF", [str(tmp_path / "config"), str(tmp_path / "fstab")])
+    startfile.write(start, b"\x7fELF", [str(tmp_path / "config"), str(tmp_path / "fstab")], RUN)
     return start
 
 
 def test_it_is_current_until_something_changes(written: Path) -> None:
-    assert startfile.current(written)
+    program = startfile.current(written)
+
+    assert program is not None
+    assert (program.path, program.wired, program.run) == (written, False, RUN)
 
 
 def rewrite(start: Path) -> None:
@@ -82,6 +88,6 @@ def test_what_stands_behind_it_does_not_hinder_its_execution(tmp_path: Path) -> 
     table.do("exit_group", 7)
     table.mark(HANDLER)
     start = tmp_path / "start"
-    startfile.write(start, elf.executable(CODE, *table.data()), [])
+    startfile.write(start, elf.executable(CODE, *table.data()), [], RUN)
 
     assert subprocess.run([start]).returncode == 7
