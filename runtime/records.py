@@ -1,7 +1,7 @@
 """Calls as the records that the start program's interpreter walks, and the data that they point to.
 
 A Call becomes what prepares its memory, the call itself, and what looks at the answer. Beside calls there are the
-interpreter's own operations (ADD … FIELD; what they do stands in performer/x86_64.S), with which startprogram.py
+interpreter's own operations (ADD … FIND; what they do stands in performer/x86_64.S), with which startprogram.py
 writes what is not a list: forks, waiting, the words of a failure.
 """
 
@@ -18,16 +18,17 @@ from runtime.elf import DATA, PASSING
 from runtime.kernel.syscall_names import numbers
 from runtime.program import Argument, Call, Expect, Out, Pointer, Slot, Struct, Text
 
-ADD, BRANCH, CLEAR, STORE, LOAD, EXPECT, TEXT, FIELD = range(0x1000, 0x1008)
-NOWHERE, START, HANDLER, FAILED, ERRNO, STACK = (
+ADD, BRANCH, CLEAR, STORE, LOAD, EXPECT, TEXT, FIELD, CUT, FIND = range(0x1000, 0x100A)
+NOWHERE, START, HANDLER, FAILED, ERRNO, STACK, RECORD = (
     "",
     "(start)",
     "(handler)",
     "(failed)",
     "(errno)",
     "(stack)",
+    "(record)",
 )
-_FIXED = (NOWHERE, START, HANDLER, FAILED, ERRNO, STACK)
+_FIXED = (NOWHERE, START, HANDLER, FAILED, ERRNO, STACK, RECORD)
 _SLOTS, _SCRATCH, _POOL = DATA, DATA + 0x400, DATA + 0x800
 _MAX_SLOTS = (_SCRATCH - _SLOTS) // 8
 _RECORD = struct.Struct("=HHHHBB6s6Q")

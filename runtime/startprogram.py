@@ -12,6 +12,7 @@ in the words of the error contract and exits as the command would. It needs no f
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Callable
 
@@ -25,11 +26,15 @@ from runtime.program import Failure, Program, Slot
 from runtime.records import (
     ADD,
     BRANCH,
+    CLEAR,
+    CUT,
     ERRNO,
     FAILED,
     FIELD,
+    FIND,
     HANDLER,
     LOAD,
+    RECORD,
     TEXT,
     Label,
     pattern,
@@ -222,17 +227,18 @@ class _Writer(Scribe):
 
     def handler(self, words: Sentences) -> None:
         """Say what failed, and leave as the role demands."""
-        text = self.table.room(words.longest + 1)
+        text = self.table.room(words.longest + BUFFER)
         self.mark(HANDLER)
         places = {"head": HEAD, "name": NAME, "why": REASONS, "tail": TAIL, "status": STATUS}
         for name, offset in places.items():
             self.do(LOAD, words.table + offset, Slot(FAILED), result=name, width=4)
         self.do(LOAD, Slot("why"), Slot(ERRNO), result="why")
+        self.do(BRANCH, Slot("status"), 0, Label("execve failed"))
+        self.mark("say it")
         form = self.table.place(pattern("%s%s%s%s"))
         parts = map(Slot, ("head", "name", "why", "tail"))
         self.do(TEXT, text, form, *parts, result="count")
         self.do("write", Slot("report"), text, Slot("count"))
-        self.do(BRANCH, Slot("status"), 0, Label("execve failed"))
         self.mark("leave")
         self.when("role", _MONITOR, "release")
         self.when("init", 0, "nobody to kill")
@@ -241,4 +247,36 @@ class _Writer(Scribe):
         self.do("exit_group", Slot("status"))
         self.mark("execve failed")
         self.do(LOAD, words.execve, Slot(ERRNO), result="status")
-        self.go("leave")
+        self.do(BRANCH, Slot(ERRNO), errno.ENOENT, Label("what is missing"))
+        self.go("say it")
+        self.mark("what is missing")
+        self._explain()
+        self.go("say it")
+
+    def _explain(self) -> None:
+        """Tell a program that is not there from one whose interpreter is not there: its first line, or "/lib…"."""
+        self.do(LOAD, Slot(RECORD), 2, result="path")  # the first argument
+        self.do("openat", m.AT_FDCWD, Slot("path"), CLOEXEC, result="file")
+        self.when("file", -1, "say it")
+        self.do(CLEAR, self.buffer, BUFFER)
+        self.do("read", Slot("file"), self.buffer, BUFFER - 8)
+        self.do(LOAD, self.buffer, 0, result="first", width=2)
+        self.let("interpreter", self.buffer + 2)
+        self.when("first", int.from_bytes(b"#!", "little"), "of a script")
+        library = int.from_bytes(b"/lib", "little")
+        self.do(FIND, self.buffer, BUFFER - 8, library, result="interpreter")
+        self.do(BRANCH, Slot("interpreter"), 0, Label("say it"))
+        self.go("its name is known")
+        self.mark("of a script")
+        self.do(LOAD, Slot("interpreter"), 0, result="first", width=1)
+        self.do(BRANCH, Slot("first"), ord(" "), Label("a space"))
+        self.go("its name is known")
+        self.mark("a space")
+        self.do(ADD, Slot("interpreter"), 1, result="interpreter")
+        self.go("of a script")
+        self.mark("its name is known")
+        self.do(CUT, Slot("interpreter"))
+        why = self.table.room(BUFFER)
+        form = self.table.place(pattern("its interpreter %s is missing"))
+        self.do(TEXT, why, form, Slot("interpreter"))
+        self.let("why", why)

@@ -14,6 +14,7 @@
         .set    FAILED, SLOTS + 24      # what failed: the record's number
         .set    ERRNO, SLOTS + 32       # … and why; 0 for an unexpected answer
         .set    STACK, SLOTS + 40       # argc, argv and the environment: the System V ABI, 3.4.1
+        .set    RECORD, SLOTS + 48      # the record that failed
 
         .text
         .globl  _start
@@ -58,6 +59,7 @@ failed: neg     eax
 fail:   mov     [ERRNO], rax
         movzx   ecx, word ptr [rbx + 6]
         mov     [FAILED], rcx
+        mov     [RECORD], rbx
         mov     rbx, [HANDLER]
         jmp     run
 skip:   movzx   ecx, word ptr [rbx + 2]
@@ -86,6 +88,10 @@ operation:
         jz      text                    # 0x1006 TEXT
         dec     eax
         jz      field                   # 0x1007 FIELD
+        dec     eax
+        jz      cut                     # 0x1008 CUT
+        dec     eax
+        jz      find                    # 0x1009 FIND
         hlt                             # a record that nobody wrote
 
 add:    lea     rax, [rdi + rsi]        # ADD a, b: their sum
@@ -183,3 +189,21 @@ field:  xor     eax, eax                # FIELD text, number: the decimal after 
         lea     rax, [rcx + rax * 2]
         inc     rdi
         jmp     2b
+
+cut:    mov     al, [rdi]               # CUT text: end it before what is no printable ASCII, or a space
+        sub     al, '!'
+        cmp     al, '~' - '!'
+        ja      1f
+        inc     rdi
+        jmp     cut
+1:      mov     byte ptr [rdi], 0
+        jmp     next
+
+find:   mov     rax, rdi                # FIND address, bytes, four bytes: where they are, or 0
+        cmp     [rdi], edx
+        je      keep
+        inc     rdi
+        dec     esi
+        jnz     find
+        xor     eax, eax
+        jmp     keep

@@ -10,6 +10,7 @@ import platform
 import select
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -177,6 +178,7 @@ LOOKING = Call(
     expect=(Expect(0, 8, 1),),
     unexpected=Failure("E_MOUNT_SOURCE", "stdin", "is no file system of mine"),
 )
+SCRIPT = Path(tempfile.gettempdir()) / f"mktemplate-test-{os.getpid()}"
 FAILING = {
     "in the stage": program(stage=(opening(b"/nonexistent\0"),)),
     "in the host's part": program(host=(opening(b"/etc/passwd/x\0"),)),
@@ -186,6 +188,7 @@ FAILING = {
     "with an unexpected answer in the stage": program(stage=(LOOKING,)),
     "at execve, as nothing is there": program(*execute("/nonexistent")),
     "at execve, as it is a folder": program(*execute("/etc")),
+    "at execve, as a script's interpreter is missing": program(*execute(str(SCRIPT))),
     "at execve, as it is no program": program(*execute("/etc/hostname")),
 }
 
@@ -195,9 +198,13 @@ FAILING = {
 def test_a_failure_is_told_in_the_words_of_the_python_performer(
     made: Program, arguments: tuple[str, ...], started: Run
 ) -> None:
-    error = python_says(made)
-
-    status, out, err = ended(started(made, *arguments))
+    SCRIPT.write_text("#!  /no/such -x\n")
+    SCRIPT.chmod(0o755)
+    try:
+        error = python_says(made)
+        status, out, err = ended(started(made, *arguments))
+    finally:
+        SCRIPT.unlink()
 
     assert err == failurewords.text(error.code, error.subject, error.detail, error.hints)
     assert out == ""

@@ -21,9 +21,11 @@ from runtime.program import Call, Expect, Out, Pointer, Slot, Struct, Text
 from runtime.records import (
     ADD,
     BRANCH,
+    CUT,
     ERRNO,
     FAILED,
     FIELD,
+    FIND,
     HANDLER,
     LOAD,
     STORE,
@@ -328,6 +330,27 @@ def test_branch_goes_only_where_both_are_equal(tmp_path: Path) -> None:
     table.mark("right")
 
     assert run(table, ["two"], tmp_path).slots == {"two": 2}
+
+
+def test_cut_ends_a_text_at_what_cannot_be_shown(tmp_path: Path) -> None:
+    table = Table()
+    for text in (b"/bin/sh -e\0", b"a\x1b[0m\0", b"\xe9\0", b"!~\x7f\0", b"\0"):
+        place = table.room(16)
+        table.do(TEXT, place, table.place(text))
+        table.do(CUT, place)
+        table.do(TEXT, place, table.place(pattern("%s|")), place, result="length")
+        table.do("write", 1, place, Slot("length"))
+
+    assert run(table, [], tmp_path).output == b"/bin/sh|a||!~||"
+
+
+def test_find_returns_where_four_bytes_are(tmp_path: Path) -> None:
+    table = Table()
+    text = table.place(b"x/li/lib64\0")
+    for name, size in (("found", 10), ("too short", 3)):
+        table.do(FIND, text, size, int.from_bytes(b"/lib", "little"), result=name)
+
+    assert run(table, ["found", "too short"], tmp_path).slots == {"found": text + 4, "too short": 0}
 
 
 @pytest.mark.parametrize(("number", "value"), [(0, 17), (2, 4096), (3, 0), (4, 9)])
