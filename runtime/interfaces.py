@@ -31,8 +31,9 @@ def attach_veth(host: Netlink, prepared: Prepared, netns: int) -> None:
     """Make a pair with one end in `netns`; what guards the other comes before it can carry a frame."""
     nic = prepared.nic
     master = index_of(host, nic.link) if nic.link and nic.veth_mode == "bridge" else 0
-    end = netlink.peer(nic.name, nic.mac, netns, nic.mtu)
-    host.add_veth(prepared.host_name, end, master=master, mtu=nic.mtu)
+    queues = netlink.queues(nic.veth_rxqueues, nic.veth_txqueues)
+    end = netlink.peer(nic.name, nic.mac, netns, nic.mtu) + queues
+    host.add_veth(prepared.host_name, end, master=master, mtu=nic.mtu, queues=queues)
     index = index_of(host, prepared.host_name)
     host.without_ipv6(index)
     if master:
@@ -71,22 +72,30 @@ def configure(inside: Netlink, prepared: Prepared) -> None:
     nic = prepared.nic
     index = index_of(inside, nic.name)
     for address in (*nic.ipv4, *nic.ipv6):
-        inside.add_address(index, address.ip, address.prefix)
+        inside.add_address(index, address.ip, address.prefix, address.broadcast)
     if not nic.up:
         return
     inside.change(index, up=True)
     if prepared.gateway:
         via = "" if prepared.gateway == "dev" else prepared.gateway
         inside.add_route("0.0.0.0", 0, index, via)  # noqa: S104  the default route
-    if nic.ipv6_gateway not in {"", "auto"}:
+    if nic.ipv6_gateway:
         inside.add_route("::", 0, index, "" if nic.ipv6_gateway == "dev" else nic.ipv6_gateway)
 
 
 def route_to(host: Netlink, prepared: Prepared) -> None:
-    """Lead the host to the addresses of a container that is on no bridge (veth.mode = router)."""
+    """Lead the host to what lies behind a veth: its addresses where it is on no bridge, and `veth.ipv4.route`s."""
+    nic = prepared.nic
+    own = (*nic.ipv4, *nic.ipv6) if nic.veth_mode == "router" else ()
+    wanted = [(address.ip, 128 if ":" in address.ip else 32) for address in own]
+    for route in (*nic.veth_ipv4_routes, *nic.veth_ipv6_routes):
+        destination, _, prefix = route.partition("/")
+        wanted.append((destination, int(prefix)))
+    if not wanted:
+        return
     index = index_of(host, prepared.host_name)
-    for address in (*prepared.nic.ipv4, *prepared.nic.ipv6):
-        host.add_route(address.ip, 128 if ":" in address.ip else 32, index)
+    for destination, length in wanted:
+        host.add_route(destination, length, index)
 
 
 def gateway_of(host: Netlink, nic: Nic) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtime import grants
 from runtime.check import STRICTER
-from runtime.keys import IGNORED, KEYS, NET_KEYS, REFUSED, VERSION, PairKey
+from runtime.keys import IGNORED, KEYS, NET_KEYS, NOTED, REFUSED, VERSION, PairKey
 from runtime.refuse import _RULES as START_RULES
 
 _HEAD = """# LXC's keys
@@ -12,7 +12,8 @@ _HEAD = """# LXC's keys
 Written by `scripts/lxc-keys` from the tables in `runtime/`; do not edit.
 
 Every key of lxc.container.conf(5), LXC 6 and 7. *start*: **yes** does what LXC does; **refused** names why and does
-not start; **no effect** has none in LXC either. *template*: whether a template may write it.
+not start; **no effect** has none in LXC either, or here nothing to act on; **left out** is said at every start.
+*template*: whether a template may write it.
 
 | key | LXC | start | template |
 |---|---|---|---|
@@ -49,6 +50,8 @@ def _row(name: str, pairs: object, rules: dict[str, str]) -> str:
 def _stance(name: str, rules: dict[str, str]) -> str:
     if name in IGNORED:
         return f"no effect: {IGNORED[name]}"
+    if name in NOTED:
+        return f"left out with a note: {NOTED[name]}"
     if name in REFUSED:
         return f"refused: {REFUSED[name]}"
     if name in rules:
@@ -66,6 +69,10 @@ _PARTLY = frozenset(
         "lxc.apparmor.profile",
         "lxc.selinux.context",
         "lxc.rootfs.path",
+        "lxc.apparmor.raw",
+        "lxc.console.path",
+        "lxc.net.N.ipv6.gateway",
+        "lxc.net.N.link",
         "lxc.tty.max",
     }
 )

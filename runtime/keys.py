@@ -175,7 +175,30 @@ REFUSED = {
 # What has no effect on a start, in LXC neither.
 IGNORED = {
     "lxc.execute.cmd": "only lxc-execute reads it",
-    "lxc.group": "only lxc-autostart reads it",
+    "lxc.group": "only lxc-autostart reads it; `autostart` starts every group",
+    "lxc.signal.reboot": "only lxc-stop -r reads it; `restart` stops and starts",
+    "lxc.rootfs.mount": "where LXC mounts the root on its way; ours is mounted where nobody sees it",
+    "lxc.rootfs.managed": "only lxc-destroy reads it; `destroy` never removes what lies outside PATH/NAME",
+    "lxc.monitor.unshare": "every start has a mount namespace of its own",
+    "lxc.log.file": "liblxc's own log; ours is standard error",
+    "lxc.log.level": "liblxc's own log; ours is -v",
+    "lxc.log.syslog": "liblxc's own log; ours is standard error",
+    "lxc.apparmor.allow_incomplete": "no profile is applied",
+    "lxc.apparmor.allow_nesting": "no profile is generated",
+    "lxc.environment.hooks": "there are no hooks",
+    "lxc.hook.version": "there are no hooks but lxc.net.N.script, which get both versions",
+    "lxc.selinux.context.keyring": "no context is applied",
+    "lxc.seccomp.allow_nesting": "there is no notification proxy of ours",
+}
+# What a start leaves out, and says so: it confines nothing.
+NOTED = {
+    "lxc.signal.stop": "what does not stop is killed with SIGKILL, all of it at once",
+    "lxc.tty.dir": "no /dev/tty1 and up are made",
+    "lxc.console.rotate": "the log rotates by size in any case",
+    "lxc.console.buffer.size": "there is no ring buffer; `logs` reads the log",
+    "lxc.console.size": "the log rotates at a size of its own",
+    "lxc.cgroup.dir.monitor": "the monitor stays in its starter's control group",
+    "lxc.cgroup.dir.monitor.pivot": "the monitor stays in its starter's control group",
 }
 
 

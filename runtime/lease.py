@@ -20,6 +20,7 @@ from typing import Any
 
 from runtime.bundle import Port
 from runtime.errors import ResourceError
+from runtime.netscripts import Script
 
 FOLDER = Path("/run/mktemplate/net")
 PREFIX = 24
@@ -37,6 +38,8 @@ class Lease:
     mac: str
     host_name: str = ""  # the host's end of its veth, while it runs
     ports: tuple[Port, ...] = ()  # published, while it runs
+    hosts: str = ""  # its hosts file, while it runs
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,7 @@ class Book:
 
     networks: dict[str, str] = field(default_factory=dict)  # bridge → 10.1.2.0/24
     leases: dict[str, Lease] = field(default_factory=dict)  # key → lease
+    downs: dict[str, tuple[Script, ...]] = field(default_factory=dict)  # key → what its end runs
 
     def put(self, lease: Lease) -> Book:
         """Return the book with `lease` in it."""
@@ -68,6 +72,7 @@ class Ledger:
         content = {
             "networks": book.networks,
             "leases": [asdict(lease) for lease in book.leases.values()],
+            "downs": {key: [asdict(one) for one in scripts] for key, scripts in book.downs.items()},
         }
         draft.write_text(json.dumps(content), encoding="utf-8")
         os.rename(draft, self._path)
@@ -169,4 +174,13 @@ def _book(value: dict[str, Any]) -> Book:
         ports = tuple(Port(**port) for port in row.pop("ports"))
         lease = Lease(**row, ports=ports)
         leases[lease.key] = lease
-    return Book(networks=dict(value["networks"]), leases=leases)
+    downs = {
+        key: tuple(_script(script) for script in scripts)
+        for key, scripts in value.get("downs", {}).items()
+    }
+    return Book(networks=dict(value["networks"]), leases=leases, downs=downs)
+
+
+def _script(value: dict[str, Any]) -> Script:
+    variables = tuple((name, text) for name, text in value["variables"])
+    return Script(command=value["command"], words=tuple(value["words"]), variables=variables)

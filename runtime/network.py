@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime import firewall, lease
+from runtime import firewall, lease, netscripts
 from runtime.bundle import Port
 from runtime.errors import ConfigError, HostError, ResourceError
 from runtime.interfaces import Prepared, attach_other, attach_veth, configure, gateway_of, route_to
@@ -87,7 +87,7 @@ def attach(prepared: Prepared, netns: int) -> Attached:
         if nic.kind == "empty":
             return Attached(host_name="", ips=())
         configure(inside, prepared)
-        if nic.kind == "veth" and nic.veth_mode == "router":
+        if nic.kind == "veth":
             route_to(host, prepared)
     ips = tuple(address.ip for address in (*nic.ipv4, *nic.ipv6))
     return Attached(host_name=prepared.host_name, ips=ips, notes=prepared.notes)
@@ -102,8 +102,10 @@ def connect(
 ) -> Attached:
     """Do all of it for a container that starts: every nic of `config`, then its published ports."""
     try:
-        done = [attach(prepared, netns) for prepared in prepare(plan(config), key, folder)]
+        made = prepare(plan(config), key, folder)
+        done = [attach(prepared, netns) for prepared in made]
         publish(key, ports, folder)
+        _tell_scripts(config, made, key, folder)
     except BaseException:
         release(key, folder)
         raise
@@ -135,21 +137,50 @@ def publish(key: str, ports: Sequence[Port], folder: Path = lease.FOLDER) -> Non
         firewall.apply(firewall.publish_rules(ports, held.ip))
 
 
+def _tell_scripts(
+    config: ContainerConfig, made: Sequence[Prepared], key: str, folder: Path
+) -> None:
+    """Run the nics' `up` scripts; write down first what the end of the container has to run."""
+    ends = [(one.nic, one.host_name) for one in made]
+    if not any(nic.script_up or nic.script_down for nic, _ in ends):
+        return
+    downs = [netscripts.script(config, nic, end, key, "down") for nic, end in ends]
+    with lease.ledger(folder) as book:
+        kept = tuple(one for one in downs if one)
+        book.save(replace(book.book, downs={**book.book.downs, key: kept}))
+    for nic, end in ends:
+        if one := netscripts.script(config, nic, end, key, "up"):
+            netscripts.run(one)
+
+
 def release(key: str, folder: Path = lease.FOLDER) -> None:
     """Take back what a run of `key` had on the host; its address stays reserved."""
     if not folder.is_dir():
         return
     with lease.ledger(folder) as book:
-        held = book.book.leases.get(key)
-        if held is None or not (held.host_name or held.ports):
+        downs = book.book.downs.get(key, ())
+        if not downs:
+            _take_back(book, key)
             return
-        with Netlink() as host:
-            host.delete(held.host_name)
-        firewall.drop(
-            f"delete chain netdev {firewall.TABLE} {held.host_name}",
-            *firewall.publish_rules(held.ports, held.ip, "delete").split("\n")[:-1],
-        )
-        book.save(book.book.put(replace(held, host_name="", ports=())))
+        left = {name: scripts for name, scripts in book.book.downs.items() if name != key}
+        book.save(replace(book.book, downs=left))
+    for one in downs:  # without the lock: they may well use us
+        netscripts.run_down(one)
+    with lease.ledger(folder) as book:
+        _take_back(book, key)
+
+
+def _take_back(book: lease.Ledger, key: str) -> None:
+    held = book.book.leases.get(key)
+    if held is None or not (held.host_name or held.ports):
+        return
+    with Netlink() as host:
+        host.delete(held.host_name)
+    firewall.drop(
+        f"delete chain netdev {firewall.TABLE} {held.host_name}",
+        *firewall.publish_rules(held.ports, held.ip, "delete").split("\n")[:-1],
+    )
+    book.save(book.book.put(replace(held, host_name="", ports=())))
 
 
 def forget(key: str, folder: Path = lease.FOLDER) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError
-from runtime.keys import REFUSED
+from runtime.keys import NOTED, REFUSED
+from runtime.settings import Nic
 
 _NOT_YET = "is not in this version"
 _APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
@@ -23,6 +24,12 @@ def _has_mount(config: ContainerConfig, kind: str) -> bool:
     return any(word.partition(":")[0] == kind for word in config.mount_auto)
 
 
+def _nic(asks: Callable[[Nic], bool]) -> Callable[[ContainerConfig], bool]:
+    """Return whether one of the nics asks for it."""
+    return lambda config: any(asks(nic) for nic in config.nics)
+
+
+_VLANS = "is not in this version: bridge ports of ours know no VLANs; use a bridge per VLAN"
 # what is refused, by key: whether the configuration asks for it
 _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
     ("lxc.hook", lambda config: bool(config.hooks), _NOT_YET),
@@ -50,6 +57,34 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
         lambda config: config.rootfs_kind not in {"overlay", "dir"},
         "only overlay:, dir: and a plain path are in this version",
     ),
+    ("lxc.net.N.l2proxy", _nic(lambda nic: nic.l2proxy), _NOT_YET),
+    (
+        "lxc.net.N.ipv6.gateway",
+        _nic(lambda nic: nic.ipv6_gateway == "auto"),
+        f"auto {_NOT_YET}; write the address, or dev",
+    ),
+    ("lxc.net.N.veth.vlan.id", _nic(lambda nic: nic.veth_vlan_id is not None), _VLANS),
+    ("lxc.net.N.veth.vlan.tagged.id", _nic(lambda nic: bool(nic.veth_vlan_tagged)), _VLANS),
+    (
+        "lxc.net.N.link",
+        _nic(lambda nic: nic.kind == "phys" and nic.link.endswith("+")),
+        f"a pattern ending in + {_NOT_YET}; name the interface",
+    ),
+    (
+        "lxc.console.path",
+        lambda config: config.console_path not in {"", "none"},
+        f"{_NOT_YET}: what init writes goes to the log",
+    ),
+    (
+        "lxc.cgroup.dir.container.inner",
+        lambda config: bool(config.cgroup_dir_inner),
+        _NOT_YET,
+    ),
+    (
+        "lxc.apparmor.raw",
+        lambda config: bool(config.apparmor_raw) and _reads(_APPARMOR, "Y"),
+        _NOT_YET,
+    ),
 )
 
 
@@ -65,7 +100,7 @@ def refuse(config: ContainerConfig) -> None:
 
 def notes(config: ContainerConfig) -> tuple[str, ...]:
     """Return what a start leaves out that confines nothing: to be said, not refused."""
-    said = []
+    said = [f"{key}: {NOTED[key]}" for key in NOTED if key in config.set_keys]
     if config.tty_max:
         said.append("lxc.tty.max: no /dev/tty1 and up are made")
     if mounts_cgroups(config) and not has_pure_v2():

@@ -26,11 +26,12 @@ IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 # linux/if_link.h, if_addr.h, rtnetlink.h, veth.h
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_AF_SPEC = 18, 28, 26
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _BRPORT_MODE = 4  # hairpin
 _INET6_ADDR_GEN_MODE, _GEN_NONE = 8, 1
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _AF_BRIDGE = 7
 _NETFILTER, _NFT_GETTABLE, _NFPROTO_INET = 12, 10 << 8 | 1, 1
@@ -181,10 +182,12 @@ class Netlink:
         )
         self.request(_NEWLINK, body, f"make bridge {name}", _CREATE | _EXCL)
 
-    def add_veth(self, name: str, peer: bytes, *, master: int, mtu: int) -> None:
+    def add_veth(
+        self, name: str, peer: bytes, *, master: int, mtu: int, queues: bytes = b""
+    ) -> None:
         """Make a pair: `name` here, below bridge `master` if not 0; `peer` is the other end's attributes."""
         data = nested(IFLA_INFO_DATA, nested(_VETH_INFO_PEER, _link_header() + peer))
-        body = _link_header() + text(IFLA_IFNAME, name)
+        body = _link_header() + text(IFLA_IFNAME, name) + queues
         body += number(IFLA_MTU, mtu) if mtu else b""
         body += number(IFLA_MASTER, master) if master else b""
         body += nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth"), data)
@@ -228,13 +231,14 @@ class Netlink:
             raise
         return True
 
-    def add_address(self, index: int, address: str, prefix: int) -> None:
+    def add_address(self, index: int, address: str, prefix: int, broadcast: str = "") -> None:
         """Give an interface an address; one that it has already stays."""
         family, raw = packed(address)
         body = struct.pack(
             "=BBBBi", family, prefix, 0x02 if family == _socket.AF_INET6 else 0, 0, index
         )
         body += attribute(_IFA_LOCAL, raw) + attribute(_IFA_ADDRESS, raw)
+        body += attribute(_IFA_BROADCAST, packed(broadcast)[1]) if broadcast else b""
         self.request(_NEWADDR, body, f"address {address}/{prefix}", _CREATE | _REPLACE)
 
     def add_route(self, destination: str, prefix: int, index: int, gateway: str = "") -> None:
@@ -302,6 +306,12 @@ def peer(name: str, mac: str, netns: int, mtu: int) -> bytes:
     parts = text(IFLA_IFNAME, name) + number(IFLA_NET_NS_FD, netns)
     parts += attribute(IFLA_ADDRESS, mac_bytes(mac)) if mac else b""
     return parts + (number(IFLA_MTU, mtu) if mtu else b"")
+
+
+def queues(receive: int, send: int) -> bytes:
+    """Return the attributes of an interface with that many queues; the kernel's choice where it is one."""
+    parts = number(IFLA_NUM_RX_QUEUES, receive) if receive > 1 else b""
+    return parts + (number(IFLA_NUM_TX_QUEUES, send) if send > 1 else b"")
 
 
 def _link_header() -> bytes:

@@ -300,3 +300,84 @@ def test_macvlan_and_a_missing_bridge(tmp_path: Path) -> None:
         return "attached to nothing"
 
     assert in_a_host_of_its_own(work) == [True, "E_KERNEL_FEATURE", "br9"]
+
+
+def test_scripts_of_a_nic_run_with_lxcs_words_and_down_survives_whoever_started(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    program = tmp_path / "script"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" $LXC_HOOK_TYPE $LXC_NET_TYPE $LXC_NET_PARENT $LXC_NET_PEER >> {log}\n'
+    )
+    program.chmod(0o755)
+    text = (
+        BRIDGED + f"lxc.net.0.veth.pair = vtest0\nlxc.net.0.script.up = {program}\n"
+        f"lxc.net.0.script.down = {program}\n"
+    )
+    folder = tmp_path / "net"
+
+    def work() -> object:
+        guest = Guest()
+        try:
+            network.connect(config.parse(text), "k.one", guest.netns, (), folder)
+            before = log.read_text()
+            network.release("k.one", folder)
+            network.release("k.one", folder)
+            return [before, log.read_text().removeprefix(before)]
+        finally:
+            guest.end()
+
+    assert in_a_host_of_its_own(work) == [
+        "one net up veth mkt0 vtest0 up veth mkt0 vtest0\n",
+        "one net down veth mkt0 vtest0 down veth mkt0 vtest0\n",
+    ]
+
+
+def test_a_script_that_fails_ends_the_start_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+
+    def work() -> object:
+        guest = Guest()
+        try:
+            text = BRIDGED + "lxc.net.0.script.up = /bin/false\n"
+            network.connect(config.parse(text), "k.one", guest.netns, (), folder)
+        except ContainerError as error:
+            links = subprocess.run(
+                ["ip", "-br", "link"], capture_output=True, text=True, check=True
+            ).stdout
+            return [error.code, "veth" in links]
+        finally:
+            guest.end()
+        return "started"
+
+    assert in_a_host_of_its_own(work) == ["E_SCRIPT_FAILED", False]
+
+
+def test_routes_and_queues_of_a_veth_are_there(tmp_path: Path) -> None:
+    text = (
+        "lxc.net.0.type = veth\nlxc.net.0.veth.mode = router\nlxc.net.0.veth.pair = vtest0\n"
+        "lxc.net.0.flags = up\nlxc.net.0.ipv4.address = 10.9.9.9/32\nlxc.net.0.ipv4.gateway = dev\n"
+        "lxc.net.0.veth.ipv4.route = 10.44.0.0/24\nlxc.net.0.veth.n_rxqueues = 3\n"
+        "lxc.net.0.veth.n_txqueues = 2\n"
+    )
+
+    def work() -> object:
+        guest = Guest()
+        try:
+            network.connect(config.parse(text), "k.one", guest.netns, (), tmp_path / "net")
+            routes = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True)
+            queues = os.listdir("/sys/class/net/vtest0/queues") if _own_sysfs() else []
+            return ["10.44.0.0/24 dev vtest0" in routes.stdout, sorted(queues)]
+        finally:
+            guest.end()
+
+    assert in_a_host_of_its_own(work) == [True, ["rx-0", "rx-1", "rx-2", "tx-0", "tx-1"]]
+
+
+def _own_sysfs() -> bool:
+    """Show this process the sysfs of its own network namespace."""
+    namespace.unshare(namespace.CLONE_NEWNS)
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
+    return True
