@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime import firewall, lease, netscripts
+from runtime import firewall, lease, names, netscripts
 from runtime.bundle import Port
 from runtime.errors import ConfigError, HostError, ResourceError
 from runtime.interfaces import Prepared, attach_other, attach_veth, configure, gateway_of, route_to
@@ -180,7 +180,9 @@ def _take_back(book: lease.Ledger, key: str) -> None:
         f"delete chain netdev {firewall.TABLE} {held.host_name}",
         *firewall.publish_rules(held.ports, held.ip, "delete").split("\n")[:-1],
     )
-    book.save(book.book.put(replace(held, host_name="", ports=())))
+    gone = replace(held, host_name="", ports=(), hosts="", hostname="")
+    book.save(book.book.put(gone))
+    names.tell(book, held.bridge)
 
 
 def forget(key: str, folder: Path = lease.FOLDER) -> None:

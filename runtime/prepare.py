@@ -75,6 +75,7 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
         reached = wire.attach(namespace)
         if files:
             etcfiles.write(place.etc, settings.hostname, reached.ips)
+            wire.join(place.etc / "hosts")
         return reached
 
     def release() -> None:
@@ -123,6 +124,7 @@ def _make_overlay_folders(settings: ContainerConfig) -> None:
 class _Wire:
     attach: Callable[[int], monitor.Reached]
     release: Callable[[], None]
+    join: Callable[[Path], None] = lambda _: None  # with its hosts file: names of the network's others
 
 
 def _wire(settings: ContainerConfig, key: str, ports: tuple[Port, ...]) -> _Wire:
@@ -137,7 +139,12 @@ def _wire(settings: ContainerConfig, key: str, ports: tuple[Port, ...]) -> _Wire
         attached = network.connect(settings, key, namespace, ports)
         return monitor.Reached(ips=attached.ips, notes=attached.notes)
 
-    return _Wire(attach, lambda: network.release(key))
+    def join(hosts: Path) -> None:
+        from runtime import names
+
+        names.join(key, hosts, settings.hostname)
+
+    return _Wire(attach, lambda: network.release(key), join)
 
 
 def release_network(path: Path, name: str) -> None:

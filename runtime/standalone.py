@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from runtime import etcfiles, loans, prepare, startfile, startprogram, state
+from runtime import etcfiles, loans, names, prepare, startfile, startprogram, state
 from runtime.bundle import Bundle, Port
 from runtime.cgroup import Cgroup
 from runtime.config import ContainerConfig
@@ -81,6 +81,7 @@ def attach(place: Place, settings: ContainerConfig, found: Bundle, namespace: in
     attached = connect(settings, key, namespace, found.record.ports)
     if place.etc.is_dir():
         etcfiles.write(place.etc, settings.hostname, attached.ips)
+        names.join(key, place.etc / "hosts", settings.hostname)
     return attached
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import config, network
+from runtime import config, names, network
 from runtime.bundle import Port
 from runtime.errors import ContainerError
 from runtime.kernel import namespace
@@ -381,3 +381,35 @@ def _own_sysfs() -> bool:
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
     return True
+
+
+def test_containers_of_one_network_know_each_other_by_name_while_they_run(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    files = [tmp_path / name for name in ("one", "two", "web")]
+
+    def work() -> object:
+        guests = [Guest(), Guest(), Guest()]
+        keys = ("a.one", "a.two", "b.one")
+        try:
+            ips = []
+            for guest, key, file in zip(guests, keys, files, strict=True):
+                ips += network.connect(config.parse(BRIDGED), key, guest.netns, (), folder).ips
+                file.write_text("as its start wrote it\n" * 99)
+                inode = file.stat().st_ino
+                names.join(key, file, file.name, folder)
+                assert file.stat().st_ino == inode
+            said = [[line.split() for line in file.read_text().splitlines()[2:]] for file in files]
+            network.release("a.one", folder)
+            return [ips, said, files[1].read_text().count(f"{ips[0]} ")]
+        finally:
+            for guest in guests:
+                guest.end()
+
+    ips, said, left = in_a_host_of_its_own(work)  # type: ignore[misc]  # a list, or it failed
+    one, two, web = ips
+    assert said == [
+        [[one, "one"], [two, "two"], [web, "one", "web"]],
+        [[two, "two"], [one, "one"], [web, "one", "web"]],
+        [[web, "web"], [one, "one"], [two, "two"]],
+    ]
+    assert left == 0

@@ -32,7 +32,7 @@ def test_what_a_start_cannot_do_is_refused_by_name(text: str, key: str) -> None:
 
 
 def test_what_a_start_leaves_out_is_said() -> None:
-    said = notes(config.parse("lxc.signal.stop = TERM\nlxc.tty.dir = lxc\n"))
+    said = notes(config.parse("lxc.signal.stop = SIGTERM\nlxc.tty.dir = lxc\n"))
 
     assert [note.partition(":")[0] for note in said] == ["lxc.signal.stop", "lxc.tty.dir"]
 
