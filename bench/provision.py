@@ -183,6 +183,11 @@ def machine(n: int) -> str:
     )
 
 
+def report(bench: Bench, n: int) -> str:
+    """Return our part of docs/benchmarks.md."""
+    return f"## Provisioning\n\n{machine(n)}\n{table(bench)}\n{phases(bench)}"
+
+
 def document(text: str) -> None:
     """Replace our part of docs/benchmarks.md."""
     old = DOCUMENT.read_text() if DOCUMENT.exists() else "# Benchmarks\n"
@@ -218,12 +223,14 @@ def main() -> None:
             for packages in SETS.values():
                 if wanted(packages, options.only, SETS.values()):
                     race(bench, place, folder / packages, packages, options)
+                    if options.write:  # at once: the next race may be interrupted
+                        document(report(bench, options.n))
         store = (
             next(iter(found.values())) / next(iter(key[1] for key in bench.results)) / "seed/.store"
         )
         times = resolve_times(store, SETS.values(), arch)
     warm = ", ".join(f"{name} {1000 * seconds:.1f} ms" for name, seconds in times.items())
-    text = f"## Provisioning\n\n{machine(options.n)}\n{table(bench)}\n{phases(bench)}\n\nResolving, warm: {warm}."
+    text = f"{report(bench, options.n)}\n\nResolving, warm: {warm}."
     print(text)
     if options.write:
         document(text)

@@ -156,7 +156,9 @@ def peers(bench: Bench, home: Path, seed: Path, packages: str) -> Iterator[Conte
         base = ["debootstrap", "--variant=minbase", f"--include={packages}", f"--keyring={bench.keyring}",
                 f"--arch={bench.arch}"]  # fmt: skip
         tail = [bench.suites[0][0]]
-        yield Contestant(name="debootstrap", argv=lambda fresh: [*base, RELEASE, str(fresh), *tail])
+        yield Contestant(
+            name="debootstrap", argv=lambda fresh: [*base, RELEASE, str(fresh), *tail], slow=True
+        )
         debs.mkdir(exist_ok=True)
         measure(
             [*base, f"--cache-dir={debs}", RELEASE, str(home / "debootstrap-seed"), *tail],
