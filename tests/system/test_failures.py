@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from provisioner.distro import find
+from provisioner.sources import choose, host_mirrors
 from tests.system.command import Mkt
 
 pytestmark = pytest.mark.system
@@ -90,12 +93,13 @@ def test_a_running_container_is_not_destroyed_without_force(mkt: Mkt) -> None:
 def tampered() -> Iterator[str]:
     """A mirror whose InRelease is the real one with one byte changed."""
 
+    source = choose(find("debian"), "trixie", "amd64", host=host_mirrors())[0][0]
+    with urllib.request.urlopen(f"{source.url}/dists/trixie/InRelease", timeout=60) as answer:
+        body = answer.read().replace(b"Origin: Debian", b"Origin: Debiam", 1)
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = b""
-            for lists in Path("/var/lib/apt/lists").glob("*_dists_trixie_InRelease"):
-                body = lists.read_bytes().replace(b"Origin: Debian", b"Origin: Debiam", 1)
-            found = self.path.endswith("dists/trixie/InRelease") and body
+            found = self.path.endswith("dists/trixie/InRelease")
             self.send_response(200 if found else 404)
             self.send_header("Content-Length", str(len(body) if found else 0))
             self.end_headers()
