@@ -7,9 +7,8 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
-from mktemplate import hostpart
+from mktemplate import hostpart, workshop
 from mktemplate.errors import CommandError
-from provisioner.store import Store
 from runtime import bundle, idmap
 from runtime import config as configs
 from runtime.bundle import Bundle, Ready
@@ -34,7 +33,7 @@ def borrow(lender: Container, name: str) -> None:
             "E_USAGE", f"run {lender.name}", "of a flat container: not in this version"
         )
     with (
-        closing(Store(lender.path / ".store")) as store,
+        closing(workshop.store(lender.path)) as store,
         store.lock(f"create.{name}"),
         store.draft("container") as draft,
     ):

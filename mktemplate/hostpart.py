@@ -48,7 +48,7 @@ def lines(place: Place) -> str:
     options = ["nodev"] + (["nosuid"] if place.no_new_privs else [])
     if place.flat:
         root = f"dir:{place.path}/rootfs"
-        options += ["idmap=container"] if place.idmap else []
+        options += ["idmap=container"] if place.idmap and may_map() else []
     else:
         top_first = [str(layer) for layer in reversed(place.layers)]
         root = ":".join(("overlay", *top_first, f"{place.path}/upper"))
@@ -61,6 +61,11 @@ def lines(place: Place) -> str:
         *place.network,
     ]
     return "\n# this host\n" + configs.render(pairs)
+
+
+def may_map() -> bool:
+    """Whether mounts can be id-mapped; what a normal user makes has the container's owners on disk already."""
+    return os.geteuid() == 0
 
 
 def check_path(path: Path) -> None:
@@ -128,7 +133,7 @@ def _volume(volume: Volume, store: Path, grants: Sequence[str], *, userns: bool)
         source=str(source),
         target=target,
         kind="none",
-        options=(*options, "idmap=container") if userns else tuple(options),
+        options=(*options, "idmap=container") if userns and may_map() else tuple(options),
         create="dir" if stat.S_ISDIR(kind) else "file",
     )
 

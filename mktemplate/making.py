@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mktemplate import hostpart, keys, library, sharehost, texts
+from mktemplate import hostpart, keys, library, locks, sharehost, texts, workshop
 from mktemplate.cli import Build, Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
@@ -20,15 +20,15 @@ from mktemplate.facts import Facts, port
 from mktemplate.recorded import given_options
 from mktemplate.recovery import recover
 from mktemplate.spec import TemplateSpec
-from mktemplate.supply import Supply, supply
+from mktemplate.supply import Supply, supply, to_lock
 from mktemplate.texts import Plan
 from provisioner import distro as distros
 from provisioner import provision as provisioning
 from provisioner.flatten import flatten
+from provisioner.lock import write as write_lock
 from provisioner.store import Draft, Layer, Store
 from runtime import bundle, idmap
 from runtime.bundle import Bundle, Ready, Record
-from runtime.sandbox import KernelSandbox
 from runtime.seccomp_profile import default_profile
 
 _SECRETS = "var/lib/mktemplate/secrets"
@@ -56,7 +56,7 @@ class Parts:
 
 def store_of(path: Path, build: Build) -> Store:
     """Return the store below PATH."""
-    return Store(path / ".store", durable=not build.no_sync)
+    return workshop.store(path, durable=not build.no_sync)
 
 
 def refuse_existing(path: Path, name: str) -> None:
@@ -161,7 +161,7 @@ def _layers(
 ) -> tuple[tuple[Layer, ...], Supply | None]:
     tools = provisioning.Tools(
         store=store,
-        sandbox=KernelSandbox(idmap.for_build()),
+        sandbox=workshop.sandbox(),
         progress=console,
         keep_failed=build.keep_failed,
         timings=console.timings,
@@ -169,7 +169,7 @@ def _layers(
     target = plan.facts.target
     if plan.facts.shared_host:
         return (provisioning.tree_layer(plan.tree, (), tools),), None
-    got = supply(plan.rendered.packages, target, build, store, console)
+    got = supply(plan.rendered.packages, target, build, store, console, plan.spec.repositories)
     row = distros.find(target.distro)
     facts = provisioning.Facts(
         distro=target.distro,
@@ -205,12 +205,10 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
     root = draft.path / ("rootfs" if build.flat else "upper")
     os.rename(draft.root, root)
     if build.flat:
-        flatten(layers, root)
+        flatten(layers, root, workshop.owners())
         draft.work.rmdir()
         if allotted:
-            os.chown(
-                draft.path, allotted.first, allotted.first
-            )  # lxc-start reads fstab as that root
+            os.chown(draft.path, *allotted.idmap.root())  # lxc-start reads fstab as that root
     _write_secrets(plan.spec, build, root)
     place = hostpart.Place(
         path=path / facts.name,
@@ -228,7 +226,10 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
         ("seccomp", default_profile(plan.spec.profile, grants)),
     ):
         (draft.path / name).write_text(text, encoding="utf-8")
-    found = parts.got.notes if parts.got else ()
+    if parts.got:
+        lock = write_lock(to_lock(parts.got, layers[-1].epoch))
+        (draft.path / locks.NAME).write_text(lock, encoding="utf-8")
+    found = (*parts.got.warnings, *parts.got.notes) if parts.got else ()
     closed = hostpart.closed_parent(path) if build.flat and allotted else ""
     if closed:
         clamped += (f"lxc-start will refuse it until others may walk through: chmod o+x {closed}",)

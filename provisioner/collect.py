@@ -87,7 +87,7 @@ def _drop_layer(
         if not mine or name in used():
             return None
         if dry_run:
-            return _size(path)
+            return store.among(path, _size)
         return store.trash(path)  # under the lease: whoever waits for it finds the layer gone
 
 
@@ -130,7 +130,7 @@ def verify(store: Store) -> Verified:
         layers += 1
         path = store.path / "layers" / layer
         found = store.layer(layer)
-        if found is not None and content.digest(found.path) != found.content:
+        if found is not None and store.among(found.path, content.digest) != found.content:
             damaged.append(f"layers/{layer}")
             os.rename(path, store.path / "quarantine" / f"{layer}.{secrets.token_hex(4)}")
     return Verified(downloads=archives, layers=layers, damaged=tuple(damaged))

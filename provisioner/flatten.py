@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from provisioner import errand
 from provisioner.content import OPAQUE
 from provisioner.disk import disk_error
 from provisioner.errors import StoreFailed
+from provisioner.sandbox import Root, Sandbox
 from provisioner.store import Layer
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -21,24 +24,33 @@ _DEPTH = 512
 _COPY = 1 << 30  # bytes that one sendfile(2) may move
 
 
-def flatten(layers: Sequence[Layer], target: Path) -> None:
-    """Fill the empty directory `target` with what `layers`, bottom first, come to.
+def flatten(layers: Sequence[Layer], target: Path, sandbox: Sandbox | None = None) -> None:
+    """Fill the empty directory `target` with what `layers`, bottom first, come to; `sandbox` as `Store` has it.
 
     Whiteouts hide what is below, opaque directories all of it; neither is copied. Raises StoreFailed for the disk.
     """
     try:
-        top = os.open(target, _DIRECTORY)
-        try:
-            for layer in layers:
-                source = os.open(layer.path, _DIRECTORY)
-                try:
-                    _Merge(top).directory(source, top, "", 0)
-                finally:
-                    os.close(source)
-        finally:
-            os.close(top)
+        with ExitStack() as opened:
+            sources = [_opened(layer.path, opened) for layer in layers]
+            if sandbox is None:
+                _merge(sources, _opened(target, opened))
+            else:
+                errand.send(sandbox, Root(upper=target), lambda: _merge(sources))
     except OSError as problem:
         raise disk_error(problem, target) from problem
+
+
+def _opened(path: Path, opened: ExitStack) -> int:
+    directory = os.open(path, _DIRECTORY)
+    opened.callback(os.close, directory)
+    return directory
+
+
+def _merge(sources: Sequence[int], target: int | None = None) -> None:
+    """Merge the open layers into `target`, else into the root of an errand."""
+    top = os.open("/", _DIRECTORY) if target is None else target
+    for source in sources:
+        _Merge(top).directory(source, top, "", 0)
 
 
 class _Merge:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from provisioner import removal
 from provisioner.store import Store, journal
 
 _DRAFTS = (
@@ -45,7 +44,7 @@ def recover(store: Store) -> None:
     # Where somebody is deleting, the next command sweeps the trash.
     with contextlib.suppress(BlockingIOError), store.deleting(_ALONE):
         for name in _listed(store.path / "trash"):
-            removal.remove(store.path / "trash" / name)
+            store.remove(store.path / "trash" / name)
 
 
 def _drafts(store: Store) -> list[Path]:

@@ -26,11 +26,7 @@ def remove(path: Path) -> int:
 
     Raises StoreFailed E_RUNNING while anything is mounted below, E_IO for what cannot be removed.
     """
-    mounted = _mount_below(path)
-    if mounted:
-        raise StoreFailed(
-            "E_RUNNING", str(path), f"still contains a mount at {mounted}", path=str(path)
-        )
+    refuse_mounts(path)
     parent = os.open(path.parent, _DIRECTORY)
     try:
         return _remove(parent, path.name, str(path))
@@ -39,6 +35,24 @@ def remove(path: Path) -> int:
         raise StoreFailed("E_IO", str(path), detail, path=str(path)) from problem
     finally:
         os.close(parent)
+
+
+def empty(top: Path = Path("/")) -> int:
+    """Delete all that is in the directory `top` and return the bytes that it occupied; for an errand into a root."""
+    directory = os.open(top, _DIRECTORY)
+    try:
+        return sum(_remove(directory, name, name) for name in os.listdir(directory))
+    finally:
+        os.close(directory)
+
+
+def refuse_mounts(path: Path) -> None:
+    """Raise StoreFailed E_RUNNING while anything is mounted at or below `path`."""
+    mounted = _mount_below(path)
+    if mounted:
+        raise StoreFailed(
+            "E_RUNNING", str(path), f"still contains a mount at {mounted}", path=str(path)
+        )
 
 
 def _mount_below(path: Path) -> str:

@@ -28,12 +28,14 @@ import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from provisioner import content, removal
+from provisioner import content, errand, removal
 from provisioner.disk import CODES, disk_error, fsync_directory, write_atomically, write_new
 from provisioner.errors import StoreFailed
+from provisioner.sandbox import Root, Sandbox
 
+T = TypeVar("T")  # JSON values
 VERSION = "1"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SYNC = ("/usr/bin/sync", "/bin/sync")
@@ -92,9 +94,14 @@ class Verified:
 class Store:
     """The directory `path` as a store; made when first written to."""
 
-    def __init__(self, path: Path, *, durable: bool = True) -> None:
-        """Use the store at `path`. Without `durable`, a power cut may lose what was committed last (--no-sync)."""
+    def __init__(self, path: Path, *, durable: bool = True, sandbox: Sandbox | None = None) -> None:
+        """Use the store at `path`. Without `durable`, a power cut may lose what was committed last (--no-sync).
+
+        Where the owners in its trees are not ours to touch, as a normal user's subordinate ids, all that reads or
+        removes a tree goes through `sandbox`, whose root they obey: so a digest is the same whoever built.
+        """
         self.path = path
+        self.sandbox = sandbox
         self._durable = durable
         self._leases: dict[str, int] = {}
 
@@ -183,9 +190,10 @@ class Store:
         `meta` must hold `origin`; its `epoch` is the latest time that the layer may hold.
         """
         with contextlib.suppress(FileNotFoundError):
-            removal.remove(draft.work)
-        content.settle(draft.root, int(meta["epoch"]), overlaid=bool(meta.get("below")))
-        facts = {**meta, "content": content.digest(draft.root)}
+            self.remove(draft.work)
+        epoch, overlaid = int(meta["epoch"]), bool(meta.get("below"))
+        self.among(draft.root, lambda top: content.settle(top, epoch, overlaid=overlaid))
+        facts = {**meta, "content": self.among(draft.root, content.digest)}
         write_new(
             draft.path / "meta.json", json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
         )
@@ -321,7 +329,21 @@ class Store:
                 os.rename(path, gone)
             except FileNotFoundError:
                 return 0
-            return removal.remove(gone)
+            return self.remove(gone)
+
+    def remove(self, path: Path) -> int:
+        """Delete the tree `path`, whoever owns what is in it; return the bytes freed. See `removal`."""
+        freed = 0
+        if self.sandbox is not None and path.is_dir() and not path.is_symlink():
+            removal.refuse_mounts(path)
+            freed = self.among(path, removal.empty)
+        return freed + removal.remove(path)
+
+    def among(self, tree: Path, function: Callable[[Path], T]) -> T:
+        """Return what `function` returns for `tree`, called as the root of what is in there; it answers in JSON."""
+        if self.sandbox is None:
+            return function(tree)
+        return errand.send(self.sandbox, Root(upper=tree), lambda: function(Path("/")))
 
     @contextlib.contextmanager
     def deleting(self, lock: int) -> Iterator[None]:

@@ -6,11 +6,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from mktemplate import workshop
 from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.places import containers_path
 from mktemplate.recovery import sweep
-from provisioner.store import Store
 from runtime.container import containers
 from runtime.errors import StateError
 
@@ -18,7 +18,7 @@ from runtime.errors import StateError
 def prune(request: Request, console: Console) -> int:
     """Remove layers of no container and all downloads (one kind if it is named); --dry-run only says what."""
     path, flags = containers_path(request), request.flags
-    store = Store(path / ".store")
+    store = workshop.store(path)
     both = flags.layers == flags.downloads
     if not flags.dry_run and store.path.exists():
         sweep(path, store)
