@@ -9,12 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from runtime import (
     bundle,
-    byprogram,
     cgroup,
     config,
     etcfiles,
@@ -86,7 +84,7 @@ class Container:
         run = self.run
         if run is None:
             return None
-        with _opened(run.init) as pidfd:
+        with run.init.alive() as pidfd:
             return run.init.pid if pidfd is not None else None
 
     @property
@@ -104,7 +102,7 @@ class Container:
         run = self.run
         if run is None or run.phase == "STOPPED":
             return "STOPPED"
-        with _opened(run.monitor) as watching, _opened(run.init) as running:
+        with run.monitor.alive() as watching, run.init.alive() as running:
             if run.phase == "STARTING":  # until the monitor has signed, it has its starter's lock
                 held = not ours and state.is_locked(self.path, self.name)
                 return "STARTING" if watching is not None or held else "STOPPED"
@@ -128,20 +126,9 @@ class Container:
         """
         began = time.monotonic()
         if not foreground and (program := self.start_program()):
-            return self._start_by(program, began)
-        with self._locked() as found:
-            self._must_be_stopped()
-            settings = self._settings()
-            with ExitStack() as undo:
-                order = prepare.order(self._place, settings, found, undo)
-                if foreground:
-                    order = replace(order, stdio=stdio)
-                undo.pop_all()
-            try:
-                pid, run = monitor.start(order)
-            except BaseException:
-                self._reclaim_if_left()
-                raise
+            pid, run = 0, self._start_by(program)
+        else:
+            pid, run = self._start_here(stdio if foreground else None)
         return Started(
             pid=run.init.pid,
             ips=run.ips,
@@ -156,37 +143,38 @@ class Container:
         if not (program := startfile.current(path)):
             with self._locked() as found:
                 self._must_be_stopped()
-                settings = self._settings()
-                if not standalone.suffices(settings, found.config):
-                    return None
-                standalone.write(self._place, settings, found, path)
-            program = startfile.current(path)
+                program = standalone.write(self._place, self._settings(), found, path)
         return program
 
-    def _start_by(self, program: StartFile, began: float) -> Started:
+    def _start_by(self, program: StartFile) -> RunState:
         """Start it by its start program, which stays as its monitor."""
-
-        def attach(namespace: int) -> dict[str, object]:
-            done = standalone.attach(self._place, self._settings(), self.bundle, namespace)
-            return {"ips": done.ips, "notes": (*program.run.notes, *done.notes)}
-
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with state.lock(self.path, self.name) as lock:
             self._must_be_stopped()
-            state.save(replace(program.run, monitor=state.Identity.of(os.getpid())))
-            try:
-                byprogram.start(program.path, lock, attach if program.wired else None, started=now)
-            except BaseException:
-                self._reclaim_if_left()
-                raise
-            run = self.run or program.run
-        return Started(
-            pid=run.init.pid,
-            ips=run.ips,
-            notes=run.notes,
-            seconds=time.monotonic() - began,
-            monitor=0,
-        )
+            with self._reclaiming():
+                return standalone.start(self._place, program, lock, self._decided)
+
+    def _start_here(self, stdio: tuple[int, int, int] | None) -> tuple[int, RunState]:
+        """Start it by a fork of this Python, which stays as its monitor."""
+        with self._locked() as found:
+            self._must_be_stopped()
+            settings = self._settings()
+            with ExitStack() as undo:
+                order = prepare.order(self._place, settings, found, undo)
+                undo.pop_all()
+            with self._reclaiming():
+                return monitor.start(replace(order, stdio=stdio))
+
+    @contextmanager
+    def _reclaiming(self) -> Iterator[None]:
+        """Reclaim what is left of a start that fails in this block."""
+        try:
+            yield
+        except BaseException:
+            self._reclaim_if_left()
+            raise
+
+    def _decided(self) -> tuple[ContainerConfig, Bundle]:
+        return self._settings(), self.bundle
 
     def stop(self, timeout: float = 10.0) -> None:
         """Ask init to end, and kill what is left after `timeout` seconds. StateError: E_NOTRUNNING."""
@@ -198,7 +186,7 @@ class Container:
             settings = self._lenient_config()
             number = settings.signal_halt if settings else 0
             number = number or halt.default_halt(run.init.pid)
-            with _opened(run.init) as pidfd:
+            with run.init.alive() as pidfd:
                 if pidfd is not None and halt.listens(run.init.pid, number) and timeout > 0:
                     signal.pidfd_send_signal(pidfd, number)
                     select.select([pidfd], [], [], timeout)
@@ -242,7 +230,7 @@ class Container:
             while self.state() != wanted:
                 run = self.run
                 monitor_, init = (run.monitor, run.init) if run else (state.NOBODY, state.NOBODY)
-                with _opened(monitor_) as watching, _opened(init) as running:
+                with monitor_.alive() as watching, init.alive() as running:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return False
@@ -259,7 +247,7 @@ class Container:
             run = self.run
             if run is None or run.phase == "STOPPED":
                 return
-            with _opened(run.monitor) as pidfd:
+            with run.monitor.alive() as pidfd:
                 if pidfd is not None:
                     return
             self._reclaim(run)
@@ -351,7 +339,7 @@ class Container:
         if run.cgroup:
             with suppress(FileNotFoundError):
                 self.cgroup(run).kill()
-        with _opened(run.monitor) as pidfd:
+        with run.monitor.alive() as pidfd:
             if pidfd is None:
                 self._reclaim_if_left()
             elif not select.select([pidfd], [], [], _GONE)[0]:
@@ -390,19 +378,3 @@ def containers(path: str | Path) -> tuple[Container, ...]:
         for name in names
         if bundle.is_name(name) and os.path.isfile(os.path.join(path, name, "config"))
     )
-
-
-@contextmanager
-def _opened(identity: state.Identity) -> Iterator[int | None]:
-    """Open a process for the length of the block; None where it is no more."""
-    pidfd = identity.open()
-    try:
-        yield None if pidfd is not None and _is_dead(pidfd) else pidfd
-    finally:
-        if pidfd is not None:
-            os.close(pidfd)
-
-
-def _is_dead(pidfd: int) -> bool:
-    """Whether it has ended and only waits to be reaped."""
-    return bool(select.select([pidfd], [], [], 0)[0])

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from runtime import etcfiles, loans, names, prepare, startfile, startprogram, state
+from runtime import byprogram, etcfiles, loans, names, prepare, startfile, startprogram, state
 from runtime.bundle import Bundle, Port
 from runtime.cgroup import Cgroup
 from runtime.config import ContainerConfig
@@ -26,8 +27,10 @@ from runtime.monitor import Order
 from runtime.network import Attached, connect, shares_host
 from runtime.prepare import Place
 from runtime.program import Call, Failure, Slot
+from runtime.startfile import StartFile
 from runtime.state import NOBODY, RunState
 
+Look = Callable[[], tuple[ContainerConfig, Bundle]]
 _FAILED = 125  # exit status of whoever executes it himself, when the start fails
 _AF_INET, _SOCK_DGRAM_CLOEXEC, _SIOCSIFFLAGS, _IFF_UP = 2, 0o2000002, 0x8914, 1
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
@@ -52,8 +55,13 @@ def is_wired(settings: ContainerConfig, ports: tuple[Port, ...]) -> bool:
     return bool(ports) or any(nic.kind not in {"empty", "none"} for nic in settings.nics)
 
 
-def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) -> None:
-    """Write the start program of a container that is stopped to `path`: takes all for a start, and gives it back."""
+def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) -> StartFile | None:
+    """Write the start program of a container that is stopped to `path`: takes all for a start, and gives it back.
+
+    None, and nothing is written, where only Python can start it.
+    """
+    if not suffices(settings, found.config):
+        return None
     files = [*_RESOLVERS, str(found.config), str(found.path / "state.json")]
     files += [settings.mount_fstab, settings.seccomp_profile]
     wired = is_wired(settings, found.record.ports)
@@ -73,6 +81,23 @@ def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) ->
         program = compose(parts, lambda _: _FAILED)
         order.release()  # while the run state still says what there is to reclaim
     startfile.write(path, program, filter(None, files), order.run, wired=wired)
+    return startfile.current(path)
+
+
+def start(place: Place, program: StartFile, lock: int, look: Look) -> RunState:
+    """Start a container by its `program`, with its lock held by the descriptor `lock`; return its run state.
+
+    `look` returns configuration and record, which are looked at only where there is a network to attach.
+    """
+
+    def wire(namespace: int) -> dict[str, object]:
+        done = attach(place, *look(), namespace)
+        return {"ips": done.ips, "notes": (*program.run.notes, *done.notes)}
+
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    state.save(replace(program.run, monitor=state.Identity.of(os.getpid())))
+    byprogram.start(program.path, lock, wire if program.wired else None, started=now)
+    return state.load(place.path, place.name) or program.run
 
 
 def attach(place: Place, settings: ContainerConfig, found: Bundle, namespace: int) -> Attached:

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +52,17 @@ class Identity:
             pass
         os.close(descriptor)
         return None
+
+    @contextmanager
+    def alive(self) -> Iterator[int | None]:
+        """Open it for the length of the block; None where it has ended, reaped or not."""
+        pidfd = self.open()
+        try:
+            dead = pidfd is not None and select.select([pidfd], [], [], 0)[0]
+            yield None if dead else pidfd
+        finally:
+            if pidfd is not None:
+                os.close(pidfd)
 
     def send(self, number: int) -> bool:
         """Send the signal `number`; return whether there was a process to take it."""
