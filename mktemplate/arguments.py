@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 
 from mktemplate.errors import CommandError, escape
@@ -17,6 +18,10 @@ _PORT = re.compile(
 )
 _CPUS = re.compile(r"(?:0|[1-9][0-9]{0,3})(?:\.[0-9]{1,3})?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MOMENT = re.compile(
+    r"([0-9]{4})-?([01][0-9])-?([0-3][0-9])(?:[T ]([0-2][0-9]):?([0-5][0-9])(?::?([0-5][0-9]))?Z?)?",
+    re.ASCII,
+)  # RFC 3339, or the basic form of ISO 8601
 _LONGEST_ENV = 128 << 10  # execve(2), MAX_ARG_STRLEN: one string
 
 
@@ -189,3 +194,33 @@ def volume(text: str) -> Volume:
 def words(text: str) -> tuple[str, ...]:
     """Return the words of a comma-separated list."""
     return tuple(word for word in text.split(",") if word)
+
+
+def moment(text: str) -> str:
+    """Return a moment as archives of the past spell it: `2026-11-24`, with or without a time, → 20261124T000000Z."""
+    found = _MOMENT.fullmatch(text)
+    digits = "".join(part or "" for part in found.groups()).ljust(14, "0") if found else ""
+    try:
+        time.strptime(digits, "%Y%m%d%H%M%S")
+    except ValueError:
+        raise CommandError(
+            "E_PARAM",
+            "--as-of",
+            f'"{escape(text)}" is no moment',
+            hints=("write 2026-11-24 or 20261124T070000Z (UTC)",),
+        ) from None
+    return f"{digits[:8]}T{digits[8:]}Z"
+
+
+def solver(text: str) -> str:
+    """Return the name of the solver whose choices are matched."""
+    if text == "3.0":
+        raise CommandError(
+            "E_PARAM",
+            "--solver",
+            "3.0 is not in this version",
+            hints=("internal matches apt-get --solver internal, package by package",),
+        )
+    if text != "internal":
+        raise CommandError("E_PARAM", "--solver", f'"{escape(text)}" is neither internal nor 3.0')
+    return text

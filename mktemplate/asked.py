@@ -25,6 +25,10 @@ def template(name: str, request: Request) -> library.Template:
 def target(request: Request, spec: TemplateSpec) -> Target:
     """Return the distribution, release and architecture that are meant; the host's where nothing is said."""
     build = request.build
+    if build.lock:
+        from mktemplate import locks
+
+        return locks.target(build)
     host = sharehost.os_release()
     name = build.distro or _default_distro(host.get("ID", ""), spec)
     row = distros.find(name)

@@ -27,14 +27,17 @@ class Build:
     arch: str = ""
     packages: tuple[str, ...] = ()
     recommends: bool = False
+    slim: bool = False
     sets: tuple[tuple[str, str], ...] = ()
     secrets: tuple[SecretSource, ...] = ()
     ssh_keys: tuple[str, ...] = ()
     share_host: bool = False
     flat: bool = False
+    lock: str = ""
     mirror: str = ""
     repos: tuple[str, ...] = ()
     keyring: str = ""
+    as_of: str = ""  # YYYYMMDDTHHMMSSZ
     offline: bool = False
     allow_stale: int = 0
     solver: str = "internal"
@@ -77,6 +80,11 @@ class Flags:
     downloads: bool = False
     dry_run: bool = False
     everything: bool = False
+    owner: str = ""
+    stop: bool = False
+    update: bool = False
+    check: bool = False
+    fetch: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,12 @@ class Target:
     family: str = "deb"
 
 
+def is_meant(distros: tuple[str, ...], target: Target) -> bool:
+    """Whether what is for `distros` (families, distributions, releases; empty = all) is for `target`."""
+    names = {target.family, target.distro, f"{target.distro}/{target.release}"}
+    return not distros or not names.isdisjoint(distros)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """Everything that the three texts depend on."""

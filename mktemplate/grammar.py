@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mktemplate import arguments
-from mktemplate.options import BUILD, RENDER, START, Option, flag, lines, seconds, value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verb:
-    """One verb: how many words it takes, which options, whether a command may follow `--`."""
-
-    name: str
-    usage: str
-    help: str
-    more: str = ""
-    least: int = 0
-    most: int = 999
-    options: tuple[Option, ...] = ()
-    command: bool = False
-    everyday: bool = False
+from mktemplate.lifeverbs import LIFE
+from mktemplate.options import BUILD, FROM, RENDER, START, Option, flag, lines, seconds, value
+from mktemplate.verb import Verb
 
 
 _TIMEOUT = value("--timeout", "S", "timeout", "seconds to wait", convert=seconds)
@@ -199,6 +184,21 @@ VERBS = (
         most=4,
     ),
     Verb(
+        name="lock",
+        usage="NAME [-o FILE] | --update FILE | --check FILE | --fetch DIR FILE",
+        help="the exact package set with its hashes, as a text",
+        more="create --lock FILE makes exactly that again. --check exits 1 when there is something newer.",
+        least=1,
+        most=1,
+        options=(
+            value("-o", "FILE", "output", "write it into this file"),
+            flag("--update", "update", "bring the lock FILE up to date; say what changed and why"),
+            flag("--check", "check", "only say what --update would change"),
+            value("--fetch", "DIR", "fetch", "keep the archives of the lock FILE in DIR beside it"),
+            *FROM,
+        ),
+    ),
+    Verb(
         name="prune",
         usage="",
         help="drop layers and downloads that nothing uses",
@@ -209,6 +209,7 @@ VERBS = (
             flag("--dry-run", "dry_run", "only say what it would free"),
         ),
     ),
+    *LIFE,
     Verb(name="doctor", usage="", help="what this host can do, found by trying", most=0),
     Verb(
         name="help",

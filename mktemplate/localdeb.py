@@ -54,6 +54,7 @@ def _package(path: Path, store: Store) -> Package:
         pre_depends=tuple(relation.parse_clauses(stanza.get("pre-depends", ""))),
         depends=tuple(relation.parse_clauses(stanza.get("depends", ""))),
         recommends=tuple(relation.parse_clauses(stanza.get("recommends", ""))),
+        suggests=tuple(relation.parse_clauses(stanza.get("suggests", ""))),
         provides=tuple(relation.parse_relations(stanza.get("provides", ""))),
         conflicts=tuple(relation.parse_relations(stanza.get("conflicts", ""))),
         breaks=tuple(relation.parse_relations(stanza.get("breaks", ""))),

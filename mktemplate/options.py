@@ -79,6 +79,7 @@ WHAT = (
         many=True,
     ),
     flag("--recommends", "recommends", "take Recommends too"),
+    flag("--slim", "slim", "leave out documentation, man pages and translations"),
     value("--set", "KEY=VALUE", "sets", "set an option of the template", convert=_set, many=True),
     value(
         "--secret",
@@ -97,14 +98,16 @@ WHAT = (
     ),
     flag("--share-host", "share_host", "bind the host's /usr read-only instead of packages"),
     flag("--flat", "flat", "a plain rootfs/ directory: what lxc-start can start"),
+    value("--lock", "FILE", "lock", "exactly the packages of this lock"),
 )
 FROM = (
     value("--mirror", "URL", "mirror", "take every suite from this mirror"),
     value("--repo", "FILE.sources", "repos", "another signed repository (deb822)", many=True),
     value("--keyring", "FILE", "keyring", "trust exactly the keys of this file"),
+    value("--as-of", "TIMESTAMP", "as_of", "the archive as it was then", convert=arguments.moment),
     flag("--offline", "offline", "use only what was downloaded before"),
     value("--allow-stale", "DAYS", "allow_stale", "accept an index that old", convert=_days),
-    value("--solver", "NAME", "solver", "internal", choices=("internal",)),
+    value("--solver", "NAME", "solver", "internal: apt's own rules", convert=arguments.solver),
 )
 REACH = (
     value(
@@ -148,4 +151,4 @@ START = (
 RENDER = WHAT + REACH + LIMITS
 BUILD = WHAT + FROM + REACH + LIMITS + BUILDING
 # Of cli.md's options, what this version answers with "not in this version".
-NOT_YET = frozenset(("--slim", "--lock", "--as-of", "--device", "--restart", "--single-id"))
+NOT_YET = frozenset(("--device", "--restart", "--single-id"))

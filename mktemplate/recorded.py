@@ -9,8 +9,8 @@ from mktemplate.cli import Request
 from runtime.bundle import Port
 
 _SHAPING = (
-    "distro release arch packages recommends sets share_host flat mirror ssh_keys publish network volumes env memory "
-    "cpus pids no_userns"
+    "distro release arch packages recommends slim sets share_host flat lock mirror repos keyring as_of allow_stale "
+    "grants ssh_keys publish network volumes env memory cpus pids no_userns"
 )
 
 
@@ -31,10 +31,10 @@ def option_name(field: str) -> str:
 
 
 def _absolute(name: str, value: object) -> object:
-    """Return paths of key files as they are wherever a later command stands."""
-    if name == "ssh_keys" and isinstance(value, tuple):
+    """Return paths of files as they are wherever a later command stands."""
+    if name in ("ssh_keys", "repos") and isinstance(value, tuple):
         return tuple(os.path.abspath(path) for path in value)
-    return value
+    return os.path.abspath(str(value)) if name in ("lock", "keyring") else value
 
 
 def _text(value: object) -> str:

@@ -10,8 +10,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mktemplate import thirdparty
 from mktemplate.errors import CommandError, Several, escape, nearest
-from mktemplate.values import TYPES, Option, check, problem
+from mktemplate.report import Report
+from mktemplate.thirdparty import Download, Repository
+from mktemplate.values import TYPES, Option, check
 
 PROFILES = ("service", "login", "system")
 _KEYS = frozenset(
@@ -32,9 +35,11 @@ _KEYS = frozenset(
         "ready",
         "first_start",
         "login_keys",
+        "repository",
+        "download",
     )
 )
-_LATER = frozenset(("repository", "download", "volume", "device"))
+_LATER = frozenset(("volume", "device"))
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}(?::[a-z0-9-]{1,32})?")
 _SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "PWR", "KILL")
@@ -81,79 +86,12 @@ class TemplateSpec:
     options: tuple[Option, ...] = ()
     ready: Readiness = field(default_factory=Readiness)
     first_start: tuple[Step, ...] = ()
+    repositories: tuple[Repository, ...] = ()
+    downloads: tuple[Download, ...] = ()
 
     def option(self, name: str) -> Option | None:
         """Return the option `name`, or None."""
         return next((option for option in self.options if option.name == name), None)
-
-
-class _Report:
-    """Collects what is wrong with one template.toml, with the line where it stands."""
-
-    def __init__(self, path: str, text: str) -> None:
-        self.path = path
-        self.failures: list[Exception] = []
-        self._lines = _line_table(text)
-
-    def add(self, where: str, detail: str, hint: str = "") -> None:
-        line = self._lines.get(where) or self._lines.get(where.rpartition(".")[0]) or 1
-        self.failures.append(
-            CommandError(
-                "E_TEMPLATE_SYNTAX",
-                f"{self.path}:{line}",
-                f"{where}: {detail}",
-                hints=(hint,) if hint else (),
-                path=self.path,
-                line=line,
-            )
-        )
-
-    def text(self, table: Mapping[str, object], key: str, where: str, default: str = "") -> str:
-        value = table.get(key, default)
-        if not isinstance(value, str) or problem(value):
-            self.add(where, "must be a string without control bytes")
-            return default
-        return value
-
-    def truth(self, table: Mapping[str, object], key: str, where: str) -> bool:
-        value = table.get(key, False)
-        if not isinstance(value, bool):
-            self.add(where, "must be true or false")
-            return False
-        return value
-
-    def strings(self, value: object, where: str) -> tuple[str, ...]:
-        if not isinstance(value, list) or any(
-            not isinstance(item, str) or problem(item) for item in value
-        ):
-            self.add(where, "must be a list of strings")
-            return ()
-        return tuple(value)
-
-    def whole(
-        self, table: Mapping[str, object], key: str, where: str, *, default: int, highest: int
-    ) -> int:
-        value = table.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
-            self.add(where, f"must be an integer in 0…{highest}")
-            return default
-        return value
-
-
-def _line_table(text: str) -> dict[str, int]:
-    """Return the line at which each `table.key` of a TOML text is written first."""
-    table = ""
-    found: dict[str, int] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        header = re.fullmatch(r"\s*\[{1,2}\s*([^\]]+?)\s*\]{1,2}\s*(?:#.*)?", line)
-        if header:
-            table = header[1].replace('"', "")
-            found.setdefault(table, number)
-            continue
-        key = re.match(r"\s*\"?([A-Za-z0-9_/.-]+)\"?\s*=", line)
-        if key:
-            found.setdefault(f"{table}.{key[1]}" if table else key[1], number)
-    return found
 
 
 def parse(name: str, text: str, path: str, *, origin: str, trusted: bool) -> TemplateSpec:
@@ -166,7 +104,7 @@ def parse(name: str, text: str, path: str, *, origin: str, trusted: bool) -> Tem
         raise CommandError(
             "E_TEMPLATE_SYNTAX", f"{path}:{line}", escape(str(error)), path=path, line=line
         ) from None
-    report = _Report(path, text)
+    report = Report(path, text)
     spec = _spec(name, data, report, origin=origin, trusted=trusted)
     if len(report.failures) == 1:
         raise report.failures[0]
@@ -176,7 +114,7 @@ def parse(name: str, text: str, path: str, *, origin: str, trusted: bool) -> Tem
 
 
 def _spec(
-    name: str, data: Mapping[str, object], report: _Report, *, origin: str, trusted: bool
+    name: str, data: Mapping[str, object], report: Report, *, origin: str, trusted: bool
 ) -> TemplateSpec:
     _unknown_keys(data, report)
     options = _options(data.get("options", {}), report)
@@ -200,12 +138,14 @@ def _spec(
         options=options,
         ready=_ready(data.get("ready", {}), options, report),
         first_start=_steps(data.get("first_start", []), report),
+        repositories=thirdparty.repositories(data.get("repository", []), report, trusted=trusted),
+        downloads=thirdparty.downloads(data.get("download", []), report),
     )
     _whole(spec, report)
     return spec
 
 
-def _whole(spec: TemplateSpec, report: _Report) -> None:
+def _whole(spec: TemplateSpec, report: Report) -> None:
     """Add what is wrong only when the facts are seen together."""
     if not spec.summary:
         report.add("summary", "is required")
@@ -219,7 +159,7 @@ def _whole(spec: TemplateSpec, report: _Report) -> None:
         report.add("init_safe", "needs a command")
 
 
-def _unknown_keys(data: Mapping[str, object], report: _Report) -> None:
+def _unknown_keys(data: Mapping[str, object], report: Report) -> None:
     for key in data:
         if key in _LATER:
             report.add(key, "not in this version")
@@ -229,7 +169,7 @@ def _unknown_keys(data: Mapping[str, object], report: _Report) -> None:
 
 
 def _one_of(
-    data: Mapping[str, object], key: str, known: tuple[str, ...], default: str, report: _Report
+    data: Mapping[str, object], key: str, known: tuple[str, ...], default: str, report: Report
 ) -> str:
     value = data.get(key, default)
     if value not in known:
@@ -238,7 +178,7 @@ def _one_of(
     return str(value)
 
 
-def _setuid(data: Mapping[str, object], options: tuple[Option, ...], report: _Report) -> bool | str:
+def _setuid(data: Mapping[str, object], options: tuple[Option, ...], report: Report) -> bool | str:
     value = data.get("needs_setuid", False)
     if isinstance(value, str):
         if not any(option.name == value and option.type == "bool" for option in options):
@@ -253,14 +193,14 @@ def _port_option(value: object, options: tuple[Option, ...]) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
 
 
-def _ports(value: object, options: tuple[Option, ...], report: _Report) -> tuple[int | str, ...]:
+def _ports(value: object, options: tuple[Option, ...], report: Report) -> tuple[int | str, ...]:
     if not isinstance(value, list) or not all(_port_option(item, options) for item in value):
         report.add("ports", "must be a list of port numbers or names of port options")
         return ()
     return tuple(value)
 
 
-def _packages(value: object, report: _Report) -> Mapping[str, tuple[str, ...]]:
+def _packages(value: object, report: Report) -> Mapping[str, tuple[str, ...]]:
     if not isinstance(value, dict):
         report.add("packages", "must be a table: family, distro or distro/release → list of names")
         return {}
@@ -273,14 +213,14 @@ def _packages(value: object, report: _Report) -> Mapping[str, tuple[str, ...]]:
     return found
 
 
-def _options(value: object, report: _Report) -> tuple[Option, ...]:
+def _options(value: object, report: Report) -> tuple[Option, ...]:
     if not isinstance(value, dict):
         report.add("options", "must be a table of tables")
         return ()
     return tuple(_option(name, table, report) for name, table in value.items())
 
 
-def _option(name: str, table: object, report: _Report) -> Option:
+def _option(name: str, table: object, report: Report) -> Option:
     where = f"options.{name}"
     if not isinstance(table, dict) or _NAME.fullmatch(name) is None:
         report.add(where, "must be a table, named a-z 0-9 _ from a letter on")
@@ -307,7 +247,7 @@ def _option(name: str, table: object, report: _Report) -> Option:
     return option
 
 
-def _ready(value: object, options: tuple[Option, ...], report: _Report) -> Readiness:
+def _ready(value: object, options: tuple[Option, ...], report: Report) -> Readiness:
     if not isinstance(value, dict):
         report.add("ready", "must be a table with port, command or file, and timeout")
         return Readiness()
@@ -328,7 +268,7 @@ def _ready(value: object, options: tuple[Option, ...], report: _Report) -> Readi
     )
 
 
-def _steps(value: object, report: _Report) -> tuple[Step, ...]:
+def _steps(value: object, report: Report) -> tuple[Step, ...]:
     if not isinstance(value, list):
         report.add("first_start", "must be written as [[first_start]]")
         return ()

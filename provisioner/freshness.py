@@ -67,7 +67,7 @@ class TrustState:
 
 def state_key(source: Source, keys: Iterable[str]) -> str:
     """Return the name of the state of a suite under a set of keys, the same for all of its mirrors."""
-    own = source.distro or source.url
+    own = (source.distro or source.url) + (f"@{source.as_of}" if source.as_of else "")
     identity = "\0".join((own, source.suite, *sorted(keys)))
     words = re.sub(r"[^a-z0-9.-]+", "-", source.name.lower()).strip("-.")[:80]
     return f"{words}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"

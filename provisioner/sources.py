@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ _WORD = re.compile(r"[a-z0-9][a-z0-9.+/-]{0,63}", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}", re.ASCII)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
 _MAX_APT_FILE = 1 << 20  # bytes
+_MOMENT = "{timestamp}"  # what --as-of takes the place of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class Source:
     only: tuple[str, ...] | None = None  # packages that may come from it; None = as the role says
     min_signers: int = 1  # how many of the keys must have signed
     unverified: bool = False  # --grant trust:none
+    as_of: str = ""  # the moment of a snapshot, whose state is kept apart from today's
 
     @property
     def name(self) -> str:
@@ -102,6 +104,60 @@ def choose(
         )
         for suite in row.suites
     )
+
+
+def choose_past(
+    distro: Distro,
+    release: str,
+    arch: str,
+    as_of: str,
+    *,
+    mirror: str = "",
+    keyring: Path | None = None,
+) -> tuple[tuple[Source, ...], ...]:
+    """Return what `choose` does, as it was at the moment `as_of` (YYYYMMDDTHHMMSSZ): only snapshots of it count.
+
+    `mirror` is a pattern with a part `{timestamp}`; without it the distribution's own archive of its past is meant.
+    Raises E_PARAM where neither is there.
+    """
+    if mirror:
+        rows = _past_mirrors(mirror)
+    elif distro.snapshot:
+        rows = (distro.snapshot,)
+    else:
+        hint = "name one: --mirror http://HOST/…/{timestamp}/…"
+        raise ProvisionError(
+            "E_PARAM", distro.name, "no archive of its past is known", hints=(hint,)
+        )
+    then = tuple(
+        replace(
+            row,
+            url=row.url.replace(_MOMENT, as_of),
+            security=row.security.replace(_MOMENT, as_of),
+        )
+        for row in rows
+    )
+    groups = choose(replace(distro, mirrors=then), release, arch, keyring=keyring)
+    return tuple(
+        tuple(
+            replace(
+                source, url=check_url(source.url), as_of=as_of, optional=source.role != "release"
+            )
+            for source in group
+        )
+        for group in groups
+    )
+
+
+def _past_mirrors(pattern: str) -> tuple[Mirror, ...]:
+    """Return where the suites are; -security at the last element X of the pattern as X-security, else with the rest."""
+    url = pattern.rstrip("/")
+    if _MOMENT not in url.split("/"):
+        hint = "write http://HOST/…/{timestamp}/… where it has the moment"
+        raise ProvisionError("E_PARAM", url, "is of no other day: no {timestamp}/", hints=(hint,))
+    last = f"/{_MOMENT}" if url.endswith(f"/{_MOMENT}") else ""  # X is the element before
+    beside = f"{url.removesuffix(last)}-security{last}"
+    return Mirror(url=url, security=beside), Mirror(url=url)
 
 
 def _asked(mirror: str) -> Callable[[Suite], Iterator[str]]:

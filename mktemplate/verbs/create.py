@@ -36,9 +36,15 @@ def plan(request: Request, console: Console) -> int:
     template, facts = asked.understood(request)
     checked = texts.plan(template, facts, request.build.packages)
     store = making.store_of(path, request.build)
-    got = supply(checked.rendered.packages, facts.target, request.build, store, console)
-    for note in got.notes:
-        console.note(note)
+    got = supply(
+        checked.rendered.packages,
+        facts.target,
+        request.build,
+        store,
+        console,
+        template.spec.repositories,
+    )
+    got.tell(console)
     rows = _rows(got)
     total = sum(package.size for package in got.chosen.packages if not is_cached(package, store))
     installed = sum(package.installed_size for package in got.chosen.packages)

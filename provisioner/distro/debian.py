@@ -88,6 +88,10 @@ DISTRO = Distro(
             security="http://security.{name}.org/{name}-security",
         ),
     ),
+    snapshot=Mirror(
+        url="http://snapshot.{name}.org/archive/{name}/{timestamp}",
+        security="http://snapshot.{name}.org/archive/{name}-security/{timestamp}",
+    ),
     components=("main",),
     arches=MappingProxyType(
         {

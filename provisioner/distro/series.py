@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
-    """Where the archive is served. `{name}` in a pattern is the distribution's name."""
+    """Where the archive is served: a pattern with the distribution's `{name}` and, of its past, the `{timestamp}`."""
 
     url: str
     security: str = ""  # where the -security suites are; "" = at `url` too
@@ -47,6 +47,7 @@ class Distro:
     release: str  # the default: its current stable
     releases: tuple[Series, ...]
     mirrors: tuple[Mirror, ...]
+    snapshot: Mirror | None = None  # where the archive can be had as it was on another day
     components: tuple[str, ...]  # taken by default
     arches: Mapping[str, str]  # machine (uname -m) → the distribution's own name
     keyring: str = ""  # file in provisioner/keyrings; "" = none is shipped

@@ -1,0 +1,84 @@
+"""What is wrong with one template.toml, collected with the lines where it stands; and the readers of its values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from mktemplate.errors import CommandError
+from mktemplate.values import problem
+
+
+class Report:
+    """Collects what is wrong with one template.toml, with the line where it stands."""
+
+    def __init__(self, path: str, text: str) -> None:
+        """Report on `text`, which is called `path`."""
+        self.path = path
+        self.failures: list[Exception] = []
+        self._lines = _line_table(text)
+
+    def add(self, where: str, detail: str, hint: str = "") -> None:
+        """Add that the value at `where`, `table.key`, is wrong."""
+        line = self._lines.get(where) or self._lines.get(where.rpartition(".")[0]) or 1
+        self.failures.append(
+            CommandError(
+                "E_TEMPLATE_SYNTAX",
+                f"{self.path}:{line}",
+                f"{where}: {detail}",
+                hints=(hint,) if hint else (),
+                path=self.path,
+                line=line,
+            )
+        )
+
+    def text(self, table: Mapping[str, object], key: str, where: str, default: str = "") -> str:
+        """Return a string."""
+        value = table.get(key, default)
+        if not isinstance(value, str) or problem(value):
+            self.add(where, "must be a string without control bytes")
+            return default
+        return value
+
+    def truth(self, table: Mapping[str, object], key: str, where: str) -> bool:
+        """Return true or false."""
+        value = table.get(key, False)
+        if not isinstance(value, bool):
+            self.add(where, "must be true or false")
+            return False
+        return value
+
+    def strings(self, value: object, where: str) -> tuple[str, ...]:
+        """Return a list of strings."""
+        if not isinstance(value, list) or any(
+            not isinstance(item, str) or problem(item) for item in value
+        ):
+            self.add(where, "must be a list of strings")
+            return ()
+        return tuple(value)
+
+    def whole(
+        self, table: Mapping[str, object], key: str, where: str, *, default: int, highest: int
+    ) -> int:
+        """Return an integer of 0…highest."""
+        value = table.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
+            self.add(where, f"must be an integer in 0…{highest}")
+            return default
+        return value
+
+
+def _line_table(text: str) -> dict[str, int]:
+    """Return the line at which each `table.key` of a TOML text is written first."""
+    table = ""
+    found: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        header = re.fullmatch(r"\s*\[{1,2}\s*([^\]]+?)\s*\]{1,2}\s*(?:#.*)?", line)
+        if header:
+            table = header[1].replace('"', "")
+            found.setdefault(table, number)
+            continue
+        key = re.match(r"\s*\"?([A-Za-z0-9_/.-]+)\"?\s*=", line)
+        if key:
+            found.setdefault(f"{table}.{key[1]}" if table else key[1], number)
+    return found
