@@ -151,7 +151,8 @@ class Container:
         with state.lock(self.path, self.name) as lock:
             self._must_be_stopped()
             with self._reclaiming():
-                return standalone.start(self._place, program, lock, self._decided)
+                look = (self._settings, lambda: self.bundle)  # called only for a network
+                return standalone.start(self._place, program, lock, look)
 
     def _start_here(self, stdio: tuple[int, int, int] | None) -> tuple[int, RunState]:
         """Start it by a fork of this Python, which stays as its monitor."""
@@ -172,9 +173,6 @@ class Container:
         except BaseException:
             self._reclaim_if_left()
             raise
-
-    def _decided(self) -> tuple[ContainerConfig, Bundle]:
-        return self._settings(), self.bundle
 
     def stop(self, timeout: float = 10.0) -> None:
         """Ask init to end, and kill what is left after `timeout` seconds. StateError: E_NOTRUNNING."""

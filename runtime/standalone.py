@@ -30,7 +30,7 @@ from runtime.program import Call, Failure, Slot
 from runtime.startfile import StartFile
 from runtime.state import NOBODY, RunState
 
-Look = Callable[[], tuple[ContainerConfig, Bundle]]
+Look = tuple[Callable[[], ContainerConfig], Callable[[], Bundle]]
 _FAILED = 125  # exit status of whoever executes it himself, when the start fails
 _AF_INET, _SOCK_DGRAM_CLOEXEC, _SIOCSIFFLAGS, _IFF_UP = 2, 0o2000002, 0x8914, 1
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
@@ -87,11 +87,11 @@ def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) ->
 def start(place: Place, program: StartFile, lock: int, look: Look) -> RunState:
     """Start a container by its `program`, with its lock held by the descriptor `lock`; return its run state.
 
-    `look` returns configuration and record, which are looked at only where there is a network to attach.
+    `look` returns its configuration and its record, each; they are asked only where there is a network to attach.
     """
 
     def wire(namespace: int) -> dict[str, object]:
-        done = attach(place, *look(), namespace)
+        done = attach(place, look[0](), look[1](), namespace)
         return {"ips": done.ips, "notes": (*program.run.notes, *done.notes)}
 
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
