@@ -4,7 +4,8 @@ Everybody starts /bin/true in the same small root and waits for its end, in turn
 so that a busy minute meets all of them. Each is given what it can of the same isolation: user, mount, pid, ipc, uts,
 network and cgroup namespaces, 65536 ids, eight capabilities, no_new_privs, the seccomp allow-list of the profile
 `service`. What a contestant leaves out stands behind its name. Needs root; the numbers are wall times of whole
-processes, from posix_spawn to the end of waitpid. Peers that are not installed are left out, and said so.
+processes, from posix_spawn to their end, and beside them what they and their children used of a processor, which a busy
+machine disturbs less. Peers that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -45,6 +46,14 @@ MASKED = (
     "/proc/scsi",
     "/sys/firmware",
 )
+IN_PYTHON = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from runtime.container import Container
+container = Container(sys.argv[2], sys.argv[3])
+os.waitpid(container.start(foreground=True).monitor, 0)
+sys.exit(container.exit_status)
+"""
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 
 
@@ -76,7 +85,8 @@ class Result:
     """The milliseconds of each run of a contestant, or why there are none."""
 
     contestant: Contestant
-    times: list[float]
+    times: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     problem: str = ""
 
 
@@ -94,7 +104,7 @@ def main() -> None:
             for contestant in make(place, stack)
             if not arguments.only or any(word in contestant.name for word in arguments.only)
         ]
-        results = [Result(contestant, []) for contestant in contestants]
+        results = [Result(contestant) for contestant in contestants]
         measure(results, arguments.n)
     print(table(results, arguments.n))
 
@@ -106,16 +116,20 @@ def measure(results: list[Result], rounds: int) -> None:
             if result.problem:
                 continue
             try:
-                spent = timed(result.contestant)
+                spent, cpu = timed(result.contestant)
             except (OSError, RuntimeError) as error:
                 result.problem = str(error)
                 continue
             if number:  # the first round warms the caches
                 result.times.append(spent)
+                result.cpu.append(cpu)
 
 
-def timed(contestant: Contestant) -> float:
-    """Return the milliseconds from the spawn of a contestant to its end; RuntimeError where it fails."""
+def timed(contestant: Contestant) -> tuple[float, float]:
+    """Return the milliseconds from the spawn of a contestant to its end, and those of processors.
+
+    RuntimeError: it failed, with the last line that it said.
+    """
     with tempfile.TemporaryFile() as output:
         actions: list[tuple[object, ...]] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, output.fileno(), number) for number in (1, 2)]
@@ -126,14 +140,14 @@ def timed(contestant: Contestant) -> float:
         pid = os.posix_spawn(
             contestant.argv[0], contestant.argv, environment(), file_actions=actions
         )
-        _, status = os.waitpid(pid, 0)
+        _, status, used = os.wait4(pid, 0)
         spent = (time.perf_counter() - began) * 1000
         contestant.clean()
         if status:
             output.seek(0)
             words = output.read().decode(errors="replace").strip().split("\n")
             raise RuntimeError(words[-1] or f"status {os.waitstatus_to_exitcode(status)}")
-    return spent
+    return spent, (used.ru_utime + used.ru_stime) * 1000
 
 
 def environment() -> dict[str, str]:
@@ -149,8 +163,8 @@ def table(results: list[Result], rounds: int) -> str:
         f"{platform.machine()}, Linux {platform.release()}, {os.cpu_count()} processors, "
         f"Python {platform.python_version()}; {rounds} rounds, ms",
         "",
-        "| start of /bin/true | p50 | p99 | least | times ours | leaves out |",
-        "|---|---|---|---|---|---|",
+        "| start of /bin/true | p50 | p99 | least | times ours | processor | leaves out |",
+        "|---|---|---|---|---|---|---|",
     ]
     for result in done:
         times = sorted(result.times)
@@ -158,7 +172,7 @@ def table(results: list[Result], rounds: int) -> str:
         last = times[min(len(times) - 1, round(len(times) * 0.99))]
         lines.append(
             f"| {result.contestant.name} | {median:.2f} | {last:.2f} | {times[0]:.2f} | "
-            f"{median / base:.2f} | {result.contestant.lacks} |"
+            f"{median / base:.2f} | {statistics.median(result.cpu):.2f} | {result.contestant.lacks} |"
         )
     lines += [f"\n{r.contestant.name}: not measured: {r.problem}" for r in results if r.problem]
     return "\n".join(lines)
@@ -213,31 +227,51 @@ def fill(root: Path) -> None:
 
 
 def ours(place: Place, stack: ExitStack) -> list[Contestant]:
-    """Return the start program, over an overlay and over a plain folder."""
+    """Return the start program as it is, with all that it does; without control groups, as crun; and Python's way."""
     found = []
-    for kind, path in (
-        ("overlay", f"overlay:{place.root}:{{upper}}"),
-        ("bind", f"dir:{place.root}"),
-    ):
-        name = f"bench-{kind}"
-        directory = place.folder / name
-        for part in ("upper", "work"):
-            (directory / part).mkdir(parents=True)
-        (directory / "config").write_text(config(place, path.format(upper=directory / "upper")))
-        (directory / "seccomp").write_text(seccomp_profile.default_profile(PROFILE))
-        record = Record(
-            name=name, template="", distro="", release="", arch=platform.machine(), created=""
+    for kind in ("overlay", "bind"):
+        container = made(place, f"bench-{kind}", kind)
+        stack.callback(container.destroy, force=True)
+        program = container.start_program()
+        if program is None:
+            raise SystemExit(f"no start program for {platform.machine()} as this user")
+        found.append(Contestant(name=f"start program, {kind}", argv=(str(program.path),)))
+        bare = container.directory / "bare"
+        duties = Duties(name=container.name, log=container.directory / "log")
+        bare.write_bytes(startprogram.write(container.program(), duties, lambda _: 125))
+        bare.chmod(0o755)
+        found.append(
+            Contestant(
+                name=f"start program, {kind}, bare",
+                argv=(str(bare),),
+                lacks="no cgroup, lock, run state",
+            )
         )
-        bundle.write(Bundle(path=directory, record=record))
-        container = Container(place.folder, name)
-        undo = stack.enter_context(ExitStack())
-        order = container._order(container._settings(), container.bundle, undo)
-        duties = Duties(name=name, log=order.log, stop_signal=order.stop_signal)
-        start = directory / "start"
-        start.write_bytes(startprogram.write(order.program, duties, lambda _: 125))
-        start.chmod(0o755)
-        found.append(Contestant(name=f"start program, {kind}", argv=(str(start),)))
-    return found
+    argv = (
+        sys.executable,
+        "-I",
+        "-c",
+        IN_PYTHON,
+        str(CHECKOUT),
+        str(place.folder),
+        "bench-overlay",
+    )
+    return [*found, Contestant(name="from Python, overlay", argv=argv)]
+
+
+def made(place: Place, name: str, kind: str) -> Container:
+    """Return a container that starts /bin/true upon an overlay of the root, or upon a copy of it."""
+    directory = place.folder / name
+    for part in ("upper", "work"):
+        (directory / part).mkdir(parents=True)
+    upper = directory / "upper"
+    rootfs = f"overlay:{place.root}:{upper}" if kind == "overlay" else f"dir:{place.root}"
+    (directory / "config").write_text(config(place, rootfs))
+    record = Record(
+        name=name, template="", distro="", release="", arch=platform.machine(), created=""
+    )
+    bundle.write(Bundle(path=directory, record=record))
+    return Container(place.folder, name)
 
 
 def config(place: Place, rootfs: str) -> str:
