@@ -13,8 +13,9 @@ from typing import NoReturn
 
 from mktemplate.arguments import SecretSource, Volume
 from mktemplate.errors import CommandError, escape, nearest
-from mktemplate.grammar import ALIASES, BY_NAME, RESERVED, VERBS, Verb
+from mktemplate.grammar import ALIASES, BY_NAME, RESERVED, VERBS
 from mktemplate.options import GLOBAL, NOT_YET, Option
+from mktemplate.verb import Verb
 from runtime.bundle import Port
 
 

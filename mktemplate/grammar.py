@@ -7,7 +7,6 @@ from mktemplate.lifeverbs import LIFE
 from mktemplate.options import BUILD, FROM, RENDER, START, Option, flag, lines, seconds, value
 from mktemplate.verb import Verb
 
-
 _TIMEOUT = value("--timeout", "S", "timeout", "seconds to wait", convert=seconds)
 _FORCE = flag("--force", "force", "stop it first")
 _OUTPUT = value("-o", "DIR", "output", "write the texts into this directory")
@@ -197,6 +196,34 @@ VERBS = (
             value("--fetch", "DIR", "fetch", "keep the archives of the lock FILE in DIR beside it"),
             *FROM,
         ),
+    ),
+    Verb(
+        name="diff",
+        usage="NAME",
+        help="what a container changed of its layers: A added, M modified, D deleted",
+        least=1,
+        most=1,
+    ),
+    Verb(
+        name="why",
+        usage="NAME PACKAGE",
+        help="what brought a package in, and the repository it came from",
+        least=2,
+        most=2,
+    ),
+    Verb(
+        name="trust",
+        usage="list|accept SUITE",
+        help="which keys vouch for each source; accept a changed Origin, Label or Codename",
+        least=1,
+        most=2,
+    ),
+    Verb(
+        name="store",
+        usage="verify",
+        help="hash every layer and download again; put aside what is damaged",
+        least=1,
+        most=1,
     ),
     Verb(
         name="prune",

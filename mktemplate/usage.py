@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mktemplate.errors import CommandError, escape, nearest
-from mktemplate.grammar import ALIASES, BY_NAME, RESERVED, VERBS, Verb
+from mktemplate.grammar import ALIASES, BY_NAME, RESERVED, VERBS
 from mktemplate.options import BUILDING, FROM, GLOBAL, LIMITS, REACH, START, WHAT, Option
+from mktemplate.verb import Verb
 
 _GROUPS = (
     ("What", WHAT),

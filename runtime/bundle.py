@@ -123,8 +123,12 @@ def read(path: Path) -> Bundle:
 
 def write(bundle: Bundle) -> None:
     """Write the record, whole or not at all (I-14)."""
-    value = {"version": VERSION, **asdict(bundle.record)}
-    replace_file(bundle.path / "state.json", json.dumps(value, indent=1).encode() + b"\n")
+    replace_file(bundle.path / "state.json", encode(bundle.record))
+
+
+def encode(record: Record) -> bytes:
+    """Return what stands in state.json."""
+    return json.dumps({"version": VERSION, **asdict(record)}, indent=1).encode() + b"\n"
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:

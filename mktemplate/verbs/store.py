@@ -1,14 +1,15 @@
-"""`prune`: drop what nothing uses."""
+"""`prune`: drop what nothing uses. `store verify`: find what is damaged."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
-from mktemplate import workshop
+from mktemplate import snapshots, workshop
 from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
+from mktemplate.errors import CommandError, escape, exit_status
 from mktemplate.places import containers_path
 from mktemplate.recovery import sweep
 from runtime.container import containers
@@ -45,12 +46,32 @@ def prune(request: Request, console: Console) -> int:
     return 0
 
 
+def store(request: Request, console: Console) -> int:
+    """Hash every layer and download again; what is damaged goes into quarantine and is made again when it is needed."""
+    if request.words != ("verify",):
+        raise CommandError("E_USAGE", "store", f"{escape(request.words[0])}: there is store verify")
+    with closing(workshop.store(containers_path(request))) as opened:
+        found = opened.verify()
+    value = {
+        "layers": found.layers,
+        "downloads": found.downloads,
+        "damaged": list(found.damaged),
+        "quarantine": str(opened.path / "quarantine") if found.damaged else None,
+    }
+    text = f"{found.layers} layers and {found.downloads} downloads hashed, {len(found.damaged)} damaged"
+    console.result(value, text)
+    for name in found.damaged:
+        damaged = CommandError("E_CORRUPT", name, f"is damaged; moved to {value['quarantine']}")
+        console.error(damaged, to_stdout=False)
+    return exit_status("E_CORRUPT") if found.damaged else 0
+
+
 def _used(path: Path) -> set[str]:
     """Return the digests of the layers that containers are made of, at this moment."""
     used: set[str] = set()
     for container in containers(path):
         with suppress(StateError):  # E_NOTFOUND: destroyed since it was listed
-            used |= set(container.bundle.record.layers)
+            used |= set(container.bundle.record.layers) | snapshots.layers(container.directory)
     return used
 
 

@@ -1,0 +1,218 @@
+"""Copies of containers: the same layers, a copy of what was written, ids, address and identities of its own.
+
+    standing_still(container)  a running one is frozen for the length of the block
+    make(container, name)      a container like it
+    told_anew(text, …)         a config whose paths and names follow the container
+
+Nothing is half-made: the copy is put together in staging and becomes PATH/NEW by one rename.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mktemplate import hostpart, making, workshop
+from mktemplate.facts import BRIDGE, INTERNAL_BRIDGE, Network
+from runtime import bundle, copytree, idmap
+from runtime import config as configs
+from runtime.bundle import Bundle, Record
+from runtime.config import ContainerConfig
+from runtime.container import Container
+from runtime.kernel.mount import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
+
+TEXTS = ("fstab", "seccomp")
+# What no two containers may share; the first start makes it (design: templates, first start).
+_IDENTITIES = ("etc/machine-id", "var/lib/mktemplate/started", "var/lib/dbus/machine-id")
+_HOST_KEYS = "etc/ssh"
+
+
+@contextmanager
+def standing_still(container: Container) -> Iterator[bool]:
+    """Freeze a container that runs for the length of the block; say whether it ran."""
+    runs = container.state() == "RUNNING"
+    if not runs:
+        yield False
+        return
+    container.freeze()
+    try:
+        yield True
+    finally:
+        container.unfreeze()
+
+
+def tree_of(found: Bundle) -> str:
+    """Return the name of the folder that holds what the container wrote."""
+    return "rootfs" if (found.path / "rootfs").is_dir() else "upper"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """From which container a text is, and whose it is to be."""
+
+    path: Path
+    old: str
+    new: str
+
+    def __call__(self, text: str) -> str:
+        """Return `text` with the paths below the old container's directory below the new one's."""
+        return text.replace(f"{self.path}/{self.old}/", f"{self.path}/{self.new}/")
+
+
+def told_anew(
+    text: str, moved: Moved, dropped: Sequence[str] = (), own: Sequence[tuple[str, str]] = ()
+) -> str:
+    """Return a config as `moved` says, without the keys `dropped`, with the lines `own` at its end."""
+    kept = []
+    for line in text.split("\n"):
+        key, _, value = (part.strip() for part in line.partition("="))
+        if key in dropped:
+            continue
+        renamed = key == "lxc.uts.name" and value == moved.old
+        kept.append(f"{key} = {moved.new}" if renamed else moved(line))
+    added = "\n".join(kept).rstrip("\n") + "\n" + configs.render(own)
+    configs.parse(added, f"{moved.path}/{moved.new}/config")
+    return added
+
+
+def make(container: Container, name: str) -> tuple[str, ...]:
+    """Make the container `name` as `container` is now; return what is to be said of it."""
+    found, path = container.bundle, container.path
+    making.refuse_existing(path, name)
+    with ExitStack() as stack:
+        store = stack.enter_context(closing(workshop.store(path)))
+        stack.enter_context(store.lock(f"create.{name}"))
+        draft = stack.enter_context(store.draft("container"))
+        allotted = stack.enter_context(_ids(path, name, found.record))
+        address = stack.enter_context(hostpart.address(path, name, _network(container.config)))
+        moved = Moved(path=path, old=container.name, new=name)
+        fresh = _config(container, moved, allotted, address)
+        (draft.path / "config").write_text(fresh, encoding="utf-8", errors="surrogateescape")
+        _copy_texts(found.path, draft.path, moved)
+        tree = tree_of(found)
+        os.rename(draft.root, draft.path / tree)
+        place = f"{draft.path.relative_to(path)}/{tree}"
+        with standing_still(container) as ran:
+            copytree.copy(path, f"{container.name}/{tree}", place, workshop.owners())
+        _forget_identities(path / place)
+        if found.record.flat and allotted:  # lxc-start reads fstab as that root
+            os.chown(draft.path, allotted.first, allotted.first)
+        if found.record.created:
+            bundle.write(Bundle(path=draft.path, record=_record(found.record, name, allotted)))
+        if not store.place(draft, path / name):
+            making.refuse_existing(path, name)
+    return (
+        *([f"{container.name} stood still while it was copied"] if ran else ()),
+        *([f"publishes no port: {container.name} keeps its own"] if found.record.ports else ()),
+    )
+
+
+def _config(
+    container: Container,
+    moved: Moved,
+    allotted: idmap.Allocation | None,
+    address: tuple[tuple[str, str], ...],
+) -> str:
+    """Return the copy's config: ids, addresses and hardware addresses are its own."""
+    dropped = {key for key, _ in address} | ({"lxc.idmap"} if allotted else set())
+    dropped |= {f"lxc.net.{nic.index}.hwaddr" for nic in container.config.nics}
+    own = (*(allotted.lines if allotted else ()), *address)
+    text = container.bundle.config.read_text(encoding="utf-8", errors="surrogateescape")
+    return told_anew(text, moved, tuple(dropped), own)
+
+
+@contextmanager
+def _ids(path: Path, name: str, record: Record) -> Iterator[idmap.Allocation | None]:
+    if record.id_range == (0, 0):  # none, or of somebody else's making: they stay
+        yield None
+        return
+    allotted = idmap.allocate(path, name)
+    try:
+        yield allotted
+    except BaseException:
+        idmap.release(path, allotted.first)
+        raise
+
+
+def _network(config: ContainerConfig) -> Network:
+    """Return of what kind the address is that a copy needs anew."""
+    for nic in config.nics[:1]:
+        if nic.kind == "veth" and nic.link in {BRIDGE, INTERNAL_BRIDGE}:
+            return Network(link=nic.link)
+        if nic.kind == "veth" and nic.veth_mode == "router":
+            return Network(kind="router", link="")
+    return Network(kind="none", link="")
+
+
+def _record(record: Record, name: str, allotted: idmap.Allocation | None) -> Record:
+    return replace(
+        record,
+        name=name,
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        ports=(),
+        connect=record.connect.replace(f" {record.name}", f" {name}"),
+        options=tuple(pair for pair in record.options if pair[0] != "publish"),
+        id_range=(allotted.first, allotted.count) if allotted else record.id_range,
+        timings=(),
+    )
+
+
+def _copy_texts(source: Path, target: Path, moved: Moved) -> None:
+    """Copy what belongs to the container beside its root: fstab, seccomp profile, the key pair made for it."""
+    for name in TEXTS:
+        with suppress(FileNotFoundError):
+            text = (source / name).read_text(encoding="utf-8", errors="surrogateescape")
+            (target / name).write_text(moved(text), encoding="utf-8", errors="surrogateescape")
+    if (source / "ssh").is_dir():
+        (target / "ssh").mkdir(mode=0o700)
+        for name in ("key", "key.pub"):
+            with suppress(FileNotFoundError):
+                data = (source / "ssh" / name).read_bytes()
+                bundle.replace_file(target / "ssh" / name, data, 0o600, durable=False)
+
+
+def _forget_identities(tree: Path) -> None:
+    """Take out of a copied tree what its first start makes anew."""
+    owners = workshop.owners()
+    if owners is None:
+        _without_identities(tree)
+    else:
+        owners.call(_Root(tree), lambda: _without_identities(Path("/")))
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    upper: Path
+    lowers: tuple[Path, ...] = ()
+    work: Path | None = None
+
+
+def _without_identities(root: Path) -> bytes:
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in _IDENTITIES:
+            folder, _, last = name.rpartition("/")
+            with suppress(OSError), _folder(top, folder) as at:
+                os.unlink(last, dir_fd=at)
+        with suppress(OSError), _folder(top, _HOST_KEYS) as at:
+            for name in os.listdir(at):
+                if name.startswith("ssh_host_") and "_key" in name:
+                    os.unlink(name, dir_fd=at)
+    finally:
+        os.close(top)
+    return b""
+
+
+@contextmanager
+def _folder(top: int, name: str) -> Iterator[int]:
+    """Open an ordinary folder of the tree: no component may be a link."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    at = openat2(top, name, flags, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    try:
+        yield at
+    finally:
+        os.close(at)

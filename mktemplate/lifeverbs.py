@@ -1,0 +1,70 @@
+"""The verbs of a container's life beyond start and stop, as rows of a table (cli.md). No behaviour, no parsing."""
+
+from __future__ import annotations
+
+from mktemplate.options import flag, value
+from mktemplate.verb import Verb
+
+LIFE = (
+    Verb(
+        name="copy",
+        usage="NAME NEW",
+        help="a container like it, with ids, address and identities of its own",
+        more="Layers are shared. A running container stands still while it is copied.",
+        least=2,
+        most=2,
+    ),
+    Verb(
+        name="rename",
+        usage="NAME NEW",
+        help="give a stopped container another name; its address stays",
+        least=2,
+        most=2,
+    ),
+    Verb(
+        name="snapshot",
+        usage="NAME create|list|restore|delete [SNAP]",
+        help="keep a container as it is, go back to it",
+        more="Layers are shared; restore needs a stopped container and keeps the snapshot.",
+        least=2,
+        most=3,
+    ),
+    Verb(
+        name="cp",
+        usage="SRC DST",
+        help="copy files in or out: NAME:PATH on either side",
+        least=2,
+        most=2,
+        options=(value("--owner", "USER", "owner", "whose the copy is, by a name inside"),),
+    ),
+    Verb(name="top", usage="", help="live usage", most=0),
+    Verb(
+        name="console",
+        usage="NAME",
+        help="what the container writes to its console, as it comes",
+        least=1,
+        most=1,
+    ),
+    Verb(
+        name="autostart",
+        usage="",
+        help="start what is marked lxc.start.auto, in lxc.start.order",
+        most=0,
+        options=(flag("--stop", "stop", "stop it instead, in the opposite order"),),
+    ),
+    Verb(name="unit", usage="NAME", help="print a systemd unit for a container", least=1, most=1),
+    Verb(
+        name="adopt",
+        usage="DIR",
+        help="take an existing LXC container directory as it is",
+        least=1,
+        most=1,
+    ),
+    Verb(
+        name="completion",
+        usage="bash|zsh|fish",
+        help="print what makes a shell complete verbs, options, containers and templates",
+        least=1,
+        most=1,
+    ),
+)
