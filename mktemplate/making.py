@@ -118,7 +118,8 @@ def make(
                 refuse_existing(path, facts.name)
                 raise CommandError("E_EXISTS", facts.name, "was made by another command meanwhile")
     for note in record.notes:
-        console.note(note)
+        if got is None or note not in got.warnings:  # those were told before
+            console.note(note)
     return Made(bundle=Bundle(path=path / facts.name, record=record), timings=console.timings)
 
 
@@ -170,6 +171,8 @@ def _layers(
     if plan.facts.shared_host:
         return (provisioning.tree_layer(plan.tree, (), tools),), None
     got = supply(plan.rendered.packages, target, build, store, console, plan.spec.repositories)
+    for warning in got.warnings:
+        console.warning(warning)
     row = distros.find(target.distro)
     facts = provisioning.Facts(
         distro=target.distro,
