@@ -39,11 +39,17 @@ def target(request: Request, spec: TemplateSpec) -> Target:
     return Target(distro=name, release=release, arch=arch, family=row.family)
 
 
-def _default_distro(host: str, spec: TemplateSpec) -> str:
-    supported = host in distros.DISTROS and (
-        host in spec.distros or distros.DISTROS[host].family in spec.distros
+def supported(spec: TemplateSpec) -> tuple[str, ...]:
+    """Return the names of the distributions that a template has a part for, by name or by family."""
+    return tuple(
+        row.name
+        for row in distros.DISTROS.values()
+        if row.name in spec.distros or row.family in spec.distros
     )
-    return host if supported else "debian"
+
+
+def _default_distro(host: str, spec: TemplateSpec) -> str:
+    return host if host in supported(spec) else "debian"
 
 
 def understood(request: Request) -> tuple[library.Template, Facts]:

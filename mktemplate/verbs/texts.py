@@ -90,7 +90,7 @@ def templates(request: Request, console: Console) -> int:
                 {
                     "name": name,
                     "summary": spec.summary,
-                    "distros": list(spec.distros),
+                    "distros": list(asked.supported(spec)),
                     "origin": spec.origin,
                     "trusted": spec.trusted,
                 }
@@ -120,7 +120,7 @@ def _about(spec: TemplateSpec) -> dict[str, object]:
         "origin": spec.origin,
         "trusted": spec.trusted,
         "profile": spec.profile,
-        "distros": list(spec.distros),
+        "distros": list(asked.supported(spec)),
         "packages": {key: list(names) for key, names in spec.packages.items()},
         "options": [
             {
@@ -166,7 +166,7 @@ def _page(spec: TemplateSpec, console: Console) -> str:
     ]
     lines = [
         f"{spec.name}: {spec.summary}",
-        f"origin: {spec.origin}   profile: {spec.profile}   distros: {', '.join(spec.distros)}",
+        f"origin: {spec.origin}   profile: {spec.profile}   distros: {', '.join(asked.supported(spec))}",
         *(f"packages for {key}: {', '.join(names)}" for key, names in spec.packages.items()),
         f"ports: {', '.join(map(str, _list(about['ports']))) or 'none'}",
         f"runs: {' '.join(spec.command) or 'nothing but its init'}",
