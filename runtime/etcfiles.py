@@ -60,11 +60,17 @@ def hosts(hostname: str, ips: Sequence[str]) -> str:
     return f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{own}\n"
 
 
-def write(folder: Path, hostname: str, ips: Sequence[str]) -> tuple[MountEntry, ...]:
-    """Write the files below `folder` and return the entries that bind them. Written in place: binds pin the inode."""
+def write(
+    folder: Path, hostname: str, ips: Sequence[str], nameserver: str = ""
+) -> tuple[MountEntry, ...]:
+    """Write the files below `folder` and return the entries that bind them. Written in place: binds pin the inode.
+
+    `nameserver` answers in the container's network, where the host has none that a container could reach.
+    """
     with suppress(FileExistsError):
         os.mkdir(folder, 0o700)
-    texts = (hosts(hostname, ips), f"{hostname}\n", resolvers())
+    known = f"nameserver {nameserver}\n" if nameserver else resolvers()
+    texts = (hosts(hostname, ips), f"{hostname}\n", known)
     entries = []
     for name, text in zip(_NAMES, texts, strict=True):
         descriptor = os.open(

@@ -36,6 +36,7 @@ class Reached:
 
     ips: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    nameserver: str = ""  # besides the host's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,9 @@ class Order:
     log: Path
     stop_signal: int
     root_ids: tuple[int, int]  # the container's root, as the host numbers it
-    attach: Callable[[int], Reached]  # with a descriptor of init's network namespace
+    attach: Callable[
+        [int, int], Reached
+    ]  # with a descriptor of init's network namespace, and init's pid
     release: Callable[[], None]  # gives back network, cgroup and files
     stdio: tuple[int, int, int] | None = None  # the caller's, in the foreground
 
@@ -236,7 +239,7 @@ def _network(order: Order, born: Born, arrived: int, go: int) -> Reached:
     except FileNotFoundError:
         return Reached()  # it failed since
     try:
-        reached = order.attach(namespace)
+        reached = order.attach(namespace, born.pid)
     finally:
         os.close(namespace)
         os.close(arrived)

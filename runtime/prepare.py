@@ -69,12 +69,12 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
     state.save(run)
     undo.callback(state.save, replace(run, phase="STOPPED", cgroup={}))
     ids = idmap.from_config(settings.idmap)
-    wire = _wire(settings, state.key(place.path, place.name), found.record.ports)
+    wire = _wire(settings, place, found.record.ports)
 
-    def attach(namespace: int) -> monitor.Reached:
-        reached = wire.attach(namespace)
+    def attach(namespace: int, init: int) -> monitor.Reached:
+        reached = wire.attach(namespace, init)
         if files:
-            etcfiles.write(place.etc, settings.hostname, reached.ips)
+            etcfiles.write(place.etc, settings.hostname, reached.ips, reached.nameserver)
             wire.join(place.etc / "hosts")
         return reached
 
@@ -122,20 +122,24 @@ def _make_overlay_folders(settings: ContainerConfig) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Wire:
-    attach: Callable[[int], monitor.Reached]
+    attach: Callable[[int, int], monitor.Reached]
     release: Callable[[], None]
-    join: Callable[[Path], None] = lambda _: None  # with its hosts file: names of the network's others
+    join: Callable[[Path], None] = lambda _: (
+        None
+    )  # with its hosts file: names of the network's others
 
 
-def _wire(settings: ContainerConfig, key: str, ports: tuple[Port, ...]) -> _Wire:
+def _wire(settings: ContainerConfig, place: Place, ports: tuple[Port, ...]) -> _Wire:
     """Return how the container is attached to its network, and taken off it; loaded only where it has one."""
+    if os.geteuid() != 0:
+        return _user_wire(settings, place, ports)
     from runtime import network
 
-    if os.geteuid() != 0 or network.shares_host(settings):
-        _needs_no_privilege(settings, ports)
-        return _Wire(lambda _: monitor.Reached(), lambda: None)
+    if network.shares_host(settings):
+        return _Wire(lambda *_: monitor.Reached(), lambda: None)
+    key = state.key(place.path, place.name)
 
-    def attach(namespace: int) -> monitor.Reached:
+    def attach(namespace: int, _: int) -> monitor.Reached:
         attached = network.connect(settings, key, namespace, ports)
         return monitor.Reached(ips=attached.ips, notes=attached.notes)
 
@@ -147,12 +151,36 @@ def _wire(settings: ContainerConfig, key: str, ports: tuple[Port, ...]) -> _Wire
     return _Wire(attach, lambda: network.release(key), join)
 
 
+def _user_wire(settings: ContainerConfig, place: Place, ports: tuple[Port, ...]) -> _Wire:
+    """Return what pasta or slirp4netns does for a normal user; HostError where it could not, before anything runs."""
+    if not ports and all(nic.kind in {"empty", "none"} for nic in settings.nics):
+        return _Wire(lambda *_: monitor.Reached(), lambda: None)
+    from runtime import usernet
+
+    if not usernet.is_wanted(settings, ports):
+        return _Wire(lambda *_: monitor.Reached(), lambda: None)
+    usernet.check()
+    record = _carrier(place.path, place.name)
+    return _Wire(
+        lambda _, init: usernet.connect(record, init, ports), lambda: usernet.release(record)
+    )
+
+
+def _carrier(path: Path, name: str) -> Path:
+    """Return the file that names the process which carries a normal user's network."""
+    return state.folder(path) / f"{name}.net"
+
+
 def release_network(path: Path, name: str) -> None:
     """Take back what a run that was killed had of the network. Idempotent."""
     if os.geteuid() == 0:
         from runtime import network
 
         network.release(state.key(path, name))
+    elif _carrier(path, name).exists():
+        from runtime import usernet
+
+        usernet.release(_carrier(path, name))
 
 
 def forget_network(path: Path, name: str) -> None:
@@ -161,20 +189,6 @@ def forget_network(path: Path, name: str) -> None:
         from runtime import network
 
         network.forget(state.key(path, name))
-
-
-def _needs_no_privilege(settings: ContainerConfig, ports: tuple[Port, ...]) -> None:
-    """Refuse what only root can attach."""
-    if os.geteuid() == 0:
-        return
-    for nic in settings.nics:
-        if nic.kind not in {"empty", "none"} or ports:
-            raise HostError(
-                "E_KERNEL_FEATURE",
-                f"lxc.net.{nic.index}.type = {nic.kind}",
-                "a normal user's network is not in this version",
-                hints=("use --network none",),
-            )
 
 
 def compiled_filter(path: str) -> bytes:
