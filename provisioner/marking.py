@@ -10,6 +10,7 @@ In a root that we make ourselves a name has one version: the one that is install
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
 
 from provisioner.universe import Need, Option, State, Universe
 
@@ -92,22 +93,26 @@ class Marker:
         self._set(state, DELETE if state.current else KEEP, False)
         return True
 
-    def candidates(self, need: Need) -> list[State]:
-        """Return the candidates that satisfy `need`, best first: installed ones, then alternative by alternative."""
-        installed: list[State] = []
-        fresh: list[State] = []
+    def candidates(self, need: Need) -> list[list[State]]:
+        """Return the candidates that satisfy `need`, best first: installed ones, then alternative by alternative.
+
+        Those in one list are equal but for apt's package ID, which is looked up only when one of them is to be chosen.
+        """
+        installed: list[list[State]] = []
+        fresh: list[list[State]] = []
         for option in need.options:
             found = [state for state in option.solutions if state.candidate]
-            if len(found) > 1:
-                found = sorted(found, key=lambda state: self._rank(state, option.name))
-            for state in found:
-                (installed if state.current else fresh).append(state)
-        found = installed + fresh
-        return [
-            state
-            for at, state in enumerate(found)
-            if not (at and found[at - 1] is state) and not _excluded(state)
-        ]
+            for equals in self._ranked(found, option.name) if len(found) > 1 else [found]:
+                allowed = [state for state in equals if not _excluded(state)]
+                if allowed:
+                    (installed if allowed[0].current else fresh).append(allowed)
+        return [each for each, _ in groupby(installed + fresh)]  # twice in a row counts once
+
+    def _ranked(self, found: list[State], name: str) -> Iterator[list[State]]:
+        def rank(state: State) -> tuple[bool | int, ...]:
+            return _rank(state, name)
+
+        return (list(equals) for _, equals in groupby(sorted(found, key=rank), rank))
 
     # What follows is in the order in which `mark` comes by it.
 
@@ -263,10 +268,11 @@ class Marker:
     def _first(self, need: Need, depth: int, propagate: bool) -> bool:
         """Mark the first solution of `need` that can be."""
         found = self.candidates(need)
-        for state in found:
+        alone = sum(map(len, found)) == 1
+        for state in chain.from_iterable(map(self._by_number, found)):
             if not state.candidate:
                 continue  # any more
-            if propagate and need.critical and len(found) == 1:
+            if propagate and need.critical and alone:
                 if not self.mark(state, auto=False, depth=depth + 1):
                     continue
                 state.protect = True
@@ -287,18 +293,22 @@ class Marker:
         state.install = install
         self.universe.touch(state)
 
-    def _rank(self, state: State, name: str) -> tuple[bool | int, ...]:
-        """Return what apt's CompareProviders sorts by."""
-        return (
-            not state.protect,
-            not (state.current and state.package and state.package.multi_arch == "same"),
-            not state.current,
-            state.name != name,
-            not state.essential,
-            not state.protected,
-            _PRIORITY.get(state.package.priority if state.package else "", 5),
-            -self.universe.order(state),
-        )
+    def _by_number(self, equals: list[State]) -> list[State]:
+        """Return `equals` by descending package ID, as apt's CompareProviders ends."""
+        return equals if len(equals) == 1 else sorted(equals, key=self.universe.order, reverse=True)
+
+
+def _rank(state: State, name: str) -> tuple[bool | int, ...]:
+    """Return what apt's CompareProviders sorts by, but for the package ID."""
+    return (
+        not state.protect,
+        not (state.current and state.package and state.package.multi_arch == "same"),
+        not state.current,
+        state.name != name,
+        not state.essential,
+        not state.protected,
+        _PRIORITY.get(state.package.priority if state.package else "", 5),
+    )
 
 
 def _excluded(state: State) -> bool:

@@ -5,48 +5,58 @@
     stanzas  u64[n + 1]   where each stanza begins
     names    u64[]        key(package) | stanza, sorted
     provides u64[]        key(virtual) | stanza, sorted
-    mentions u64[]        key(name) | order of first mention, sorted
     special  u64[]        stanzas with `Essential: yes`
+    orders   u64[]        the first mention of each of these
 
 A key is 40 bits of hash above 24 bits of value. Two names with one key cost a comparison, not a wrong answer: whoever
-looks up reads the stanza. The order of mention is that in which apt 3.0 numbers packages (pkgcachegen.cc,
-deblistparser.cc): each stanza's own name, then the names in Pre-Depends, Depends, Conflicts, Breaks, Recommends,
-Suggests, Replaces, Enhances and Provides.
+looks up reads the stanza.
+
+The order in which names are first mentioned breaks a few ties in a whole plan. It is searched for when one is met (1 to
+20 ms a name), not kept: to number all of them took as long as everything else together.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import re
 import struct
 import tempfile
 import time
 from array import array
-from bisect import bisect_left
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 from zlib import adler32, crc32
 
-_MAGIC = b"mktemplate deb index 2\n\x00"
+_MAGIC = b"mktemplate deb index 4\n\x00"
 _HEADER = struct.Struct("<24s6QII")
 _DRAFT = ".draft-"
 _VALUE = (1 << 24) - 1
-_FIELDS = tuple(
-    b"\n" + name + b": "
-    for name in (
-        b"Pre-Depends",
-        b"Depends",
-        b"Conflicts",
-        b"Breaks",
-        b"Recommends",
-        b"Suggests",
-        b"Replaces",
-        b"Enhances",
-        b"Provides",
+# The order in which apt 3.0 numbers the names that a stanza mentions, after its own (pkgcachegen.cc, deblistparser.cc).
+_FIELDS = {
+    name: number
+    for number, name in enumerate(
+        (
+            b"Package",
+            b"Pre-Depends",
+            b"Depends",
+            b"Conflicts",
+            b"Breaks",
+            b"Recommends",
+            b"Suggests",
+            b"Replaces",
+            b"Enhances",
+            b"Provides",
+        )
     )
-)
-_PROVIDES = _FIELDS[-1]
+}
+_BEFORE, _AFTER = frozenset(b" \t,|"), frozenset(b" \t,|(:\n")
+_STANZA = re.compile(rb"\n\n(?:Package: (.*))?")
+_BARE = re.compile(rb"(?:\A|[,|])\s*([^\s,|(:]+)")
 
 
 class Damaged(Exception):
@@ -82,8 +92,7 @@ class Flat:
         self._stanzas, rest = words[: counts[0]], words[counts[0] :]
         self._names, rest = rest[: counts[1]], rest[counts[1] :]
         self._provides, rest = rest[: counts[2]], rest[counts[2] :]
-        self._mentions, rest = rest[: counts[3]], rest[counts[3] :]
-        self._special = rest
+        self._special, self._orders = rest[: counts[3]], rest[counts[3] :]
 
     def stanza(self, number: int) -> bytes:
         """Return stanza `number`."""
@@ -102,40 +111,87 @@ class Flat:
         return _values(self._provides, name)
 
     def mentioned(self, name: bytes) -> int:
-        """Return the order of the first mention of `name`, -1 where there is none."""
-        found = _values(self._mentions, name)
-        return found[0] if found else -1
+        """Return a number that grows with the first mention of `name` in apt's order, -1 where there is none."""
+        own = [number for number in self.named(name) if self._name(number) == name]
+        if own and own[0] in self._special:
+            return self._orders[self._special.tolist().index(own[0])]
+        return _mention(self._map, _HEADER.size, self._stanzas, name, own)
+
+    def _name(self, number: int) -> bytes:
+        begin = _HEADER.size + self._stanzas[number] + 9
+        return self._map[begin : self._map.find(b"\n", begin)]
 
     def special(self) -> list[int]:
         """Return the stanzas with `Essential: yes`."""
         return self._special.tolist()
 
-    def every_name(self) -> Iterator[bytes]:
+    def every_name(self) -> Iterable[bytes]:
         """Return the name of each stanza. Slow: for error messages and for listing."""
-        for begin in self._stanzas[:-1]:
-            start = _HEADER.size + begin + 9
-            yield self._map[start : self._map.find(b"\n", start)]
+        return map(self._name, range(len(self._stanzas) - 1))
 
 
-def write(path: Path, text: bytes) -> None:
-    """Make the file for `text` at `path`: whole or not at all, whoever else makes it meanwhile."""
+def write(path: Path, text: bytes, check: Callable[[], None] = lambda: None) -> None:
+    """Make the file for `text` at `path`: whole or not at all, whoever else makes it meanwhile.
+
+    `check` raises where `text` is not what it should be; hashing and writing need no interpreter, so a thread does both
+    while the tables are made.
+    """
     _sweep(path.parent)
-    text = _package_first(text)
-    tables = _tables(text)
-    packed = b"".join(table.tobytes() for table in tables)
-    head = _HEADER.pack(_MAGIC, len(text), *map(len, tables), adler32(packed), 0)[:-4]
     descriptor, draft = tempfile.mkstemp(prefix=_DRAFT, dir=path.parent)
     try:
-        with open(descriptor, "wb") as out:
-            out.write(head + crc32(head).to_bytes(4, "little"))
-            out.write(text)
-            out.write(bytes(_padded(len(text)) - len(text)))
-            out.write(packed)
-            os.fchmod(out.fileno(), 0o644)
+        with open(descriptor, "wb") as out, ThreadPoolExecutor(1) as beside:
+            checked = beside.submit(check)
+            text, starts, names = _in_order(text)
+            beside.submit(_put, out, text)
+            tables = _tables(text, starts, names)
+            packed = b"".join(table.tobytes() for table in tables)
+            head = _HEADER.pack(_MAGIC, len(text), *map(len, tables), adler32(packed), 0)[:-4]
+            checked.result()
+            beside.submit(_finish, out, head + crc32(head).to_bytes(4, "little"), packed).result()
         os.rename(draft, path)
     except BaseException:
         os.unlink(draft)
         raise
+
+
+def _mention(
+    text: bytes | mmap.mmap, zero: int, starts: Sequence[int], name: bytes, own: Sequence[int]
+) -> int:
+    """Return the order of the first mention of `name` in `text`, whose stanzas begin at `zero` + `starts`."""
+    at, end = zero, zero + starts[own[0] if own else -1]
+    found: list[int] = []
+    while (at := text.find(name, at, end)) >= 0:
+        field = _field(text, at, len(name))
+        if field:
+            number = bisect_right(starts, at - zero) - 1
+            found.append(number << 40 | field << 36 | at - zero)
+            end = zero + starts[number + 1]  # another field may come first
+        at += len(name)
+    return min(found) if found else own[0] << 40 if own else -1
+
+
+def _field(text: bytes | mmap.mmap, at: int, size: int) -> int:
+    """Return the number of the field that mentions the name at `at`; 0 where that is no mention."""
+    if text[at - 1] not in _BEFORE or text[at + size] not in _AFTER:
+        return 0
+    begin = text.rfind(b"\n", 0, at) + 1
+    while text[begin] in b" \t":  # a continued field
+        begin = text.rfind(b"\n", 0, begin - 1) + 1
+    field, _, before = text[begin:at].partition(b":")
+    return _FIELDS.get(field, 0) if before.rstrip()[-1:] in (b"", b",", b"|") else 0
+
+
+def _put(out: BinaryIO, text: bytes) -> None:
+    out.write(bytes(_HEADER.size))
+    out.write(text)
+    out.write(bytes(_padded(len(text)) - len(text)))
+
+
+def _finish(out: BinaryIO, head: bytes, tables: bytes) -> None:
+    out.write(tables)
+    out.seek(0)
+    out.write(head)
+    os.fchmod(out.fileno(), 0o644)
 
 
 def _sweep(folder: Path) -> None:
@@ -148,18 +204,19 @@ def _sweep(folder: Path) -> None:
                         os.unlink(entry.path)
 
 
-def _package_first(text: bytes) -> bytes:
-    """Return `text` with one blank line between stanzas and Package at the head of each, as Debian has it."""
-    stanzas = text.split(b"\n\n")
-    if all(stanza.startswith(b"Package: ") for stanza in stanzas[:-1]):
-        return text
+def _in_order(text: bytes) -> tuple[bytes, array[int], list[bytes]]:
+    """Return `text` as Debian has it, one blank line between stanzas and Package at the head of each, and both."""
+    starts, names = _stanzas(text)
+    if b"" not in names:
+        return text, starts, names
     moved = []
-    for stanza in stanzas:
+    for stanza in text.split(b"\n\n"):
         before, found, after = (b"\n" + stanza.strip(b"\n")).partition(b"\nPackage: ")
         if found:
             name, _, rest = after.partition(b"\n")
             moved.append(b"Package: " + name + before + (b"\n" + rest if rest else b""))
-    return b"\n\n".join(moved) + b"\n"
+    text = b"\n\n".join(moved) + b"\n"
+    return (text, *(_stanzas(text) if moved else (array("Q"), [])))
 
 
 def _padded(size: int) -> int:
@@ -176,53 +233,40 @@ def _values(table: memoryview[int], name: bytes) -> list[int]:
     return found
 
 
-def _tables(text: bytes) -> tuple[array[int], ...]:
-    """Return stanzas, names, provides, mentions, special."""
-    starts, names, special = array("Q"), array("Q"), array("Q")
-    provides: list[int] = []
-    mentions: dict[bytes, int] = {}
-    seen: set[bytes] = set()
-    begin = 0
-    for number, stanza in enumerate(text.rstrip(b"\n").split(b"\n\n")):
-        starts.append(begin)
-        begin += len(stanza) + 2
-        name = stanza[9 : stanza.find(b"\n")]
-        names.append(key(name) | number)
-        mentions.setdefault(name, len(mentions))
-        if b"\nEssential: yes" in stanza:
-            special.append(number)
-        for field in _FIELDS:
-            at = stanza.find(field)
-            if at > 0:
-                atoms = _atoms(stanza, at + len(field))
-                if field is _PROVIDES:
-                    provides.extend(key(_bare(atom)) | number for atom in atoms)
-                _mention(mentions, seen, atoms)
+def _stanzas(text: bytes) -> tuple[array[int], list[bytes]]:
+    """Return where stanzas begin, and the package of each: nothing for one that does not begin with it."""
+    begins, names = [0], [text[9 : text.find(b"\n")] if text.startswith(b"Package: ") else b""]
+    for found in _STANZA.finditer(text, 0, max(len(text) - 1, 0)):
+        begins.append(found.start() + 2)
+        names.append(found[1] or b"")
+    return array("Q", begins), names
+
+
+def _tables(text: bytes, starts: array[int], names: Sequence[bytes]) -> tuple[array[int], ...]:
+    """Return stanzas, names, provides, special, orders."""
+    named = [key(name) | number for number, name in enumerate(names)]
+    provides = {
+        key(name) | bisect_right(starts, at) - 1
+        for at in _places(text, b"\nProvides: ")
+        for name in _BARE.findall(_value(text, at + 11))
+    }
+    special = [bisect_right(starts, at) - 1 for at in _places(text, b"\nEssential: yes\n")]
     starts.append(len(text))
-    mentioned = sorted(key(name) | order for name, order in mentions.items())
-    tables = (sorted(names), sorted(set(provides)), mentioned)
-    return starts, *(array("Q", table) for table in tables), special
+    orders = [_mention(text, 0, starts, names[number], (number,)) for number in special]
+    tables = (sorted(named), sorted(provides), special, orders)
+    return starts, *(array("Q", table) for table in tables)
 
 
-def _mention(mentions: dict[bytes, int], seen: set[bytes], atoms: list[bytes]) -> None:
-    """Give the names in `atoms` that were not met before their numbers."""
-    if seen.issuperset(atoms):
-        return
-    for atom in atoms:
-        if atom not in seen:
-            seen.add(atom)
-            for relation in atom.split(b"|"):
-                mentions.setdefault(_bare(relation), len(mentions))
+def _places(text: bytes, word: bytes) -> Iterator[int]:
+    at = text.find(word)
+    while at >= 0:
+        yield at
+        at = text.find(word, at + 1)
 
 
-def _atoms(stanza: bytes, at: int) -> list[bytes]:
-    """Return the comma-separated parts of the field whose value begins at `at`."""
-    end = stanza.find(b"\n", at)
-    while end >= 0 and stanza[end + 1 : end + 2] in (b" ", b"\t"):  # a continued field
-        end = stanza.find(b"\n", end + 1)
-    return stanza[at : end if end >= 0 else None].split(b", ")
-
-
-def _bare(relation: bytes) -> bytes:
-    """Return the name in ` name:any (>= 1)` without qualifier."""
-    return relation.strip().partition(b" ")[0].partition(b"(")[0].partition(b":")[0]
+def _value(text: bytes, at: int) -> bytes:
+    """Return the value that begins at `at`, with its continued lines."""
+    end = text.find(b"\n", at)
+    while end >= 0 and text[end + 1 : end + 2] in (b" ", b"\t"):
+        end = text.find(b"\n", end + 1)
+    return text[at : end if end >= 0 else None]

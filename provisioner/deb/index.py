@@ -97,8 +97,8 @@ class DebIndex:
         for rank, file in enumerate(self._files):
             order = file.mentioned(name)
             if order >= 0:
-                return rank << 24 | order
-        return len(self._files) << 24
+                return rank << 72 | order
+        return len(self._files) << 72
 
     def nearest(self, name: str) -> Sequence[str]:
         """Return up to three existing names close to `name`."""
@@ -190,9 +190,12 @@ class _File:
             raise UntrustedIndex(
                 "E_TRUST_SIZE", subject, f"has {len(text)} bytes, {source.plain_size} are signed"
             )
-        if hashlib.sha256(text).hexdigest() != source.plain_sha256:
-            raise UntrustedIndex("E_TRUST_HASH", subject, "differs from what is signed")
-        flat.write(self._path, text)
+
+        def check() -> None:
+            if hashlib.sha256(text).hexdigest() != source.plain_sha256:
+                raise UntrustedIndex("E_TRUST_HASH", subject, "differs from what is signed")
+
+        flat.write(self._path, text, check)
         self._flat = flat.Flat(self._path)
 
 
