@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ class Lease:
     ports: tuple[Port, ...] = ()  # published, while it runs
     hosts: str = ""  # its hosts file, while it runs
     hostname: str = ""
+
+
+# What another version of ours may not know of a lease stands beside it, so that it can read the rest.
+_BESIDE = ("hosts", "hostname")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,12 @@ class Ledger:
         draft = self._path.with_suffix(".new")
         content = {
             "networks": book.networks,
-            "leases": [asdict(lease) for lease in book.leases.values()],
+            "leases": [_row(lease) for lease in book.leases.values()],
+            "beside": {
+                key: [getattr(lease, name) for name in _BESIDE]
+                for key, lease in book.leases.items()
+                if lease.hosts
+            },
             "downs": {key: [asdict(one) for one in scripts] for key, scripts in book.downs.items()},
         }
         draft.write_text(json.dumps(content), encoding="utf-8")
@@ -168,11 +177,19 @@ def _mac(key: str) -> str:
     return "02:" + hashlib.sha256(key.encode()).digest()[:5].hex(":")
 
 
+def _row(lease: Lease) -> dict[str, Any]:
+    return {name: value for name, value in asdict(lease).items() if name not in _BESIDE}
+
+
 def _book(value: dict[str, Any]) -> Book:
+    known = {one.name for one in fields(Lease)}
+    beside = value.get("beside", {})
     leases = {}
     for row in value["leases"]:
         ports = tuple(Port(**port) for port in row.pop("ports"))
-        lease = Lease(**row, ports=ports)
+        more = dict(zip(_BESIDE, beside.get(row["key"], ()), strict=False))
+        told = {name: text for name, text in (row | more).items() if name in known}
+        lease = Lease(**told, ports=ports)
         leases[lease.key] = lease
     downs = {
         key: tuple(_script(script) for script in scripts)
