@@ -129,7 +129,8 @@ def subordinate_ids(path: str) -> Outcome:
     if all(own):
         return Outcome(ok=True, detail=f"{owner}: {own[0][0].first}:{own[0][0].count}")
     if os.geteuid() == 0:
-        text = "root:1000000000:1000000000"
+        usual = idmap.usual_range()
+        text = f"root:{usual.first}:{usual.count}"
         return Outcome(
             ok=True, detail=f"none yet: `create` will add {text} to /etc/subuid and /etc/subgid"
         )

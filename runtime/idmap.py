@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import grp
 import hashlib
 import os
 import pwd
@@ -17,7 +18,11 @@ from runtime.errors import HostError, ResourceError
 
 COUNT = 65536
 FILES = (Path("/etc/subuid"), Path("/etc/subgid"))
-_ROOT_RANGE = (1_000_000_000, 1_000_000_000)  # what Debian's lxc and incus give root
+_ROOT_RANGE = (
+    1_000_000,
+    1_000_000_000,
+)  # first and count, as Debian's lxc and incus packages write it
+_END = 2**32 - 1  # no id: (uid_t) -1
 _RESERVED = ".store/ids"  # one link per range that is taken: its first id → the container's name
 _LOCK = "/etc/.pwd.lock"  # lckpwdf(3)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
@@ -138,7 +143,8 @@ def for_build(files: tuple[Path, Path] = FILES) -> IdMap:
     """Return the map that builds use: the last range of root's, or of what root would be given."""
     if os.geteuid() != 0:
         return _rootless(files)
-    first, count = _ROOT_RANGE
+    usual = usual_range(files)
+    first, count = usual.first, usual.count
     with suppress(HostError):
         first, count = _common([_own(file) for file in files], files)
     return single_range(first + (count // COUNT - 1) * COUNT)
@@ -163,7 +169,7 @@ def _own(file: Path) -> Line | None:
     lines = read(file)
     mine = {"root", "0"} if os.geteuid() == 0 else {str(os.geteuid()), _user()}
     own = max((line for line in lines if line.owner in mine), key=lambda x: x.count, default=None)
-    for line in lines:
+    for line in _others(file) if own else ():
         if own and line.owner not in mine and _overlap(own, line):
             raise HostError(
                 "E_SUBUID_OVERLAP",
@@ -198,13 +204,12 @@ def _give_root_a_range(files: tuple[Path, Path]) -> tuple[str, ...]:
     """Add root's line where it is missing; return a note of it."""
     if all(_own(file) for file in files):
         return ()
-    wanted = Line(owner="root", first=_ROOT_RANGE[0], count=_ROOT_RANGE[1])
     lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX)
+        wanted = usual_range(files)
         for file in files:
             if _own(file) is None:
-                _must_be_free(wanted, file)
                 _append(file, f"{wanted.owner}:{wanted.first}:{wanted.count}\n")
     finally:
         os.close(lock)
@@ -213,17 +218,35 @@ def _give_root_a_range(files: tuple[Path, Path]) -> tuple[str, ...]:
     )
 
 
-def _must_be_free(wanted: Line, file: Path) -> None:
-    others = [*read(file)]
-    others += [Line(owner=entry.pw_name, first=entry.pw_uid, count=1) for entry in pwd.getpwall()]
-    for line in others:
-        if _overlap(wanted, line):
-            raise HostError(
-                "E_SUBUID_OVERLAP",
-                str(file),
-                f"root's usual range {wanted.first}:{wanted.count} overlaps the ids of {line.owner}",
-                hints=(f"give root another range in {file}",),
-            )
+def usual_range(files: tuple[Path, Path] = FILES) -> Line:
+    """Return the line that root is given: the usual one, or the next that overlaps no line, user or group."""
+    count = _ROOT_RANGE[1]
+    first = next((own.first for own in map(_own, files) if own is not None), _ROOT_RANGE[0])
+    taken = sorted(
+        (line for file in files for line in _others(file) if line.owner not in {"root", "0"}),
+        key=lambda line: line.first,
+    )
+    for line in taken:
+        if _overlap(Line(owner="root", first=first, count=count), line):
+            first = line.first + line.count
+    if first + count > _END:
+        raise HostError(
+            "E_SUBUID_OVERLAP",
+            str(files[0]),
+            f"no {count} ids in a row are free for root",
+            hints=(f"give root a range of at least {COUNT} in {files[0]} and {files[1]}",),
+        )
+    return Line(owner="root", first=first, count=count)
+
+
+def _others(file: Path) -> tuple[Line, ...]:
+    """Return the lines of `file`, and the ids that users or groups have."""
+    if file.name == "subgid":
+        accounts = [(group.gr_name, group.gr_gid) for group in grp.getgrall()]
+    else:
+        accounts = [(user.pw_name, user.pw_uid) for user in pwd.getpwall()]
+    ids = (Line(owner=name, first=number, count=1) for name, number in accounts)
+    return (*read(file), *ids)
 
 
 def _append(file: Path, text: str) -> None:

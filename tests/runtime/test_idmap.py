@@ -70,9 +70,21 @@ def test_where_root_has_none_it_is_given_the_usual_range(tmp_path: Path) -> None
 
     notes = idmap.allocate(tmp_path, "one", files).notes
 
-    assert files[0].read_text() == "alice:100000:65536\nroot:1000000000:1000000000\n"
-    assert files[1].read_text() == "root:1000000000:1000000000\n"
-    assert "added root:1000000000:1000000000" in notes[0]
+    assert files[0].read_text() == "alice:100000:65536\nroot:1000000:1000000000\n"
+    assert files[1].read_text() == "root:1000000:1000000000\n"
+    assert "added root:1000000:1000000000" in notes[0]
+
+
+@pytest.mark.root
+def test_where_the_usual_range_is_taken_root_is_given_the_next(tmp_path: Path) -> None:
+    files = tmp_path / "subuid", tmp_path / "subgid"
+    files[0].write_text("bob:1500000:65536\n")
+    files[1].write_text("eve:1000000:1\n")
+
+    idmap.allocate(tmp_path, "one", files)
+
+    assert files[0].read_text().endswith("\nroot:1565536:1000000000\n")
+    assert files[1].read_text().endswith("\nroot:1565536:1000000000\n")
 
 
 @pytest.mark.root
@@ -85,7 +97,12 @@ def test_where_root_has_none_it_is_given_the_usual_range(tmp_path: Path) -> None
             "E_SUBUID_OVERLAP",
             r"root \(.*bob \(200000:65536\)",
         ),
-        ("bob:1500000000:65536\n", "E_SUBUID_OVERLAP", "overlaps the ids of bob"),
+        ("bob:500000:3900000000\n", "E_SUBUID_OVERLAP", "no 1000000000 ids in a row are free"),
+        (
+            "root:60000:65536\n",
+            "E_SUBUID_OVERLAP",
+            r"root \(60000:65536\) and of nobody \(65534:1\)",
+        ),
     ],
 )
 def test_a_range_that_will_not_do_is_refused(
