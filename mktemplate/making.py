@@ -180,6 +180,7 @@ def _layers(
         arch=target.arch,
         merged_usr=distros.series(row, target.release).merged_usr,
         sources=got.sources,
+        slim=got.slim,
     )
     layers = provisioning.provision(
         got.chosen, plan.tree, facts, tools, lambda wanted: got.download(wanted, console)

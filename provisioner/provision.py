@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from provisioner import errand, planting
+from provisioner import errand, planting, slim
 from provisioner.configure import configure
 from provisioner.errors import ConfigureFailed
 from provisioner.index import Package
@@ -25,7 +25,7 @@ from provisioner.resolver import PackageSet
 from provisioner.sandbox import Root, Sandbox
 from provisioner.store import Draft, Layer, Store
 from provisioner.tree import File, Tree
-from provisioner.unpack import unpack
+from provisioner.unpack import Layout, unpack
 
 APT_SOURCES = "/etc/apt/sources.list.d/{distro}.sources"
 _MERGED = ("bin", "lib", "sbin")
@@ -45,6 +45,7 @@ class Facts:
     arch: str  # the packages' name of it
     merged_usr: bool = False  # make /bin, /sbin, /lib* links into usr/ before the first package
     sources: str = ""  # deb822 text of what the packages came from, for apt inside (D-18)
+    slim: bool = False  # without documentation and translations
     epoch: int | None = None  # SOURCE_DATE_EPOCH where a lock carries its own
 
 
@@ -107,30 +108,47 @@ def package_layer(
         "merged": () if below else merged,
         "sources": sources,
         "epoch": facts.epoch,
+        **({"left out": slim.text()} if facts.slim else {}),
     }
 
     def fill(draft: Draft) -> int:
         tools.store.need(*_needs(packages))
         root = _root(draft, below)
-        links = () if below else merged
+        layout = Layout(
+            merged_usr=() if below else merged, exclude=slim.leaves_out if facts.slim else None
+        )
         with tools.store.lock("downloads", shared=True):  # over both: what came is not collected
             with tools.timed("download"):
                 download(packages)
             with tools.timed("unpack"):
                 contents = unpack(
                     packages, root, cache=tools.store.cache, sandbox=tools.sandbox,
-                    merged_usr=links, progress=tools.progress,
+                    layout=layout, progress=tools.progress,
                 )  # fmt: skip
         epoch = facts.epoch or max(contents.newest, *(layer.epoch for layer in below), 0)
         with tools.timed("configure"):
             configure(packages, root, sandbox=tools.sandbox, epoch=epoch, progress=tools.progress)
-            if sources:
-                path = APT_SOURCES.format(distro=facts.distro)
-                listed = Tree(nodes=(File(path=path, body=sources.encode(), replace=True),))
-                errand.send(tools.sandbox, root, lambda: planting.plant(listed, epoch))
+            notes = _notes(facts, sources, is_base=not below)
+            if notes.nodes:
+                errand.send(tools.sandbox, root, lambda: planting.plant(notes, epoch))
         return epoch
 
     return _build(recipe, fill, tools)
+
+
+def _notes(facts: Facts, sources: str, *, is_base: bool) -> Tree:
+    """Return what apt and dpkg inside are told of how their packages came about."""
+    texts = {
+        APT_SOURCES.format(distro=facts.distro): sources,
+        slim.CONFIG: slim.text() if facts.slim and is_base else "",
+    }
+    return Tree(
+        nodes=tuple(
+            File(path=path, body=text.encode(), replace=True)
+            for path, text in texts.items()
+            if text
+        )
+    )
 
 
 def _needs(packages: Sequence[Package]) -> tuple[int, int]:

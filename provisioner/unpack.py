@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
@@ -49,6 +49,18 @@ class _Job:
     ready: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How a root is laid out beyond what its packages say."""
+
+    merged_usr: tuple[str, ...] = ()  # links into usr/ that are made before anything is unpacked
+    # Tells by a member's name and type whether it is left out.
+    exclude: Callable[[bytes, bytes], bool] | None = None
+
+
+PLAIN = Layout()
+
+
 class Filled(TypedDict):
     """What the child answers."""
 
@@ -63,12 +75,11 @@ def unpack(
     *,
     cache: Path,
     sandbox: Sandbox,
-    merged_usr: Sequence[str] = (),
+    layout: Layout = PLAIN,
     progress: Progress = SILENT,
 ) -> Contents:
     """Unpack `packages`, in order, into `root` and record them in its dpkg database as unpacked.
 
-    `merged_usr` names top-level directories that must be links into usr/ before anything is unpacked.
     Raises BadArchive (E_DEB_FORMAT, E_ARCHIVE_*, E_TRUST_MISMATCH, E_CORRUPT, E_IDMAP) and StoreFailed.
     """
     newest = 0
@@ -80,8 +91,8 @@ def unpack(
             batch = packages[start : start + BATCH]
             with contextlib.ExitStack() as opened:
                 jobs = [_open(package, cache, opened) for package in batch]
-                links = tuple(merged_usr) if start == 0 else ()
-                found = errand.send(sandbox, root, partial(_fill, jobs, links, order))
+                found = errand.send(sandbox, root, partial(_fill, jobs, layout, order))
+                layout = replace(layout, merged_usr=())
                 _keep(jobs, found["fresh"], cache)
             newest = max(newest, found["newest"])
             notes += found["notes"]
@@ -130,13 +141,13 @@ def _keep(jobs: Sequence[_Job], fresh: Sequence[int], cache: Path) -> None:
         os.close(folder)
 
 
-def _fill(jobs: Sequence[_Job], links: Sequence[str], order: Mapping[str, Turn]) -> Filled:
+def _fill(jobs: Sequence[_Job], layout: Layout, order: Mapping[str, Turn]) -> Filled:
     """Decompress in threads (the decoders release the GIL), place in order, record."""
     os.umask(0o022)
-    for name in links:
+    for name in layout.merged_usr:
         os.makedirs(f"/usr/{name}", 0o755, exist_ok=True)
         os.symlink(f"usr/{name}", f"/{name}")
-    placer = Placer()
+    placer = Placer(layout.exclude)
     fresh = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         loaded = [pool.submit(_load, job) for job in jobs]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 from provisioner import tar
 from provisioner.deb import database
@@ -31,8 +32,12 @@ _KEPT = ("security.capability", "system.posix_acl_access", "system.posix_acl_def
 class Placer:
     """Places the members of package after package; remembers what is whose."""
 
-    def __init__(self) -> None:
-        """Read what an earlier layer's dpkg knows of diversions; owners only when there is a conflict."""
+    def __init__(self, exclude: Callable[[bytes, bytes], bool] | None = None) -> None:
+        """Read what an earlier layer's dpkg knows of diversions; owners only when there is a conflict.
+
+        `exclude` tells by name and type which members are left out; they are recorded all the same, as dpkg does.
+        """
+        self._exclude = exclude
         self.installed: list[Unpacked] = []
         self.digests: dict[bytes, str] = {}  # md5 of files of packages without md5sums
         self.notes: list[str] = []
@@ -65,6 +70,10 @@ class Placer:
         hashed = "md5sums" not in control.files
         for member in tar.members(view, f"{title(package)}: data.tar"):
             self._admit(member)
+            if self._exclude and self._exclude(member.name, member.kind):
+                one.paths[member.name] = None
+                self.newest = max(self.newest, member.mtime)
+                continue
             if self._put(one, member, view):
                 one.paths[member.name] = None
             self.newest = max(self.newest, member.mtime)

@@ -12,7 +12,7 @@ import pytest
 from provisioner import content
 from provisioner.errors import BadArchive, StoreFailed
 from provisioner.sandbox import Root
-from provisioner.unpack import Contents, unpack
+from provisioner.unpack import PLAIN, Contents, Layout, unpack
 from runtime.idmap import single_range
 from runtime.sandbox import KernelSandbox
 from tests.hostile import HostileDeb, Item, cached, directory, file, hardlink, symlink
@@ -30,11 +30,11 @@ class Place:
         (self.canary / "secret").write_text("secret")
         self._before = content.digest(self.canary)
 
-    def unpack(self, debs: Sequence[HostileDeb], merged_usr: Sequence[str] = ()) -> Contents:
+    def unpack(self, debs: Sequence[HostileDeb], layout: Layout = PLAIN) -> Contents:
         packages = [cached(deb, self.cache) for deb in debs]
         try:
             return unpack(
-                packages, Root(upper=self.root), cache=self.cache, merged_usr=merged_usr,
+                packages, Root(upper=self.root), cache=self.cache, layout=layout,
                 sandbox=KernelSandbox(single_range(1_000_000)),
             )  # fmt: skip
         finally:
@@ -109,7 +109,7 @@ def test_a_link_to_a_directory_of_the_root_is_followed_inside_it(place: Place) -
 def test_merged_usr_stays_merged(place: Place) -> None:
     old = HostileDeb(name="aa", items=[directory(b"./lib/"), file(b"./lib/new")])
 
-    place.unpack([old], merged_usr=("bin", "lib", "sbin"))
+    place.unpack([old], layout=Layout(merged_usr=("bin", "lib", "sbin")))
 
     assert place.read("usr/lib/new") == "new\n"
     assert os.readlink(place.root / "lib") == "usr/lib"
