@@ -5,7 +5,7 @@ An `Index` exists only if it was verified. What it is read from lives in the for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,6 +71,10 @@ class Index(Protocol):
 
     def essential(self) -> Sequence[Package]:
         """Return the packages marked `Essential: yes`."""
+        ...
+
+    def base(self, find: Callable[[], Sequence[Package]]) -> Sequence[Package]:
+        """Return the Essential closure, which `find` finds where it is not known from an earlier run."""
         ...
 
     def mention(self, name: str) -> int:

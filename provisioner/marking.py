@@ -58,6 +58,10 @@ class Marker:
                 return True
         return False
 
+    def clashes(self, state: State) -> bool:
+        """Tell whether something that will be installed violates a need of what is installed of `state`."""
+        return any(not self.met(need, state) for need in self.universe.rivalries(state))
+
     def mark(self, state: State, *, auto: bool = True, depth: int = 0, user: bool = False) -> bool:
         """Mark `state` for installation, with `auto` all that it needs; False where that cannot be."""
         settled = state.protect and state.mode == KEEP and state.candidate and state.current

@@ -60,11 +60,15 @@ def resolve(wanted: Sequence[str], index: Index, *, recommends: bool = False) ->
         asked = [_find(word, index) for word in wanted]
         pinned = [package for word, package in zip(wanted, asked, strict=True) if "=" in word]
         base = partial(Universe, index, (), pinned, recommends=False)
-        essential = _mark(base, index.essential(), recommends=False)
+
+        def find() -> tuple[Package, ...]:
+            return ordered(_mark(base, index.essential(), recommends=False))
+
+        essential = tuple(find() if pinned else index.base(find))
         whole = partial(Universe, index, essential, pinned, recommends=recommends)
         added = _mark(whole, asked, recommends=recommends)
         return PackageSet(
-            essential=ordered(essential),
+            essential=essential,
             added=ordered(added),
             wanted=tuple(each.name for each in asked),
         )
@@ -94,8 +98,10 @@ def _mark(
     universe = make()
     marker = Marker(universe, recommends=recommends)
     marker.request([package.name for package in asked])
-    for state in universe.states():
-        if marker.broken(state):
+    states = universe.states()
+    intact = all(state.install for state in states if state.current)  # then its depends are met
+    for state in states:
+        if marker.clashes(state) if intact and state.current else marker.broken(state):
             need = next(
                 each
                 for each in universe.needs(state)

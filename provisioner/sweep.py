@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from provisioner.index import Relation
 from provisioner.universe import State, Universe
@@ -10,15 +10,19 @@ from provisioner.universe import State, Universe
 
 def sweep(universe: Universe) -> None:
     """Unmark the new packages of `universe` that no package which stays depends on, recommends or suggests."""
-    fresh = {state for state in universe.states() if state.install and not state.current}
-    if fresh - _reached(universe, suggests=False):
-        for state in fresh - _reached(universe, suggests=True):
+    staying = [state for state in universe.states() if state.install]
+    fresh = {state for state in staying if not state.current}
+    if not fresh - _reached(universe, fresh, suggests=False):
+        return  # so it is mostly, and then nobody needs to look at what is installed
+    if fresh - _reached(universe, staying, suggests=False):
+        for state in fresh - _reached(universe, staying, suggests=True):
             state.install = False
             state.mode = 0  # marking.KEEP
 
 
-def _reached(universe: Universe, *, suggests: bool) -> set[State]:
-    queue = [state for state in universe.states() if state.install and _is_root(state)]
+def _reached(universe: Universe, among: Iterable[State], *, suggests: bool) -> set[State]:
+    """Return what the roots in `among` lead to, themselves included."""
+    queue = [state for state in among if _is_root(state)]
     reached = set(queue)
     for state in queue:  # which grows
         for relation in _relations(state, suggests=suggests):

@@ -133,8 +133,16 @@ class Universe:
         """Return the needs of `state` in apt's order: Pre-Depends, Depends, Conflicts, Breaks, Recommends."""
         if state.needs is None:
             package = state.package
-            state.needs = tuple(self._needs(package)) if package else ()
+            state.needs = tuple(self._needs(state, package)) if package else ()
         return state.needs
+
+    def rivalries(self, state: State) -> Iterator[Need]:
+        """Return the negative ones of the needs of `state`."""
+        package = state.package
+        for relation in package.conflicts if package else ():
+            yield Need("Conflicts", (self.option(relation),))
+        for relation in package.breaks if package else ():
+            yield Need("Breaks", (self.option(relation),))
 
     def option(self, relation: Relation) -> Option:
         """Return the one Option of `relation`."""
@@ -220,13 +228,10 @@ class Universe:
             if allowed or provided.qualifier == "any":
                 yield f"{provided.name}:any", provided.version
 
-    def _needs(self, package: Package) -> Iterator[Need]:
+    def _needs(self, state: State, package: Package) -> Iterator[Need]:
         yield from self._clauses("Pre-Depends", package.pre_depends)
         yield from self._clauses("Depends", package.depends)
-        for relation in package.conflicts:
-            yield Need("Conflicts", (self.option(relation),))
-        for relation in package.breaks:
-            yield Need("Breaks", (self.option(relation),))
+        yield from self.rivalries(state)
         if self._recommends:
             yield from self._clauses("Recommends", package.recommends)
 

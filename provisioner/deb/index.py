@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from provisioner.deb import flat, relation, version
+from provisioner.deb import closure, flat, relation, version
 from provisioner.deb.decode import decode
 from provisioner.errors import UntrustedIndex
 from provisioner.index import Package
@@ -47,9 +47,12 @@ class IndexFile:
 class DebIndex:
     """What several Packages files offer together, first mentioned first, the highest version winning."""
 
-    def __init__(self, files: Sequence[_File], arch: str, local: Sequence[Package]) -> None:
+    def __init__(
+        self, files: Sequence[_File], arch: str, local: Sequence[Package], cache: Path
+    ) -> None:
         """Join `files` in the order of the sources; `local` packages outrank all of them."""
         self.arch = arch
+        self._cache = cache
         self._files = files
         self._own = [file for file in files if file.source.only is None]
         self._others = [file for file in files if file.source.only is not None]
@@ -91,6 +94,21 @@ class DebIndex:
         names |= {package.name for package in self._local.values() if package.essential}
         newest = (self.versions(name)[:1] for name in sorted(names, key=self.mention))
         return tuple(package for packages in newest for package in packages)
+
+    def base(self, find: Callable[[], Sequence[Package]]) -> Sequence[Package]:
+        """Return the Essential closure, which `find` finds where the cache has none for these files."""
+        if self._local:
+            return find()
+        facts = [
+            (each.sha256, each.base_url, each.origin, each.suite, each.component, each.only)
+            for each in (file.source for file in self._files)
+        ]
+        path = closure.place(self._cache, (self.arch, *facts))
+        known = closure.load(path)
+        if known is None:
+            known = tuple(find())
+            closure.save(path, known)
+        return known
 
     def mention(self, name: str) -> int:
         """Return a number that grows with the first mention of `name` over all files."""
@@ -208,7 +226,7 @@ def read_index(
         if not _SHA256.fullmatch(source.sha256):
             raise UntrustedIndex("E_TRUST_FIELD", str(source.path), "has no valid SHA256")
         opened.append(_File(source, cache / f"{source.sha256}.index"))
-    return DebIndex(opened, arch, local)
+    return DebIndex(opened, arch, local, cache)
 
 
 def _name_of(stanza: bytes) -> str:

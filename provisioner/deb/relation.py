@@ -47,17 +47,17 @@ def parse_clause(text: str) -> Clause:
 class Field(Sequence[T]):
     """The comma-separated values of one field, parsed when somebody looks at them; equal to the tuple of them."""
 
-    __slots__ = ("_parse", "_text", "_values")
+    __slots__ = ("_parse", "_values", "text")
 
     def __init__(self, text: str, parse: Callable[[str], T]) -> None:
         """Keep `text` until then."""
-        self._text = text
+        self.text = text
         self._parse = parse
         self._values: tuple[T, ...] | None = None
 
     def _parsed(self) -> tuple[T, ...]:
         if self._values is None:
-            text = self._text.rstrip(" ,\t\n")
+            text = self.text.rstrip(" ,\t\n")
             self._values = tuple(map(self._parse, text.split(","))) if text else ()
         return self._values
 

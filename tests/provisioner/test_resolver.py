@@ -215,3 +215,26 @@ def test_the_digest_depends_on_the_packages_and_not_on_their_order(tmp_path: Pat
 
     assert chosen.digest == turned.digest
     assert chosen.digest != resolve(["other"], index_of(tmp_path, *BASE, "app 1", "other 1")).digest
+
+
+def test_the_essential_closure_is_found_once_for_the_same_files(tmp_path: Path) -> None:
+    lines = ("sh 1 ; Essential: yes ; Depends: libc (>= 1)", "libc 2 ; Provides: cc", "web 1")
+    first = resolve(["web"], index_of(tmp_path, *lines))
+    [kept] = tmp_path.glob("*.base")
+
+    again = resolve(["web"], index_of(tmp_path, *lines))
+    asked: list[str] = []
+    index_of(tmp_path, *lines).base(lambda: asked.append("it") or ())
+
+    assert again == first
+    assert not asked
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert resolve(["web"], index_of(tmp_path, *lines)) == first
+
+
+def test_another_index_has_another_essential_closure(tmp_path: Path) -> None:
+    resolve([], index_of(tmp_path, "sh 1 ; Essential: yes"))
+
+    chosen = resolve([], index_of(tmp_path, "sh 2 ; Essential: yes"))
+
+    assert [each.version for each in chosen.essential] == ["2"]
