@@ -279,7 +279,7 @@ def _refused(subject: str, reason: str) -> HostError:
     hints = (
         ()
         if os.geteuid() == 0
-        else ("as a user this needs your systemd manager: loginctl enable-linger USER",)
+        else ("your systemd manager must delegate it: Delegate= of user@.service",)
     )
     return HostError("E_CGROUP", subject, reason, hints=hints)
 

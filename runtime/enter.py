@@ -189,6 +189,10 @@ def _joined(container: Container) -> Iterator[Target]:
             f"/proc/{run.init.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         )
         joined = container.cgroup(run).join_files() if run.cgroup else ()
+        if joined and os.geteuid() != 0:
+            from runtime import usergroup
+
+            usergroup.stand_beside(joined[0])
         for number, path in enumerate(joined):
             slots[f"join{number}"] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         root = slots.pop("root")

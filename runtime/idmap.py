@@ -8,6 +8,7 @@ import hashlib
 import os
 import pwd
 import re
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _ROOT_RANGE = (
     1_000_000,
     1_000_000_000,
 )  # first and count, as Debian's lxc and incus packages write it
+_FIRST_OF_USERS = 100_000  # SUB_UID_MIN of login.defs(5)
 _END = 2**32 - 1  # no id: (uid_t) -1
 _RESERVED = ".store/ids"  # one link per range that is taken: its first id → the container's name
 _LOCK = "/etc/.pwd.lock"  # lckpwdf(3)
@@ -167,7 +169,7 @@ def read(file: Path) -> tuple[Line, ...]:
 def _own(file: Path) -> Line | None:
     """Return the largest range of ours in `file`, which overlaps nobody's."""
     lines = read(file)
-    mine = {"root", "0"} if os.geteuid() == 0 else {str(os.geteuid()), _user()}
+    mine = {"root", "0"} if os.geteuid() == 0 else {str(os.geteuid()), user()}
     own = max((line for line in lines if line.owner in mine), key=lambda x: x.count, default=None)
     for line in _others(file) if own else ():
         if own and line.owner not in mine and _overlap(own, line):
@@ -263,7 +265,8 @@ def _overlap(one: Line, other: Line) -> bool:
     return one.first < other.first + other.count and other.first < one.first + one.count
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the name of whoever calls."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -272,29 +275,47 @@ def _user() -> str:
 
 def _rootless(files: tuple[Path, Path]) -> IdMap:
     """Return a normal user's map: itself as root, its subordinate ids above; HostError with what mends it."""
-    user = _user()
     maps = []
     for file, own_id in zip(files, (os.geteuid(), os.getegid()), strict=True):
         own = _own(file)
         if own is None or own.count < COUNT - 1:
-            code = "E_SUBUID_MISSING" if own is None else "E_SUBUID_SMALL"
-            had = "no range" if own is None else f"only {own.count} ids"
             raise HostError(
-                code,
+                "E_SUBUID_MISSING" if own is None else "E_SUBUID_SMALL",
                 str(file),
-                f"{user} has {had}, a container needs {COUNT - 1}",
-                hints=(f"usermod --add-sub{file.name[3]}ids 100000-165535 {user}",),
+                f"{user()} has {'no range' if own is None else f'only {own.count} ids'}, "
+                f"a container needs {COUNT - 1}",
+                hints=(f"as root: {_grant(files)}",),
             )
         maps.append((Extent(0, own_id, 1), Extent(1, own.first, COUNT - 1)))
-    for program in ("newuidmap", "newgidmap"):
-        if not os.access(f"/usr/bin/{program}", os.X_OK):
-            raise HostError(
-                "E_NEWUIDMAP",
-                f"/usr/bin/{program}",
-                "is not installed",
-                hints=("apt install uidmap",),
-            )
+    for program in ("/usr/bin/newuidmap", "/usr/bin/newgidmap"):
+        _check_helper(program)
     return IdMap(uids=maps[0], gids=maps[1])
+
+
+def _grant(files: tuple[Path, Path]) -> str:
+    """Return the command that gives the caller a range in both files that is free."""
+    first = _FIRST_OF_USERS
+    for line in sorted((x for file in files for x in read(file)), key=lambda line: line.first):
+        if _overlap(Line(owner="", first=first, count=COUNT), line):
+            first = line.first + line.count
+    span = f"{first}-{first + COUNT - 1}"
+    return f"usermod --add-subuids {span} --add-subgids {span} {user()}"
+
+
+def _check_helper(program: str) -> None:
+    """Raise HostError (E_NEWUIDMAP) where a helper of shadow is missing, or may not map (newuidmap(1))."""
+    if not os.access(program, os.X_OK):
+        raise HostError(
+            "E_NEWUIDMAP", program, "is not installed", hints=("as root: apt install uidmap",)
+        )
+    status = os.stat(program)
+    if not status.st_mode & stat.S_ISUID and "security.capability" not in os.listxattr(program):
+        raise HostError(
+            "E_NEWUIDMAP",
+            program,
+            "is neither setuid nor has file capabilities",
+            hints=(f"as root: chmod u+s {program}",),
+        )
 
 
 def reserved(path: Path) -> dict[int, str]:

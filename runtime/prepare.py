@@ -96,19 +96,21 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
 
 
 def _make_group(key: str, settings: ContainerConfig) -> cgroup.Cgroup:
-    """Make the control groups; a normal user has none here, and so no limits but a note of it."""
+    """Make the control groups: a normal user's in a scope of its manager, else none and a note of it."""
     wanted = limits.limits(settings.cgroup2, settings.cgroup1)
     if os.geteuid() == 0:
         return cgroup.Cgroup.make(key, wanted)
-    for limit in wanted.v2:
-        if limit.asked and not limit.file.startswith("devices."):
-            raise HostError(
-                "E_CGROUP",
-                f"lxc.cgroup2.{limit.file}",
-                "a normal user's limits are not in this version",
-            )
-    note = "no limits: a normal user's containers have no control group in this version"
-    return cgroup.Cgroup(key=key, groups=(), notes=(note,))
+    from runtime import usergroup
+
+    # A user's container can make no device and opens none that the user could not: the filter is root's affair.
+    kept = tuple(limit for limit in wanted.v2 if not limit.file.startswith("devices."))
+    why = usergroup.lacking()
+    for limit in kept if why else ():
+        if limit.asked:
+            raise HostError("E_CGROUP", limit.file, why, hints=usergroup.hints())
+    if why:
+        return cgroup.Cgroup(key=key, groups=(), notes=(f"default limits are not applied: {why}",))
+    return cgroup.Cgroup.make(key, limits.Limits(v2=kept), (usergroup.scope(key),))
 
 
 def _make_overlay_folders(settings: ContainerConfig) -> None:

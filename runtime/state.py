@@ -115,12 +115,21 @@ def root() -> Path:
     """Return where run state lies: root's, or the user's own."""
     if os.geteuid() == 0:
         return _ROOT
-    directory = os.environ.get("XDG_RUNTIME_DIR", "")
+    return user_directory() / "mktemplate"
+
+
+def user_directory() -> Path:
+    """Return the directory that a login gives a normal user, also where the environment does not name it."""
+    usual = f"/run/user/{os.geteuid()}"
+    directory = os.environ.get("XDG_RUNTIME_DIR", "") or (usual if os.path.isdir(usual) else "")
     if not directory:
         raise ResourceError(
-            "E_LOCKED", "XDG_RUNTIME_DIR", "is not set", hints=("log in again, or set it",)
+            "E_LOCKED",
+            "XDG_RUNTIME_DIR",
+            "is not set, and there is no directory below /run/user for you",
+            hints=("loginctl enable-linger, as that user, makes one; or log in, or set it",),
         )
-    return Path(directory) / "mktemplate"
+    return Path(directory)
 
 
 def key(path: Path, name: str) -> str:

@@ -147,4 +147,4 @@ except Exception as error:
 """
     )
 
-    assert done.stdout.startswith("E_SUBUID_MISSING usermod --add-subuids"), done.stderr
+    assert done.stdout.startswith("E_SUBUID_MISSING as root: usermod --add-subuids"), done.stderr
