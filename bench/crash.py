@@ -142,7 +142,7 @@ class Place:
         again = self.mkt(*scene.argv(self.tiny), timeout=SLOW)
         if again.returncode and not (scene.repeated and f"error[{scene.repeated}]" in again.stderr):
             yield f"the same command: exit {again.returncode}: {again.stderr.strip()}"
-        if "create" not in scene.argv(self.tiny):
+        if again.returncode or "create" not in scene.argv(self.tiny):
             after = self.mkt(*self.tiny.create("after"), timeout=SLOW)
             if after.returncode:
                 yield f"a create: exit {after.returncode}: {after.stderr.strip()}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import secrets
 from pathlib import Path
 
 from provisioner.errors import StoreFailed
@@ -46,15 +46,22 @@ def write_new(path: Path, body: bytes) -> None:
         file.write(body)
 
 
-def write_atomically(path: Path, body: bytes) -> None:
-    """Replace the file `path` by `body`: whole or not at all, also over a power cut."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(fd, "wb") as file:
+def write_once(path: Path, body: bytes) -> None:
+    """Make the file `path` where there is none: whole or not at all, also over a power cut, and nothing beside it.
+
+    It has no name until it is whole (open(2), O_TMPFILE).
+    """
+    fd = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    with open(fd, "wb") as file, contextlib.suppress(FileExistsError):  # another was faster
         file.write(body)
         file.flush()
         os.fsync(fd)
-    os.rename(draft, path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # The descriptor makes it linkat(2) with AT_SYMLINK_FOLLOW, which open(2) asks for here.
+            os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder)
+        finally:
+            os.close(folder)
     fsync_directory(path.parent)
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from provisioner import content, errand, removal
-from provisioner.disk import CODES, disk_error, fsync_directory, write_atomically, write_new
+from provisioner.disk import CODES, disk_error, fsync_directory, write_once, write_new
 from provisioner.errors import StoreFailed
 from provisioner.sandbox import Root, Sandbox
 
@@ -122,7 +122,7 @@ class Store:
             (self.path / "cache").chmod(0o700)
             version = self.path / "version"
             if not version.exists():
-                write_atomically(version, VERSION.encode() + b"\n")
+                write_once(version, VERSION.encode() + b"\n")
         except FileExistsError as problem:
             detail = f"{problem.filename} is no directory"
             raise StoreFailed("E_FS_UNSUITABLE", str(self.path), detail) from problem
