@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from provisioner import content, errand, removal
-from provisioner.disk import CODES, disk_error, fsync_directory, write_once, write_new
+from provisioner.disk import CODES, disk_error, fsync_directory, write_new, write_once
 from provisioner.errors import StoreFailed
 from provisioner.sandbox import Root, Sandbox
 
