@@ -157,6 +157,16 @@ def test_a_function_answers_from_inside(root: Root) -> None:
     assert (root.upper / "made").is_dir()
 
 
+def test_nothing_inside_waits_for_the_disk(root: Root) -> None:
+    def sync() -> bytes:
+        os.fsync(os.pipe()[0])  # of which the kernel says EINVAL
+        return b"done"
+
+    answer = KernelSandbox(for_build()).call(root, sync)
+
+    assert answer == b"done"
+
+
 def test_a_function_has_the_callers_descriptors(root: Root, tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(b"content")
     with open(tmp_path / "archive", "rb") as archive:
