@@ -19,6 +19,7 @@ from runtime import cgroup as cgroups
 from runtime.container import Container, containers
 
 _CHUNK = 1 << 16
+_CONSOLE_LINES = 24
 _LOOK_AGAIN = 0.2  # seconds between two looks at a log that is followed
 
 
@@ -173,6 +174,17 @@ def logs(request: Request, console: Console) -> int:
             raw.write(chunk)
             raw.flush()
     return 0
+
+
+def console(request: Request, screen: Console) -> int:
+    """Show what the container writes to its console as it comes: no terminal of ours is inside, so none can type."""
+    from dataclasses import replace
+
+    flags = replace(request.flags, follow=True, lines=request.flags.lines or _CONSOLE_LINES)
+    if Container(containers_path(request), container_name(request.words[0])).state() == "STOPPED":
+        flags = replace(flags, follow=False)
+    screen.note("the console is written, not read; `mktemplate shell` gives a terminal inside")
+    return logs(replace(request, flags=flags), screen)
 
 
 def _tail(log: Path, lines: int | None) -> bytes:
