@@ -69,7 +69,7 @@ def _unshare(flags: int) -> Outcome:
 
 
 def root(path: str) -> Outcome:
-    """Whether this is root: containers of normal users are not in this version."""
+    """Say who this is: root has its own trials."""
     del path
     return Outcome(ok=os.geteuid() == 0, detail=f"running as uid {os.geteuid()}")
 
@@ -92,8 +92,6 @@ def other_namespaces(path: str) -> Outcome:
 
 def overlay(path: str) -> Outcome:
     """Make an overlay of id-mapped layers on PATH's file system, as a container's root is made."""
-    if os.geteuid() != 0:
-        return Outcome(ok=False, detail="only tried as root", mend="run doctor as root")
     place = path
     while not os.path.isdir(place):
         place = os.path.dirname(place)
@@ -110,8 +108,6 @@ def overlay(path: str) -> Outcome:
 def cgroups(path: str) -> Outcome:
     """Make a group in each hierarchy that limits need, and remove it."""
     del path
-    if os.geteuid() != 0:
-        return Outcome(ok=False, detail="only tried as root", mend="run doctor as root")
     group = cgroup.Cgroup.make(f"doctor-{os.getpid()}", limits.limits(_LIMITS))
     found = {kind for each in group.groups for kind in each.controllers}
     group.remove()

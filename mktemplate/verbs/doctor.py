@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 from mktemplate import trials
@@ -14,7 +15,8 @@ from mktemplate.trials import Outcome, Trial
 def doctor(request: Request, console: Console) -> int:
     """Try everything that containers need; 6 where something is missing that `up` cannot do without."""
     path = containers_path(request)
-    outcomes = [_perform(trial, path.as_posix()) for trial in trials.TRIALS]
+    table = _table()
+    outcomes = [_perform(trial, path.as_posix()) for trial in table]
     rows = [
         {
             "name": trial.name,
@@ -23,11 +25,20 @@ def doctor(request: Request, console: Console) -> int:
             "detail": outcome.detail,
             "mend": None if outcome.ok else outcome.mend or trial.mend,
         }
-        for trial, outcome in zip(trials.TRIALS, outcomes, strict=True)
+        for trial, outcome in zip(table, outcomes, strict=True)
     ]
     missing = [row["name"] for row in rows if row["needed"] and not row["ok"]]
     console.result({"ok": not missing, "checks": rows}, "\n".join(map(_line, rows)))
     return 6 if missing else 0
+
+
+def _table() -> tuple[Trial, ...]:
+    """Return what is tried: root's trials, or a normal user's."""
+    if os.geteuid() == 0:
+        return trials.TRIALS
+    from mktemplate import usertrials
+
+    return usertrials.TRIALS
 
 
 def _perform(trial: Trial, path: str) -> Outcome:
@@ -39,7 +50,8 @@ def _perform(trial: Trial, path: str) -> Outcome:
     except Exception as error:  # a failed trial is an answer, with the halves' own words
         if not hasattr(error, "code"):
             raise
-        return Outcome(ok=False, detail=f"{getattr(error, 'detail', error)}")
+        mend = next(iter(getattr(error, "hints", ())), "")
+        return Outcome(ok=False, detail=f"{getattr(error, 'detail', error)}", mend=mend)
 
 
 def _line(row: Mapping[str, object]) -> str:
