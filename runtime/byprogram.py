@@ -8,12 +8,12 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from runtime.errors import ContainerError, HostError, LaunchError, StateError
-from runtime.startentry import ABOVE, BORN, GO, LOCK
+from runtime.startentry import ABOVE, BORN, GO, LOCK, RESULT
 
 _ERROR = re.compile(r"mktemplate: error\[(E_[A-Z_]+)\]: (.*?): (.*)")
 _HINT = "mktemplate: hint: "
@@ -28,9 +28,16 @@ _MOST = 4000  # bytes of what goes into the state
 Attach = Callable[[int], dict[str, object]]
 
 
-def start(program: Path, lock: int, attach: Attach | None = None, **more: object) -> None:
+def start(
+    program: Path,
+    lock: int,
+    attach: Attach | None = None,
+    stdio: tuple[int, int, int] | None = None,
+    **more: object,
+) -> int:
     """Execute `program`; return once the container's init has been executed. `more` goes into the run state.
 
+    With `stdio` init has these three, and the monitor, whose pid is returned, is our child and dies with us.
     `lock` holds the container's lock, which the program shares until init runs, whatever becomes of us.
     `attach` is called with a descriptor of init's network namespace while init waits for its network; what it returns
     goes into the run state, too. Raises what the program says, and what `attach` raises.
@@ -39,20 +46,27 @@ def start(program: Path, lock: int, attach: Attach | None = None, **more: object
         report, report_end = _pipe(given)
         null = _above(given, os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
         inherited = {0: null, 1: null, 2: report_end, LOCK: _above(given, os.dup(lock))}
+        words = [str(program), "detach", _added(more)]
+        if stdio:
+            inherited |= {number: _above(given, os.dup(own)) for number, own in enumerate(stdio)}
+            inherited[RESULT] = report_end
+            words = [*words, "wait"]
         network = _Network(given, inherited) if attach else None
         actions = [(os.POSIX_SPAWN_DUP2, high, low) for low, high in inherited.items()]
-        pid = os.posix_spawn(
-            _executable(program, given),
-            [str(program), "detach", _added(more)],
-            {},
-            file_actions=actions,
-        )
-    with _reaped(pid) as status, os.fdopen(report, "rb") as file:
-        if network and attach:
-            network.hand_over(lambda namespace: more | attach(namespace))
-        said = file.read().decode(errors="replace")
-    if status:
-        raise meant(said, status[0], program)
+        pid = os.posix_spawn(_executable(program, given), words, {}, file_actions=actions)
+    try:
+        with os.fdopen(report, "rb") as file:
+            if network and attach:
+                network.hand_over(lambda namespace: more | attach(namespace))
+            said = file.read().decode(errors="replace")
+    except BaseException:
+        os.waitpid(pid, 0)
+        raise
+    if stdio and said == "+":
+        return pid
+    if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise meant(said, status, program)
+    return 0
 
 
 def meant(said: str, status: int, program: Path) -> ContainerError:
@@ -117,18 +131,6 @@ class _Network:
         finally:
             os.close(self.go)
             self.born.close()
-
-
-@contextmanager
-def _reaped(pid: int) -> Iterator[list[int]]:
-    """Wait for a child at the end of the block; then the list holds its exit status, if it is not 0."""
-    status: list[int] = []
-    try:
-        yield status
-    finally:
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if code:
-            status.append(code)
 
 
 def _pipe(given: ExitStack) -> tuple[int, int]:

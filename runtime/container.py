@@ -125,10 +125,9 @@ class Container:
         StateError: E_RUNNING. ConfigError, HostError, LaunchError: why not; then nothing of the start is left.
         """
         began = time.monotonic()
-        if not foreground and (program := self.start_program()):
-            pid, run = 0, self._start_by(program)
-        else:
-            pid, run = self._start_here(stdio if foreground else None)
+        streams = stdio if foreground else None
+        program = self.start_program()
+        pid, run = self._start_by(program, streams) if program else self._start_here(streams)
         return Started(
             pid=run.init.pid,
             ips=run.ips,
@@ -146,15 +145,15 @@ class Container:
                 program = standalone.write(self._place, self._settings(), found, path)
         return program
 
-    def _start_by(self, program: StartFile) -> RunState:
+    def _start_by(self, program: StartFile, stdio: standalone.Stdio) -> tuple[int, RunState]:
         """Start it by its start program, which stays as its monitor."""
         with state.lock(self.path, self.name) as lock:
             self._must_be_stopped()
             with self._reclaiming():
                 look = (self._settings, lambda: self.bundle)  # called only for a network
-                return standalone.start(self._place, program, lock, look)
+                return standalone.start(self._place, program, lock, look, stdio)
 
-    def _start_here(self, stdio: tuple[int, int, int] | None) -> tuple[int, RunState]:
+    def _start_here(self, stdio: standalone.Stdio) -> tuple[int, RunState]:
         """Start it by a fork of this Python, which stays as its monitor."""
         with self._locked() as found:
             self._must_be_stopped()

@@ -31,6 +31,7 @@ from runtime.startfile import StartFile
 from runtime.state import NOBODY, RunState
 
 Look = tuple[Callable[[], ContainerConfig], Callable[[], Bundle]]
+Stdio = tuple[int, int, int] | None
 _FAILED = 125  # exit status of whoever executes it himself, when the start fails
 _AF_INET, _SOCK_DGRAM_CLOEXEC, _SIOCSIFFLAGS, _IFF_UP = 2, 0o2000002, 0x8914, 1
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
@@ -84,9 +85,12 @@ def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) ->
     return startfile.current(path)
 
 
-def start(place: Place, program: StartFile, lock: int, look: Look) -> RunState:
+def start(
+    place: Place, program: StartFile, lock: int, look: Look, stdio: Stdio
+) -> tuple[int, RunState]:
     """Start a container by its `program`, with its lock held by the descriptor `lock`; return its run state.
 
+    With `stdio` in the foreground; then the monitor is our child, whose pid is returned, too.
     `look` returns its configuration and its record, each; they are asked only where there is a network to attach.
     """
 
@@ -96,8 +100,9 @@ def start(place: Place, program: StartFile, lock: int, look: Look) -> RunState:
 
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     state.save(replace(program.run, monitor=state.Identity.of(os.getpid())))
-    byprogram.start(program.path, lock, wire if program.wired else None, started=now)
-    return state.load(place.path, place.name) or program.run
+    attaching = wire if program.wired else None
+    monitor = byprogram.start(program.path, lock, attaching, stdio, started=now)
+    return monitor, state.load(place.path, place.name) or program.run
 
 
 def attach(place: Place, settings: ContainerConfig, found: Bundle, namespace: int) -> Attached:

@@ -10,10 +10,11 @@ from runtime.program import Failure, Slot
 from runtime.records import ADD, BRANCH, LOAD, STACK, START, Label
 from runtime.scribe import BUFFER, CLOEXEC, Scribe
 
-BORN, GO, LOCK = 3, 4, 5  # what Python hands over
+BORN, GO, LOCK, RESULT = 3, 4, 5, 6  # what Python hands over
 F_DUPFD_CLOEXEC, ABOVE = 1030, 10
 _STARTER = 0
-_BY_PYTHON = 3  # words of the command line
+_PYTHON, _PYTHON_WAITS = 3, 4  # words of the command line
+_PR_SET_PDEATHSIG = 1
 _RDWR, _CREAT, _NOFOLLOW = 2, 0o100, 0o400000
 _F_GETFD, _F_ADD_SEALS, _F_GET_SEALS = 1, 1033, 1034
 _SEALS = 0xF  # F_SEAL_SEAL, SHRINK, GROW, WRITE
@@ -31,12 +32,7 @@ def begin(s: Scribe, duties: Duties) -> None:
     s.let("more", s.text(""))
     for _ in range(3):  # no file of ours may become a standard stream
         s.do("openat", m.AT_FDCWD, s.text("/dev/null"), _RDWR)
-    s.do(LOAD, Slot(STACK), 0, result="foreground")  # argc: 1 without an argument
-    s.when("foreground", _BY_PYTHON, "by Python")
-    s.do("close_range", 3, 0xFFFFFFFF, 0)
-    s.mark("by Python")
-    s.do("close_range", LOCK + 1, 0xFFFFFFFF, 0)
-    s.do("fcntl", 2, F_DUPFD_CLOEXEC, ABOVE, result="report")
+    _arguments(s)
     if duties.sealed:
         _seal(s)
     s.do("umask", 0o022)
@@ -47,9 +43,38 @@ def begin(s: Scribe, duties: Duties) -> None:
     _listen(s)
 
 
+def _arguments(s: Scribe) -> None:
+    """See who executes it, and how: 1 word is a person, or a supervisor, who waits; 2 one who does not.
+
+    Python has 3 words where it does not wait, and 4 where it is the parent of the monitor and listens to RESULT.
+    """
+    s.do(LOAD, Slot(STACK), 0, result="words")  # argc
+    s.let("handed", 0)
+    s.let("foreground", 0)
+    s.when("words", _PYTHON, "Python")
+    s.when("words", _PYTHON_WAITS, "Python waits")
+    s.do("close_range", 3, 0xFFFFFFFF, 0)
+    s.do("fcntl", 2, F_DUPFD_CLOEXEC, ABOVE, result="report")
+    s.when("words", 2, "descriptors")
+    s.let("foreground", 1)
+    s.go("descriptors")
+    s.mark("Python")
+    s.do("close_range", LOCK + 1, 0xFFFFFFFF, 0)
+    s.let("handed", 1)
+    s.do("fcntl", 2, F_DUPFD_CLOEXEC, ABOVE, result="report")
+    s.go("descriptors")
+    s.mark("Python waits")
+    s.do("close_range", RESULT + 1, 0xFFFFFFFF, 0)
+    s.let("handed", 1)
+    s.let("foreground", 1)
+    s.do("fcntl", RESULT, F_DUPFD_CLOEXEC, ABOVE, result="report")
+    s.do("prctl", _PR_SET_PDEATHSIG, signal.SIGTERM)  # its end is a wish that the container end
+    s.mark("descriptors")
+
+
 def claim(s: Scribe, duties: Duties) -> None:
     """Make sure that it may start: with the lock held, nobody else does anything to the container."""
-    s.when("foreground", _BY_PYTHON, "handed over")
+    s.when("handed", 1, "handed over")
     if duties.state is not None:
         for folder in (duties.state.parent.parent, duties.state.parent):
             s.do("mkdirat", m.AT_FDCWD, s.text(str(folder)), 0o700)
@@ -64,9 +89,12 @@ def claim(s: Scribe, duties: Duties) -> None:
         s.must("fcntl", GO, _F_GETFD, failure=Failure("E_USAGE", duties.name, words))
     s.go("claim")
     s.mark("handed over")
-    s.do(LOAD, Slot(STACK), _BY_PYTHON, result="more")
+    s.do(LOAD, Slot(STACK), 3, result="more")  # its second argument
     s.let("lock", LOCK)
-    if not duties.network:
+    s.when("words", _PYTHON, "no result")
+    s.do("close", RESULT)
+    s.mark("no result")
+    if not duties.network:  # else /dev/null, from the beginning
         s.do("close_range", BORN, GO, 0)
     s.mark("claim")
     s.table.calls(duties.claim)
@@ -97,7 +125,7 @@ def _listen(s: Scribe) -> None:
     """Be told by the monitor that all is well, or why not."""
     first = s.table.room(8)
     s.close("result_write")
-    s.when("foreground", 2, "nothing was handed over")
+    s.when("handed", 0, "nothing was handed over")
     s.do("close_range", BORN, LOCK, 0)  # the monitor's, whose end must be noticed
     s.mark("nothing was handed over")
     s.do("read", Slot("result_read"), first, 1, result="count")

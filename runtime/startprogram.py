@@ -5,9 +5,8 @@
       │        makes `stage`, the clone of init, `host`; ends
       └ init: a child of the monitor; makes `init`; execve       INIT
 
-Without an argument it stays in the foreground, with one it returns once init has been executed. A second one goes into
-its state file, and says that descriptor 5 holds the container's lock, and 3 and 4 a network (Duties). It tells failures
-in the words of the error contract and exits as the command would. It needs no file but what the Program names.
+Without an argument it stays in the foreground, with one it returns once init has been executed; more are Python's
+(startentry.py). It tells failures in the words of the error contract. It needs no file but what the Program names.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def begin(s: Scribe, duties: Duties) -> None:
     s.close("ready_read", "lock")
     identities = [_identity(s, process) for process in ("monitor", "init")]
     _state(s, duties, duties.running, *identities, Slot("more"))
-    s.when("foreground", 1, "told")
+    s.when("words", 1, "told")
     s.do("write", Slot("report"), s.table.place(b"+"), 1)
     s.close("report")
     s.go("told")

@@ -87,6 +87,26 @@ def test_what_is_added_goes_into_the_state(tmp_path: Path) -> None:
     assert (running["started"], running["notes"]) == ("then", ["é", 'a "quoted" one'])
 
 
+def test_with_streams_the_monitor_is_our_child_and_ends_as_init_does(tmp_path: Path) -> None:
+    vector = (Pointer(b"sh\0"), Pointer(b"-c\0"), Pointer(b"echo said; exit 6\0"), 0)
+    shell = Call(name="execve", args=(b"/bin/sh\0", Struct("@4P", vector), None))
+    streams = (Call(name="dup3", args=(Slot("stdout"), 1, 0)), shell)
+    start = written(tmp_path, program(*streams), state=tmp_path / "state", running=RUNNING)
+    with open(tmp_path / "out", "wb+") as out, open(tmp_path / "lock", "w") as lock:
+        stdio = (0, out.fileno(), out.fileno())
+        monitor = byprogram.start(start, lock.fileno(), None, stdio, started="then")
+        _, status = os.waitpid(monitor, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 6
+    assert (tmp_path / "out").read_text() == "said\n"
+
+
+def test_with_streams_a_failure_is_raised_all_the_same(tmp_path: Path) -> None:
+    start = written(tmp_path, program(NO_FILE))
+    with open(tmp_path / "lock", "w") as lock, pytest.raises(HostError, match="refuses it"):
+        byprogram.start(start, lock.fileno(), None, (0, 1, 2))
+
+
 def test_what_is_too_much_for_the_state_is_left_out(tmp_path: Path) -> None:
     start = written(tmp_path, program(SLEEP), state=tmp_path / "state", running=RUNNING)
     start_it(start, started="then", notes=["long"] * 2000, ips=["1"])
