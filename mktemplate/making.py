@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mktemplate import hostpart, keys, library, locks, sharehost, texts, workshop
@@ -27,6 +28,7 @@ from provisioner import provision as provisioning
 from provisioner.flatten import flatten
 from provisioner.lock import write as write_lock
 from provisioner.store import Draft, Layer, Store
+from provisioner.tree import Fetched
 from runtime import bundle, idmap
 from runtime.bundle import Bundle, Ready, Record
 from runtime.seccomp_profile import default_profile
@@ -165,6 +167,7 @@ def _layers(
         sandbox=workshop.sandbox(),
         progress=console,
         keep_failed=build.keep_failed,
+        bring=partial(_bring, build, store, console),
         timings=console.timings,
     )
     target = plan.facts.target
@@ -186,6 +189,15 @@ def _layers(
         got.chosen, plan.tree, facts, tools, lambda wanted: got.download(wanted, console)
     )
     return layers, got
+
+
+def _bring(build: Build, store: Store, console: Console, wanted: Sequence[Fetched]) -> None:
+    """Fetch what a template pins by its hash."""
+    from provisioner import pinned
+    from provisioner.fetch import HttpFetch
+
+    with HttpFetch(os.environ) as fetch:
+        pinned.bring(wanted, store.cache, fetch, console, offline=build.offline)
 
 
 @contextmanager

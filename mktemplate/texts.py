@@ -21,6 +21,7 @@ from mktemplate.render import Renderer, renderer
 from mktemplate.render import Value as Told
 from mktemplate.spec import Step, TemplateSpec
 from provisioner import tree as trees
+from provisioner.tree import Tree
 from runtime import config as configs
 from runtime import fstab as fstabs
 from runtime.fstab import MountEntry
@@ -150,12 +151,11 @@ def _at_start(node: trees.Placed) -> tuple[str, ...]:
 def plan(template: library.Template, facts: Facts, more: tuple[str, ...] = ()) -> Plan:
     """Return the rendered texts of `template`, read back; raise what is wrong in them, with file and line."""
     rendered = render(template, facts, more)
-    name = template.spec.name
     return Plan(
         spec=template.spec,
         facts=facts,
         rendered=rendered,
-        tree=trees.parse(rendered.tree, rendered.files, f"{name}/tree.j2"),
+        tree=_tree(template.spec, facts, rendered),
         mounts=fstabs.parse(
             rendered.fstab,
             "fstab",
@@ -164,6 +164,19 @@ def plan(template: library.Template, facts: Facts, more: tuple[str, ...] = ()) -
         ),
         config=_checked_config(template, facts, rendered.config),
     )
+
+
+def _tree(spec: TemplateSpec, facts: Facts, rendered: Rendered) -> Tree:
+    """Return the tree of the texts, with what the template takes from elsewhere behind it."""
+    told = trees.parse(rendered.tree, rendered.files, f"{spec.name}/tree.j2")
+    fetched = (
+        trees.Fetched(
+            path=each.to, sha256=each.sha256, url=each.url, mode=each.mode, user=each.owner, group=each.group
+        )
+        for each in spec.downloads
+        if facts_.is_meant(each.distros, facts.target) and each.arch in ("", facts.target.arch)
+    )  # fmt: skip
+    return Tree(nodes=(*told.nodes, *fetched))
 
 
 def _checked_config(template: library.Template, facts: Facts, text: str) -> ContainerConfig:

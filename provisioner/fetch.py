@@ -137,6 +137,10 @@ class HttpFetch:
         transfer = _Transfer(out, offset, size, advance)
         self._tried(url, lambda place: self._pour(place, transfer))
 
+    def size(self, url: str) -> int:
+        """Return the size in bytes that the server gives the file at `url`, or raise DownloadFailed (E_NET_*)."""
+        return self._tried(url, self._ask_size)
+
     def places(self, url: str) -> tuple[str, ...]:
         """Return every address that may have the file of `url`, this one first."""
         for mirrors in self._mirrors:
@@ -229,6 +233,21 @@ class HttpFetch:
         if kept:
             self._keep(url, connection)
         return redirect
+
+    def _ask_size(self, url: str) -> int | Redirect:
+        with failures(url):
+            connection, response = self._request(url, 0)
+            try:
+                redirect = check_status(url, response.status, response.getheader("Location"))
+                length = response.getheader("Content-Length") or ""
+            finally:
+                response.close()
+                connection.close()
+        if redirect is not None:
+            return redirect
+        if not re.fullmatch("[0-9]{1,15}", length, re.ASCII):
+            raise DownloadFailed("E_NET_HTTP", url, "the server does not say how long the file is")
+        return int(length)
 
     def _patience(self, transfer: _Transfer) -> float:
         """Return how many seconds the rest of a transfer may take: what the slowest allowed server needs."""

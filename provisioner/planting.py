@@ -7,23 +7,29 @@ there an empty file system is mounted at each start.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from provisioner import accounts, inside
 from provisioner.accounts import Numbers
 from provisioner.errors import ProvisionError
-from provisioner.tree import Adjust, Copy, Directory, File, Link, Placed, Special, Tree
+from provisioner.tree import Adjust, Copy, Directory, Fetched, File, Link, Placed, Special, Tree
 
 _TEMPORARY = b".mktemplate-new"
+_CHUNK = 1 << 20  # bytes
+NONE: Mapping[str, int] = MappingProxyType({})
 _MODES = {"passwd": 0o644, "group": 0o644, "shadow": 0o640, "gshadow": 0o640}
 
 
-def plant(tree: Tree, epoch: int) -> None:
+def plant(tree: Tree, epoch: int, fetched: Mapping[str, int] = NONE) -> None:
     """Make `tree` in the root that this process has pivoted into; `epoch` dates new accounts.
 
-    Raises ProvisionError E_USER (no such owner), E_TEMPLATE_PATH (a directory on the way is none), E_ROOTFS_FILE
-    (something of another kind is in the way).
+    `fetched` holds for each sha256 of a Fetched an open file, which is hashed while it is copied.
+    Raises ProvisionError E_CORRUPT (such a file is another), E_USER (no such owner), E_TEMPLATE_PATH (a directory on
+    the way is none), E_ROOTFS_FILE (something of another kind is in the way).
     """
     os.umask(0o022)
     known = _plant_accounts(tree, epoch)
@@ -32,7 +38,10 @@ def plant(tree: Tree, epoch: int) -> None:
         if not isinstance(node, Adjust):
             _parents(place)
         try:
-            _plant(place, node, known)
+            if isinstance(node, Fetched):
+                _plant_fetched(place, node, known, fetched[node.sha256])
+            else:
+                _plant(place, node, known)
         except (NotADirectoryError, FileNotFoundError) as problem:
             detail = f"{problem.strerror}: {os.fsdecode(problem.filename or b'')}"
             raise ProvisionError("E_TEMPLATE_PATH", node.path, detail) from problem
@@ -117,7 +126,7 @@ def _plant_copy(place: bytes, node: Copy, known: Numbers) -> None:
         _own(place, *_ids(node, known), node.mode)
 
 
-def _ids(node: Directory | File | Copy | Special, known: Numbers) -> tuple[int, int]:
+def _ids(node: Directory | File | Fetched | Copy | Special, known: Numbers) -> tuple[int, int]:
     return known.user(node.user), known.group(node.group)
 
 
@@ -133,6 +142,28 @@ def _plant_file(place: bytes, node: File, known: Numbers) -> None:
         raise FileExistsError(errno.EEXIST, "a directory", place)
     # Under another name first: a symlink is replaced, not followed, and nobody sees half a file.
     inside.put(place + _TEMPORARY, node.body, 0o600)
+    _own(place + _TEMPORARY, *_ids(node, known), node.mode)
+    os.rename(place + _TEMPORARY, place)
+
+
+def _plant_fetched(place: bytes, node: Fetched, known: Numbers, source: int) -> None:
+    """Copy an open file under its place's name, whole, or raise E_CORRUPT."""
+    if inside.is_there(place) and stat.S_ISDIR(os.lstat(place).st_mode):
+        raise FileExistsError(errno.EEXIST, "a directory", place)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    out = os.open(place + _TEMPORARY, flags, 0o600)
+    found = hashlib.sha256()
+    try:
+        offset = 0
+        while chunk := os.pread(source, _CHUNK, offset):
+            found.update(chunk)
+            inside.write_all(out, chunk)
+            offset += len(chunk)
+    finally:
+        os.close(out)
+    if found.hexdigest() != node.sha256:
+        hints = ("run `mktemplate store verify`",)
+        raise ProvisionError("E_CORRUPT", node.path, "its download is damaged", hints=hints)
     _own(place + _TEMPORARY, *_ids(node, known), node.mode)
     os.rename(place + _TEMPORARY, place)
 

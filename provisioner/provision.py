@@ -12,19 +12,20 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from provisioner import errand, planting, slim
 from provisioner.configure import configure
+from provisioner.download import object_path
 from provisioner.errors import ConfigureFailed
 from provisioner.index import Package
 from provisioner.progress import SILENT, Progress
 from provisioner.resolver import PackageSet
 from provisioner.sandbox import Root, Sandbox
 from provisioner.store import Draft, Layer, Store
-from provisioner.tree import File, Tree
+from provisioner.tree import Fetched, File, Tree
 from provisioner.unpack import Layout, unpack
 
 APT_SOURCES = "/etc/apt/sources.list.d/{distro}.sources"
@@ -34,6 +35,7 @@ _EPOCH = 1_735_689_600  # of a tree that stands on no packages; any fixed day wo
 FORMAT = 2  # of what a layer holds; whatever changes a layer's bytes changes this number
 
 Download = Callable[[Sequence[Package]], None]
+Bring = Callable[[Sequence[Fetched]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,7 @@ class Tools:
     sandbox: Sandbox
     progress: Progress = SILENT
     keep_failed: bool = False
+    bring: Bring | None = None  # has what a tree pins in the cache
     timings: dict[str, float] = field(default_factory=dict)  # phase → seconds, summed
 
     @contextmanager
@@ -169,11 +172,27 @@ def tree_layer(tree: Tree, below: Sequence[Layer], tools: Tools) -> Layer:
 
     def fill(draft: Draft) -> int:
         epoch = below[-1].epoch if below else _EPOCH
-        with tools.timed("tree"):
-            errand.send(tools.sandbox, _root(draft, below), lambda: planting.plant(tree, epoch))
+        with tools.timed("tree"), ExitStack() as opened:
+            fetched = _fetched(tree, tools, opened)
+            errand.send(
+                tools.sandbox, _root(draft, below), lambda: planting.plant(tree, epoch, fetched)
+            )
         return epoch
 
     return _build(recipe, fill, tools)
+
+
+def _fetched(tree: Tree, tools: Tools, opened: ExitStack) -> dict[str, int]:
+    """Return an open file for each hash that `tree` pins."""
+    wanted = {node.sha256: node for node in tree.nodes if isinstance(node, Fetched)}
+    if wanted:
+        opened.enter_context(tools.store.lock("downloads", shared=True))
+        if tools.bring:
+            tools.bring(tuple(wanted.values()))
+    paths = {digest: object_path(tools.store.cache, digest) for digest in wanted}
+    return {
+        digest: opened.enter_context(path.open("rb")).fileno() for digest, path in paths.items()
+    }
 
 
 def _root(draft: Draft, below: Sequence[Layer]) -> Root:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 
@@ -33,6 +33,18 @@ class File:
     user: str = "root"
     group: str = "root"
     replace: bool = False  # f+
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """One file from elsewhere, pinned by its hash: `[[download]]`. No line of the text means one."""
+
+    path: str
+    sha256: str
+    url: str = field(repr=False)  # no part of the digest: wherever it is from, it is the same
+    mode: int = 0o644
+    user: str = "root"
+    group: str = "root"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +116,7 @@ class Adjust:
     group: str | None = None
 
 
-Placed = Directory | File | Link | Copy | Special | Adjust
+Placed = Directory | File | Fetched | Link | Copy | Special | Adjust
 Node = Placed | User | Group | Member
 
 

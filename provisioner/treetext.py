@@ -12,6 +12,7 @@ from provisioner.tree import (
     Adjust,
     Copy,
     Directory,
+    Fetched,
     File,
     Group,
     Link,
@@ -312,6 +313,8 @@ def _words(node: Node) -> tuple[str, ...]:
         case Adjust():
             mode = "-" if node.mode is None else f"{node.mode:04o}"
             return ("z", _quote(node.path), mode, node.user or "-", node.group or "-")
+        case Fetched():  # the text has no such line: template.toml says it
+            return ("#", _quote(node.path), f"{node.mode:04o}", node.user, node.group, node.sha256)
         case _:
             return _placed_words(node)
 
