@@ -36,6 +36,14 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """`--device PATH[:group=NAME]` as it was given."""
+
+    path: str
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SecretSource:
     """`--secret KEY=@FILE|-|env:VAR`: where a secret is to be read, never the secret itself."""
 
@@ -189,6 +197,25 @@ def volume(text: str) -> Volume:
                 "E_PARAM", "--volume", f'"{escape(word)}" is neither ro nor owner=USER'
             )
     return Volume(source=source, target=rest[0], read_only=read_only, owner=owner)
+
+
+def restart(text: str) -> str:
+    """Return a restart policy: `no`, `always`, `on-failure` or `on-failure:N`."""
+    if re.fullmatch(r"no|always|on-failure(:[1-9][0-9]{0,5})?", text, re.ASCII) is None:
+        raise CommandError(
+            "E_PARAM", "--restart", f'"{escape(text)}" is none of no, on-failure[:N], always'
+        )
+    return text
+
+
+def device(text: str) -> Device:
+    """Return `PATH[:group=NAME]`."""
+    path, colon, rest = text.partition(":")
+    group = rest.removeprefix("group=")
+    known = not colon or (rest.startswith("group=") and _NAME.fullmatch(group))
+    if not path.startswith("/") or not known:
+        raise CommandError("E_PARAM", "--device", f'"{escape(text)}" is not PATH[:group=NAME]')
+    return Device(path=path, group=group if colon else "")
 
 
 def words(text: str) -> tuple[str, ...]:

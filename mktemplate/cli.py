@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import NoReturn
 
-from mktemplate.arguments import SecretSource, Volume
+from mktemplate.arguments import Device, SecretSource, Volume
 from mktemplate.errors import CommandError, escape, nearest
 from mktemplate.grammar import ALIASES, BY_NAME, RESERVED, VERBS
 from mktemplate.options import GLOBAL, NOT_YET, Option
@@ -45,8 +45,10 @@ class Build:
     publish: tuple[Port, ...] = ()
     network: str = ""
     volumes: tuple[Volume, ...] = ()
+    devices: tuple[Device, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     memory: int = 0
+    restart: str = "no"
     cpus: float = 0.0
     pids: int = 0
     no_userns: bool = False

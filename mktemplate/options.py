@@ -127,12 +127,27 @@ REACH = (
         convert=arguments.volume,
         many=True,
     ),
+    value(
+        "--device",
+        "PATH[:group=NAME]",
+        "devices",
+        "give a device of the host's",
+        convert=arguments.device,
+        many=True,
+    ),
     value("--env", "K=V", "env", "set a variable", convert=arguments.environment, many=True),
 )
 LIMITS = (
     value("--memory", "SIZE", "memory", "most memory, such as 512M", convert=arguments.size),
     value("--cpus", "N", "cpus", "most processor time, such as 1.5", convert=arguments.cpus),
     value("--pids", "N", "pids", "most processes and threads", convert=_pids),
+    value(
+        "--restart",
+        "POLICY",
+        "restart",
+        "no, on-failure[:N] or always",
+        convert=arguments.restart,
+    ),
     flag("--no-userns", "no_userns", "no user namespace: not root-safe (root only)"),
     value(
         "--allow-degraded", "FEATURE", "allow_degraded", "go on without a confinement", many=True
@@ -151,4 +166,4 @@ START = (
 RENDER = WHAT + REACH + LIMITS
 BUILD = WHAT + FROM + REACH + LIMITS + BUILDING
 # Of cli.md's options, what this version answers with "not in this version".
-NOT_YET = frozenset(("--device", "--restart", "--single-id"))
+NOT_YET = frozenset(("--single-id",))

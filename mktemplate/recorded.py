@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from mktemplate.arguments import Volume
+from mktemplate.arguments import Device, Volume
 from mktemplate.cli import Request
 from runtime.bundle import Port
 
 _SHAPING = (
     "distro release arch packages recommends slim sets share_host flat lock mirror repos keyring as_of allow_stale "
-    "grants ssh_keys publish network volumes env memory cpus pids no_userns"
+    "grants ssh_keys publish network volumes devices env memory cpus pids restart no_userns"
 )
 
 
@@ -49,5 +49,8 @@ def _text_of_item(item: object) -> str:
     if isinstance(item, Port):
         return f"{item.address}:{item.host}:{item.container}/{item.proto}"
     if isinstance(item, Volume):
-        return f"{item.source}:{item.target}{':ro' if item.read_only else ''}"
+        owner = f":owner={item.owner}" if item.owner else ""
+        return f"{item.source}:{item.target}{':ro' if item.read_only else ''}{owner}"
+    if isinstance(item, Device):
+        return f"{item.path}{':group=' if item.group else ''}{item.group}"
     return str(item)

@@ -66,6 +66,7 @@ class Record:
     notes: tuple[str, ...] = ()
     timings: tuple[tuple[str, float], ...] = ()
     id_range: tuple[int, int] = (0, 0)  # first host id, count
+    restart: str = "no"  # no, on-failure[:N], always
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

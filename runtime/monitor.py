@@ -53,6 +53,7 @@ class Order:
     ]  # with a descriptor of init's network namespace, and init's pid
     release: Callable[[], None]  # gives back network, cgroup and files
     stdio: tuple[int, int, int] | None = None  # the caller's, in the foreground
+    after: Callable[[], None] = lambda: None  # when all is given back, and nobody else supervises
 
 
 def start(order: Order) -> tuple[int, RunState]:
@@ -136,6 +137,8 @@ def _monitor(order: Order, result: int) -> NoReturn:
         _end(order, run, status)
     else:
         _end(order, run, status)
+        if order.stdio is None:
+            order.after()
     os._exit(status if order.stdio else 0)
 
 

@@ -92,7 +92,21 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
         root_ids=(0, 0) if ids is None else ids.root(),
         attach=attach,
         release=release,
+        after=_after(place, found),
     )
+
+
+def _after(place: Place, found: Bundle) -> Callable[[], None]:
+    """Return what the monitor leaves to others when the container has ended."""
+    if found.record.restart == "no":
+        return lambda: None
+
+    def leave() -> None:
+        from runtime import restarts
+
+        restarts.leave(place.path, place.name)
+
+    return leave
 
 
 def _make_group(key: str, settings: ContainerConfig) -> cgroup.Cgroup:

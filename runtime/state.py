@@ -97,6 +97,7 @@ class RunState:
     degraded: tuple[str, ...] = ()
     cgroup: dict[str, Any] = field(default_factory=dict)
     netkey: str = ""  # the network's name for this container
+    asked: bool = False  # somebody asked it to end: no restart policy counts
 
 
 def boot_id() -> str:
@@ -187,7 +188,7 @@ def save(state: RunState) -> None:
 def forget(path: Path, name: str) -> None:
     """Remove all run state of the container, and the folders that are empty then."""
     place = folder(path)
-    for suffix in ("json", "lock"):
+    for suffix in ("json", "lock", "tries"):
         with suppress(FileNotFoundError):
             os.unlink(place / f"{name}.{suffix}")
     for empty in (place, place.parent):

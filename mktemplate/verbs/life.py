@@ -15,7 +15,9 @@ from mktemplate.console import Console
 from mktemplate.errors import CommandError, Several, escape
 from mktemplate.places import containers_path
 from mktemplate.views import container_object, is_ready
+from runtime import state
 from runtime.container import Container
+from runtime.errors import StateError
 
 _GRACE = 10.0  # seconds between asking and killing, as cli.md says
 
@@ -45,6 +47,7 @@ def start(request: Request, console: Console) -> int:
     shown: list[dict[str, object]] = []
 
     def act(container: Container) -> None:
+        _count_anew(container)
         begun = container.start()
         for note in begun.notes:
             console.note(f"{container.name}: {note}")
@@ -101,7 +104,13 @@ def stop(request: Request, console: Console) -> int:
 
     def act(container: Container) -> None:
         started = time.monotonic()
-        container.stop(timeout)
+        try:
+            container.stop(timeout)
+        except StateError:
+            from runtime import restarts
+
+            if not restarts.cancel(container):  # it may only wait to be started again
+                raise
         console.step(f"{container.name}: stopped in {(time.monotonic() - started) * 1000:.0f} ms")
 
     each(request, act)
@@ -115,11 +124,18 @@ def restart(request: Request, console: Console) -> int:
     def act(container: Container) -> None:
         if container.state() not in ("STOPPED", "ABORTING"):
             container.stop(timeout)
+        _count_anew(container)
         begun = container.start()
         console.step(f"{container.name}: started in {begun.seconds * 1000:.1f} ms, pid {begun.pid}")
 
     each(request, act)
     return 0
+
+
+def _count_anew(container: Container) -> None:
+    """Let the restart policy begin from its beginning: a person starts it."""
+    with suppress(FileNotFoundError):
+        os.unlink(state.folder(container.path) / f"{container.name}.tries")
 
 
 def kill(request: Request, console: Console) -> int:
