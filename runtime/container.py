@@ -128,21 +128,16 @@ class Container:
         streams = stdio if foreground else None
         program = self.start_program()
         pid, run = self._start_by(program, streams) if program else self._start_here(streams)
-        return Started(
-            pid=run.init.pid,
-            ips=run.ips,
-            notes=run.notes,
-            seconds=time.monotonic() - began,
-            monitor=pid if foreground else 0,
-        )
+        seconds, pid = time.monotonic() - began, pid if foreground else 0
+        return Started(pid=run.init.pid, ips=run.ips, notes=run.notes, seconds=seconds, monitor=pid)
 
     def start_program(self) -> StartFile | None:
         """Return its start program, written anew where it is missing or stale; None where only Python can start it."""
         path = self.directory / "start"
         if not (program := startfile.current(path)):
-            with self._locked() as found:
+            with self._locked():
                 self._must_be_stopped()
-                program = standalone.write(self._place, self._settings(), found, path)
+                program = standalone.write(self._place, self._look(), path)
         return program
 
     def _start_by(self, program: StartFile, stdio: standalone.Stdio) -> tuple[int, RunState]:
@@ -150,8 +145,10 @@ class Container:
         with state.lock(self.path, self.name) as lock:
             self._must_be_stopped()
             with self._reclaiming():
-                look = (self._settings, lambda: self.bundle)  # called only for a network
-                return standalone.start(self._place, program, lock, look, stdio)
+                return standalone.start(self._place, program, lock, self._look(), stdio)
+
+    def _look(self) -> standalone.Look:
+        return self._settings, lambda: self.bundle
 
     def _start_here(self, stdio: standalone.Stdio) -> tuple[int, RunState]:
         """Start it by a fork of this Python, which stays as its monitor."""
@@ -341,6 +338,8 @@ class Container:
                 self._reclaim_if_left()
             elif not select.select([pidfd], [], [], _GONE)[0]:
                 raise LaunchError("E_INIT_DIED", self.name, "its monitor does not end")
+        if (ended := self.run) is not None:
+            state.save(replace(ended, asked=True))
 
     def _reclaim_if_left(self) -> None:
         """Do what a monitor that was killed during the start could not."""

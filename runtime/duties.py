@@ -31,4 +31,11 @@ class Duties:
     network: bool = (
         False  # descriptor 3 takes init's "b", 4 gives its "g": who starts it attaches a network
     )
+    basis: tuple[
+        tuple[str, tuple[int, ...]], ...
+    ] = ()  # files it was written from: inode, size, mtime; () is missing
+    boot: str = ""  # the boot that it was written in
+    instead: tuple[
+        str, ...
+    ] = ()  # a command that does the same where a person executes it and it is stale
     sealed: bool = False  # run from a sealed copy: the container's root could write to the file (CVE-2019-5736)

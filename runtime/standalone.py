@@ -56,15 +56,18 @@ def is_wired(settings: ContainerConfig, ports: tuple[Port, ...]) -> bool:
     return bool(ports) or any(nic.kind not in {"empty", "none"} for nic in settings.nics)
 
 
-def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) -> StartFile | None:
+def write(place: Place, look: Look, path: Path) -> StartFile | None:
     """Write the start program of a container that is stopped to `path`: takes all for a start, and gives it back.
 
-    None, and nothing is written, where only Python can start it.
+    `look` returns its configuration and its record, each; its files are looked at before they are read. None, and
+    nothing is written, where only Python can start it.
     """
+    own = [str(path.with_name(name)) for name in ("config", "state.json")]
+    seen = startfile.looks([*own, *_RESOLVERS, *startfile.code()])
+    settings, found = look[0](), look[1]()
     if not suffices(settings, found.config):
         return None
-    files = [*_RESOLVERS, str(found.config), str(found.path / "state.json")]
-    files += [settings.mount_fstab, settings.seccomp_profile]
+    seen += startfile.looks(filter(None, (settings.mount_fstab, settings.seccomp_profile)))
     wired = is_wired(settings, found.record.ports)
     with ExitStack() as undo:
         order = prepare.order(place, settings, found, undo)
@@ -78,10 +81,12 @@ def write(place: Place, settings: ContainerConfig, found: Bundle, path: Path) ->
             mapped=bool(settings.idmap),
             loopback=any(nic.up for nic in settings.nics) and not shares_host(settings),
             network=state.key(place.path, place.name) if wired else "",
+            seen=tuple(one for one in seen if one[0] not in _code_but_one()),
+            restarts=found.record.restart != "no",
         )
         program = compose(parts, lambda _: _FAILED)
         order.release()  # while the run state still says what there is to reclaim
-    startfile.write(path, program, filter(None, files), order.run, wired=wired)
+    startfile.write(path, program, seen, order.run, wired=wired)
     return startfile.current(path)
 
 
@@ -91,7 +96,7 @@ def start(
     """Start a container by its `program`, with its lock held by the descriptor `lock`; return its run state.
 
     With `stdio` in the foreground; then the monitor is our child, whose pid is returned, too.
-    `look` returns its configuration and its record, each; they are asked only where there is a network to attach.
+    `look` is asked only where there is a network to attach.
     """
 
     def wire(namespace: int) -> dict[str, object]:
@@ -128,6 +133,8 @@ class Parts:
     mapped: bool = True  # the container has a user namespace
     loopback: bool = True  # its lo is up
     network: str = ""  # the key of a network that is more than that
+    seen: tuple[tuple[str, tuple[int, ...]], ...] = ()  # what it is written from
+    restarts: bool = False  # it has a restart policy
 
 
 def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
@@ -151,8 +158,11 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
         state=parts.state,
         running=running,
         stopped=stopped,
+        basis=parts.seen,
+        boot=state.boot_id(),
+        instead=_instead(order.run),
         network=bool(parts.network),
-        finish=_release(parts.network) if parts.network else (),
+        finish=_finish(parts),
         sealed=not parts.mapped,
     )
     program = order.program
@@ -180,6 +190,28 @@ def _with_loopback(calls: tuple[Call, ...]) -> tuple[Call, ...]:
         Call(name="close", args=(Slot("socket"),)),
     )
     return (*calls[:there], *up, *calls[there:])
+
+
+def _finish(parts: Parts) -> tuple[str, ...]:
+    """Return what only Python can do at the end: give the network back, start again as the policy has it."""
+    if parts.restarts:
+        from runtime import restarts
+
+        run = parts.order.run
+        return restarts.finish(Path(run.path), run.name, parts.network)
+    return _release(parts.network) if parts.network else ()
+
+
+def _code_but_one() -> set[str]:
+    """Return the code's files but for one: an installation replaces them all, and the program has to look at each."""
+    return set(startfile.code()) - {startprogram.__file__}
+
+
+def _instead(run: RunState) -> tuple[str, ...]:
+    """Return the command that starts the container from Python."""
+    root = str(Path(__file__).parent.parent)
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from runtime.byhand import main; main(sys.argv[2:])"
+    return (sys.executable, "-I", "-c", code, root, run.path, run.name)
 
 
 def _release(key: str) -> tuple[str, ...]:

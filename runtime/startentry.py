@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import struct
 
 from runtime.duties import Duties
 from runtime.kernel import mount as m
-from runtime.program import Failure, Slot
-from runtime.records import ADD, BRANCH, LOAD, STACK, START, Label
+from runtime.program import Call, Expect, Failure, Out, Slot
+from runtime.records import ADD, BRANCH, EXPECT, HANDLER, LOAD, STACK, START, Label
 from runtime.scribe import BUFFER, CLOEXEC, Scribe
 
 BORN, GO, LOCK, RESULT = 3, 4, 5, 6  # what Python hands over
@@ -16,7 +19,8 @@ _STARTER = 0
 _PYTHON, _PYTHON_WAITS = 3, 4  # words of the command line
 _PR_SET_PDEATHSIG = 1
 _RDWR, _CREAT, _NOFOLLOW = 2, 0o100, 0o400000
-_F_GETFD, _F_ADD_SEALS, _F_GET_SEALS = 1, 1033, 1034
+_F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
+_STATX_BASIC = 0x7FF
 _SEALS = 0xF  # F_SEAL_SEAL, SHRINK, GROW, WRITE
 _MFD_CLOEXEC_SEALABLE = 3
 _WHOLE = 1 << 30
@@ -36,6 +40,11 @@ def begin(s: Scribe, duties: Duties) -> None:
     if duties.sealed:
         _seal(s)
     s.do("umask", 0o022)
+    _read_boot_id(s)
+    s.when("handed", 1, "is current")
+    if duties.instead:
+        _check(s, duties)
+    s.mark("is current")
     s.when("foreground", 1, "foreground")
     s.pipe("result_read", "result_write")
     s.must("clone", signal.SIGCHLD, 0, 0, 0, 0, result="child")
@@ -84,9 +93,6 @@ def claim(s: Scribe, duties: Duties) -> None:
         where = (m.AT_FDCWD, s.text(lock), flags, 0o600)
         s.must("openat", *where, result="lock", failure=failure)
         s.must("flock", Slot("lock"), _LOCK_EX, failure=failure)
-    if duties.network:
-        words = "`mktemplate start` attaches its network: start it by that"
-        s.must("fcntl", GO, _F_GETFD, failure=Failure("E_USAGE", duties.name, words))
     s.go("claim")
     s.mark("handed over")
     s.do(LOAD, Slot(STACK), 3, result="more")  # its second argument
@@ -98,6 +104,64 @@ def claim(s: Scribe, duties: Duties) -> None:
         s.do("close_range", BORN, GO, 0)
     s.mark("claim")
     s.table.calls(duties.claim)
+
+
+def _read_boot_id(s: Scribe) -> None:
+    """Read what tells this boot from others: 36 letters and a line's end."""
+    path = s.text("/proc/sys/kernel/random/boot_id")
+    s.do("openat", m.AT_FDCWD, path, CLOEXEC, result="file")
+    s.do("read", Slot("file"), s.boot_id, 36)
+    s.close("file")
+
+
+def _check(s: Scribe, duties: Duties) -> None:
+    """Go on only where this was written in this boot and from files that are as they were; else be `instead`.
+
+    A network is for Python to attach, so with one it is always that.
+    """
+    s.do(ADD, Label("stale"), 0, result=HANDLER)
+    if duties.network:
+        s.go("stale")
+    boot = duties.boot.encode()
+    for start in range(0, len(boot), 8):
+        word = boot[start : start + 8]
+        value = int.from_bytes(word, "little")
+        s.do(EXPECT, s.boot_id + start, 0, (1 << 8 * len(word)) - 1, value, width=len(word))
+    s.table.calls([_looks_as_it_did(path, look) for path, look in duties.basis])
+    s.do(ADD, Label(HANDLER), 0, result=HANDLER)
+    s.go("is current")
+    s.mark("stale")
+    s.do(ADD, Label(HANDLER), 0, result=HANDLER)
+    s.when("words", 2, "stale, detached")
+    _become(s, duties.instead)
+    s.mark("stale, detached")
+    _become(s, (*duties.instead, "detach"))
+
+
+def _looks_as_it_did(path: str, look: tuple[int, ...]) -> Call:
+    """Look at a file (statx(2)); what is missing now must have been so."""
+    where = (m.AT_FDCWD, os.fsencode(path) + b"\0", 0, _STATX_BASIC, Out(256))
+    if not look:
+        return Call(name="statx", args=where, ignore=(errno.ENOENT,), expect=(Expect(4, 4, 0),))
+    inode, size, mtime = look
+    seconds, rest = divmod(mtime, 10**9)
+    fields = (
+        Expect(32, 8, inode),
+        Expect(40, 8, size),
+        Expect(112, 8, seconds),
+        Expect(120, 4, rest),
+    )
+    return Call(name="statx", args=where, expect=fields)
+
+
+def _become(s: Scribe, command: tuple[str, ...]) -> None:
+    """Be another program, with an empty environment."""
+    words = [s.text(word) for word in command]
+    argv = s.table.place(struct.pack(f"={len(words) + 1}Q", *words, 0))
+    failure = Failure(
+        "E_NOTFOUND", command[0], "this start program is stale, and no Python is there"
+    )
+    s.must("execve", words[0], argv, s.table.place(bytes(8)), failure=failure)
 
 
 def _seal(s: Scribe) -> None:

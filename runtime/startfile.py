@@ -22,6 +22,7 @@ from runtime.state import RunState
 
 _MARK = b"\nmktemplate start program, written from:\n"
 _TAIL = 64 << 10  # bytes at the end of the file in which the mark is looked for
+Looks = list[tuple[str, tuple[int, ...]]]
 _LIMITS = 16  # kinds of them, getrlimit(2)
 
 
@@ -34,14 +35,31 @@ class StartFile:
     run: RunState  # what it will say, but for its processes
 
 
-def write(
-    path: Path, program: bytes, files: Iterable[str], run: RunState, *, wired: bool = False
-) -> None:
-    """Put `program`, which was made from `files` and from this host, at `path`, by one rename."""
+def looks(files: Iterable[str]) -> Looks:
+    """Return `files` with what changes when they do: inode, size, mtime; nothing where one is missing."""
+    found: Looks = []
+    for name in files:
+        try:
+            status = os.stat(name)
+        except OSError:
+            found.append((name, ()))
+        else:
+            found.append((name, (status.st_ino, status.st_size, status.st_mtime_ns)))
+    return found
+
+
+def code() -> list[str]:
+    """Return the files of the code that decides."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("runtime.")]
+    return sorted(module.__file__ for module in modules if module.__file__)
+
+
+def write(path: Path, program: bytes, seen: Looks, run: RunState, *, wired: bool = False) -> None:
+    """Put `program`, made on this host from files as they were when they were `seen`, at `path`, by one rename."""
     basis = {
         "wired": wired,
         "run": asdict(run),
-        "files": _looks(sorted({*files, *_code()})),
+        "files": seen,
         "facts": [str(path), *_facts()],
     }
     replace_file(path, program + _MARK + json.dumps(basis).encode() + b"\n", 0o755)
@@ -63,29 +81,10 @@ def current(path: Path) -> StartFile | None:
     if not mark:
         return None
     basis = json.loads(text)
-    names = [name for name, *_ in basis["files"]]
-    if basis["facts"] != [str(path), *_facts()] or basis["files"] != _looks(names):
+    seen = [(name, tuple(look)) for name, look in basis["files"]]
+    if basis["facts"] != [str(path), *_facts()] or seen != looks(name for name, _ in seen):
         return None
     return StartFile(path, basis["wired"], state.from_json(basis["run"]))
-
-
-def _looks(files: Iterable[str]) -> list[list[str | int]]:
-    """Return each file with what changes when it does; a missing one counts as that."""
-    looks: list[list[str | int]] = []
-    for name in files:
-        try:
-            status = os.stat(name)
-        except OSError:
-            looks.append([name])
-        else:
-            looks.append([name, status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev])
-    return looks
-
-
-def _code() -> list[str]:
-    """Return the files of the code that decides."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("runtime.")]
-    return [module.__file__ for module in modules if module.__file__]
 
 
 def _facts() -> list[str]:

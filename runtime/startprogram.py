@@ -82,7 +82,6 @@ class _Writer(Scribe):
         self._default_signals()
         self.do("getpid", result="monitor")
         self._starttime("/proc/self/stat", "monitor_starttime")
-        self._boot_id()
         startentry.claim(self, self.duties)
         self.do("rt_sigprocmask", 0, self.table.place(_ALL_SIGNALS.to_bytes(8, "little")), 0, 8)
         self.let("role", _MONITOR)
@@ -157,13 +156,6 @@ class _Writer(Scribe):
         self.do("read", Slot("file"), self.buffer, BUFFER)
         self.close("file")
         self.do(FIELD, self.buffer, _STARTTIME, result=result)
-
-    def _boot_id(self) -> None:
-        """Read what tells this boot from others: 36 letters and a line's end."""
-        path = self.text("/proc/sys/kernel/random/boot_id")
-        self.do("openat", m.AT_FDCWD, path, CLOEXEC, result="file")
-        self.do("read", Slot("file"), self.boot_id, 36)
-        self.close("file")
 
     def stage(self) -> None:
         """Be the stage; the monitor sleeps meanwhile."""

@@ -42,8 +42,8 @@ LOOKS = {
 
 def written(container: Container) -> Path:
     start = container.directory / "start"
-    with container._locked() as found:
-        standalone.write(container._place, container._settings(), found, start)
+    with container._locked():
+        standalone.write(container._place, container._look(), start)
     return start
 
 
@@ -208,6 +208,25 @@ def test_executed_by_hand_it_stays_and_its_status_is_inits(make: Make) -> None:
 
     assert (done.returncode, done.stdout, done.stderr) == (5, b"here\n", b"")
     assert container.exit_status == 5
+
+
+@pytest.mark.parametrize("words", [(), ("detach",)], ids=["foreground", "detached"])
+def test_executed_by_hand_when_it_is_stale_it_is_written_anew(
+    words: tuple[str, ...], make: Make
+) -> None:
+    container = make("anew", "/bin/sh -c 'echo $A; exit 5'")
+    start = written(container)
+    with open(container.directory / "config", "a") as file:
+        file.write("lxc.environment = A=changed\n")
+
+    done = subprocess.run([start, *words], capture_output=True, timeout=30)
+
+    if words:
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert log_of(container, "changed") == "changed\n"
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (5, b"changed\n", b"")
+    assert startfile.current(start)
 
 
 def test_it_is_known_to_be_stale_when_the_config_has_changed(make: Make) -> None:

@@ -449,12 +449,34 @@ NETWORKED = (
 )
 
 
-def test_one_with_a_network_is_not_started_by_hand(tmp_path: Path, started: Run) -> None:
+def test_one_with_a_network_leaves_it_to_python(started: Run) -> None:
     made = program(*NETWORKED, *execute("/bin/echo", "on the net"))
-    status, out, err = ended(started(made, network=True))
+    instead = ("/bin/sh", "-c", "echo instead $*; exit 3", "sh")
 
-    assert (status, out) == (70, "")
-    assert "E_USAGE]: web: `mktemplate start` attaches its network" in err
+    assert ended(started(made, network=True, instead=instead)) == (3, "instead\n", "")
+
+
+def test_a_stale_one_leaves_it_to_python(tmp_path: Path, started: Run) -> None:
+    (tmp_path / "config").write_text("one")
+    status = (tmp_path / "config").stat()
+    look = (status.st_ino, status.st_size, status.st_mtime_ns)
+    duties: dict[str, object] = {
+        "basis": ((str(tmp_path / "config"), look), (str(tmp_path / "fstab"), ())),
+        "boot": Identity.of(1).boot_id,
+        "instead": ("/bin/sh", "-c", "echo instead $*", "sh"),
+    }
+
+    assert ended(started(shell("echo itself"), **duties)) == (0, "itself\n", "")
+    (tmp_path / "fstab").touch()
+    assert ended(started(shell("echo itself"), **duties)) == (0, "instead\n", "")
+    (tmp_path / "fstab").unlink()
+    other = {**duties, "boot": "0" * 36}
+    assert ended(started(shell("echo itself"), **other)) == (0, "instead\n", "")
+    os.utime(tmp_path / "config", ns=(0, status.st_mtime_ns + 1))
+    assert ended(started(shell("echo itself"), **duties)) == (0, "instead\n", "")
+    assert ended(started(shell("echo itself"), "detach", **duties)) == (0, "instead detach\n", "")
+    nowhere = {**duties, "instead": ("/nonexistent",)}
+    assert "no Python is there" in ended(started(shell("echo itself"), **nowhere))[2]
 
 
 def test_at_the_very_end_it_runs_a_program(tmp_path: Path, started: Run) -> None:
