@@ -87,12 +87,17 @@ def check() -> str:
 
 
 def release(record: Path) -> None:
-    """Kill what `record` names. Idempotent."""
+    """Kill what `record` names, and return when it is dead: its ports are free then. Idempotent."""
     try:
         carrier = Identity(**json.loads(record.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return
-    carrier.send(signal.SIGKILL)
+    pidfd = carrier.open()
+    if pidfd is not None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        select.select([pidfd], [], [], _PATIENCE)
+        os.close(pidfd)
     record.unlink(missing_ok=True)
 
 
