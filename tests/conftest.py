@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-pytest_plugins = ("tests.archive", "tests.family")
+pytest_plugins = ("tests.archive", "tests.family", "tests.tiny")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
