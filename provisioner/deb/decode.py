@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import lzma
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import accumulate
+from typing import NamedTuple
 
 from provisioner.errors import UntrustedIndex
 
 _XZ = b"\xfd7zXZ\x00"
 _GZIP = b"\x1f\x8b"
 _LZMA2 = 0x21
+_PIECE = 1 << 20  # bytes
 
 
 class _Malformed(Exception):
     """The container format is not what we decode in threads, or is broken."""
+
+
+class _Block(NamedTuple):
+    """One block of an .xz file."""
+
+    offset: int
+    unpadded: int  # bytes, with its header and its check
+    plain: int
+    check: int  # bytes
 
 
 def decode(packed: bytes, limit: int, subject: str) -> bytes:
@@ -40,13 +54,28 @@ def _decode(packed: bytes, limit: int) -> bytes:
             blocks = _xz_blocks(packed)
         except _Malformed:
             blocks = []
-        if len(blocks) > 1 and sum(plain for _, _, plain, _ in blocks) <= limit:
-            with ThreadPoolExecutor(2) as threads:
-                return b"".join(threads.map(lambda block: _xz_block(packed, *block), blocks))
+        if len(blocks) > 1 and 0 < sum(block.plain for block in blocks) <= limit:
+            return _in_threads(packed, blocks)
         return lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(packed, limit + 1)
     if packed.startswith(_GZIP):
         return zlib.decompressobj(31).decompress(packed, limit + 1)
     return packed
+
+
+def _in_threads(packed: bytes, blocks: Sequence[_Block]) -> bytes:
+    """Decode `blocks` into one buffer, each into its place: what is whole is never copied."""
+    ends = tuple(accumulate(block.plain for block in blocks))
+    out = BytesIO()
+    out.seek(ends[-1] - 1)
+    out.write(b"\0")
+    with out.getbuffer() as whole, ThreadPoolExecutor(2) as threads:
+
+        def fill(block: _Block, end: int) -> None:
+            with whole[end - block.plain : end] as place:
+                _xz_block(packed, block, place)
+
+        tuple(threads.map(fill, blocks, ends))
+    return out.getvalue()
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
@@ -63,8 +92,8 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
     raise _Malformed("a bad integer")
 
 
-def _xz_blocks(packed: bytes) -> list[tuple[int, int, int, int]]:
-    """Return (offset, unpadded size, plain size, check size) of each block, from footer and index (2.1.2, 4)."""
+def _xz_blocks(packed: bytes) -> list[_Block]:
+    """Return each block, from footer and index (2.1.2, 4)."""
     footer = packed[-12:]
     if footer[10:] != b"YZ":
         raise _Malformed("no stream footer")
@@ -79,18 +108,19 @@ def _xz_blocks(packed: bytes) -> list[tuple[int, int, int, int]]:
     for _ in range(min(count, 1 << 16)):
         unpadded, at = _number(packed, at)
         plain, at = _number(packed, at)
-        blocks.append((offset, unpadded, plain, check))
+        blocks.append(_Block(offset, unpadded, plain, check))
         offset += (unpadded + 3) & ~3
     if offset != len(packed) - 12 - backward:
         raise _Malformed("several streams")
     return blocks
 
 
-def _xz_block(packed: bytes, offset: int, unpadded: int, plain: int, check: int) -> bytes:
-    """Decode one block of a single LZMA2 filter (3.1, 5.3.1)."""
-    head = (packed[offset] + 1) * 4
-    flags = packed[offset + 1]
-    at = offset + 2
+def _xz_block(packed: bytes, block: _Block, place: memoryview) -> None:
+    """Decode one block of a single LZMA2 filter (3.1, 5.3.1) into `place`, a piece at a time."""
+    begin = block.offset
+    head = (packed[begin] + 1) * 4
+    flags = packed[begin + 1]
+    at = begin + 2
     for present in (flags & 0x40, flags & 0x80):  # compressed size, uncompressed size
         if present:
             _, at = _number(packed, at)
@@ -103,7 +133,13 @@ def _xz_block(packed: bytes, offset: int, unpadded: int, plain: int, check: int)
     raw = lzma.LZMADecompressor(
         lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": max(size, 4096)}]
     )
-    text = raw.decompress(memoryview(packed)[offset + head : offset + unpadded - check], plain + 1)
-    if len(text) != plain or not raw.eof:
-        raise _Malformed("a block of another length than its index says")
-    return text
+    rest = memoryview(packed)[begin + head : begin + block.unpadded - block.check]
+    done = 0
+    while not raw.eof and (piece := raw.decompress(rest, _PIECE)):
+        rest = rest[:0]  # it keeps what it has not used
+        if done + len(piece) > block.plain:
+            raise _Malformed("a block longer than its index says")
+        place[done : done + len(piece)] = piece
+        done += len(piece)
+    if done != block.plain or not raw.eof:
+        raise _Malformed("a block shorter than its index says")
