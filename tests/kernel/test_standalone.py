@@ -229,6 +229,22 @@ def test_executed_by_hand_when_it_is_stale_it_is_written_anew(
     assert startfile.current(start)
 
 
+def test_a_start_in_the_foreground_as_typed_needs_no_python(make: Make) -> None:
+    container = make("typed", "/bin/sh -c 'echo here; exit 5'")
+    written(container)
+    script = Path(__file__).parents[2] / "scripts" / "mktemplate"
+    environment = {"MKTEMPLATE_PATH": str(container.path), "PATH": "/nonexistent"}
+
+    done = subprocess.run(
+        ["/bin/sh", script, "start", "--foreground", "typed"],
+        capture_output=True,
+        timeout=10,
+        env=environment,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (5, b"here\n", b"")
+
+
 def test_it_is_known_to_be_stale_when_the_config_has_changed(make: Make) -> None:
     container = make("stale", "/bin/true")
     start = written(container)
