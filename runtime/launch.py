@@ -57,6 +57,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
         (*_fstab(config), *config.mount_entries, *host.files),
         config.rootfs_layers[-1] if config.rootfs_layers else "",
         own_dev=config.autodev,
+        ids=config.idmap,
     )
     limits, notes = confinement.resource_limits(config.rlimits)
     clone_flags = flags & (ns.CLONE_NEWUSER | ns.CLONE_NEWPID)

@@ -8,10 +8,11 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime import fstab, rootfs, steps
+from runtime import fstab, ownership, rootfs, steps
 from runtime.fstab import MountEntry, MountFlags
 from runtime.kernel import mount as m
 from runtime.program import Call, Failure, Slot
+from runtime.settings import IdMap
 from runtime.steps import c
 
 ANY = tuple(range(1, 134))  # every errno: of an optional entry
@@ -25,11 +26,14 @@ class Mounts:
     host: list[Call] = field(default_factory=list)
     init: list[Call] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ids: tuple[IdMap, ...] = ()  # the container's
 
 
-def plan(entries: tuple[MountEntry, ...], root: str, *, own_dev: bool) -> Mounts:
+def plan(
+    entries: tuple[MountEntry, ...], root: str, *, own_dev: bool, ids: tuple[IdMap, ...] = ()
+) -> Mounts:
     """Return the calls for `entries` in order; `root` is the rootfs path that absolute targets count from."""
-    mounts = Mounts()
+    mounts = Mounts(ids=ids)
     for number, entry in enumerate(entries):
         target = fstab.inside(entry, root)
         if target is None:
@@ -82,6 +86,9 @@ def _host_source(
     recursive = m.AT_RECURSIVE if meaning.recursive else 0
     tolerance = _tolerance(entry)
     source = entry.source if entry.source.startswith("/") else f"/{entry.source}"
+    if meaning.idmap.startswith("device:"):
+        mounts.stage += ownership.device(slot, source, meaning.idmap, mounts.ids)
+        return
     mounts.stage.append(
         Call(
             name="open_tree",
@@ -105,7 +112,9 @@ def _host_source(
             failure=Failure("E_MOUNT_SOURCE", source),
         )
     )
-    if meaning.idmap:
+    if ownership.is_ours(meaning.idmap):
+        mounts.stage += ownership.owned(slot, source, meaning.idmap, mounts.ids)
+    elif meaning.idmap:
         mounts.host.append(rootfs.idmapped(slot, Path(source)))
 
 
