@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Collection, Iterator
@@ -17,6 +18,10 @@ from provisioner.recovery import is_free
 from provisioner.store import Freed, Store, Verified, is_named
 
 _ARCHIVES = ("cache/sha256", "cache/tar", "cache/partial")
+_LISTS = "cache/lists"
+_SIGNED = (".InRelease", ".Release")  # what was accepted last of each suite
+_DIGEST = re.compile("[0-9a-f]{64}")
+_LARGEST = 32 << 20  # bytes of a Release file
 
 
 def prune(
@@ -29,6 +34,7 @@ def prune(
 ) -> Freed:
     """Remove layers that are not in `used()` and leased by nobody, and all archives unless a build is reading them.
 
+    With the archives go the indices that no accepted Release names any more, and the locks that nobody holds.
     `used` is asked again under the lease of each layer that goes: a container may have come into being meanwhile.
     With `dry_run` nothing is removed and the answer says what would be.
     """
@@ -46,14 +52,10 @@ def prune(
             (busy if freed is None else gone).append(name)
             size += freed or 0
     if downloads:
-        try:
-            with store.lock("downloads", wait=False):
-                files, freed_now = _drop_archives(store, dry_run=dry_run)
-                size += freed_now
-        except StoreFailed as locked:
-            if locked.code != "E_LOCKED":
-                raise
-            busy.append("downloads")
+        files, freed_now = _drop_downloads(store, busy, dry_run=dry_run)
+        size += freed_now
+    if not dry_run:
+        _drop_locks(store)
     return Freed(layers=tuple(gone), downloads=files, size=size, busy=tuple(busy))
 
 
@@ -95,6 +97,20 @@ def _size(path: Path) -> int:
     return sum(entry.status.st_blocks * 512 for entry in content.walk(path))
 
 
+def _drop_downloads(store: Store, busy: list[str], *, dry_run: bool) -> tuple[int, int]:
+    """Remove archives and old indices, unless they are in use; return how many files and bytes."""
+    try:
+        with store.lock("downloads", wait=False):
+            archives = _drop_archives(store, dry_run=dry_run)
+            lists = _drop_lists(store, dry_run=dry_run)
+    except StoreFailed as locked:
+        if locked.code != "E_LOCKED":
+            raise
+        busy.append("downloads")
+        return 0, 0
+    return archives[0] + lists[0], archives[1] + lists[1]
+
+
 def _drop_archives(store: Store, *, dry_run: bool) -> tuple[int, int]:
     """Remove the downloaded archives and their raw forms; return how many files and bytes."""
     files = size = 0
@@ -105,6 +121,38 @@ def _drop_archives(store: Store, *, dry_run: bool) -> tuple[int, int]:
             if not dry_run:
                 path.unlink(missing_ok=True)
     return files, size
+
+
+def _drop_lists(store: Store, *, dry_run: bool) -> tuple[int, int]:
+    """Remove the indices, and their maps, that are of releases gone by; return how many files and bytes."""
+    folder = store.path / _LISTS
+    named: set[str] = set()
+    for name in _listed(folder):
+        if name.endswith(_SIGNED):
+            with (folder / name).open("rb") as file:
+                named.update(_DIGEST.findall(file.read(_LARGEST).decode("ascii", "replace")))
+    files = size = 0
+    for name in _listed(folder):
+        digest = name.partition(".")[0]
+        if not _DIGEST.fullmatch(digest) or digest in named:
+            continue
+        files += 1
+        size += os.lstat(folder / name).st_blocks * 512
+        if not dry_run:
+            (folder / name).unlink(missing_ok=True)
+    return files, size
+
+
+def _drop_locks(store: Store) -> None:
+    """Remove the files of locks that nobody holds; who waits for one sees that it is gone and makes it anew."""
+    folder = store.path / "locks"
+    for name in _listed(folder):
+        fd = os.open(folder / name, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            if is_free(fd) and is_named(fd, folder / name):
+                (folder / name).unlink()
+        finally:
+            os.close(fd)
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -305,18 +305,30 @@ class Store:
         Raises StoreFailed E_LOCKED where another command has it and `wait` is not set.
         """
         self.prepare()
-        fd = os.open(self.path / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        flags = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fd = self._locked(name, flags if wait else flags | fcntl.LOCK_NB)
         try:
-            flags = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            try:
-                fcntl.flock(fd, flags if wait else flags | fcntl.LOCK_NB)
-            except BlockingIOError:
-                detail = "another mktemplate is working on it"
-                raise StoreFailed(
-                    "E_LOCKED", name, detail, hints=("wait for it with --wait",)
-                ) from None
             yield
         finally:
+            os.close(fd)
+
+    def _locked(self, name: str, flags: int) -> int:
+        """Return a descriptor that holds the lock; prune may have removed its file while we waited for it."""
+        place = self.path / "locks" / name
+        while True:
+            fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, flags)
+                if is_named(fd, place):
+                    return fd
+            except BlockingIOError:
+                os.close(fd)
+                detail = "another mktemplate is working on it"
+                hints = ("wait for it with --wait",)
+                raise StoreFailed("E_LOCKED", name, detail, hints=hints) from None
+            except BaseException:
+                os.close(fd)
+                raise
             os.close(fd)
 
     # Cleaning

@@ -8,6 +8,8 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -378,3 +380,59 @@ def test_a_kill_at_any_call_leaves_a_whole_store(tmp_path: Path, needs: Needs) -
         assert len(store.layers()) == 1
         assert staging(store) == []
         store.close()
+
+
+def test_prune_keeps_the_indices_that_an_accepted_release_names(tmp_path: Path) -> None:
+    store = Store(tmp_path / ".store", durable=False)
+    store.prepare()
+    lists = store.cache / "lists"
+    (lists / "debian-trixie-1.InRelease").write_text(f"SHA256:\n {'a' * 64} 5 main/Packages.xz\n")
+    for digest in ("a" * 64, "b" * 64):
+        for ending in (".xz", ".index"):
+            (lists / f"{digest}{ending}").write_text("text")
+
+    told = store.prune(lambda: (), dry_run=True)
+    freed = store.prune(lambda: ())
+
+    assert (told.downloads, freed.downloads) == (2, 2)
+    assert sorted(path.name for path in lists.iterdir()) == [
+        f"{'a' * 64}.index", f"{'a' * 64}.xz", "debian-trixie-1.InRelease",
+    ]  # fmt: skip
+
+
+def test_prune_removes_locks_that_nobody_holds(tmp_path: Path) -> None:
+    store = Store(tmp_path / ".store", durable=False)
+    with store.lock("one"):
+        pass
+    with store.lock("held"):
+        store.prune(lambda: ())
+
+        assert [path.name for path in (store.path / "locks").iterdir()] == ["held"]
+        with pytest.raises(StoreFailed, match="E_LOCKED"), store.lock("held", wait=False):
+            pass
+
+
+def test_who_waits_for_a_lock_that_prune_removes_takes_the_new_one(tmp_path: Path) -> None:
+    store = Store(tmp_path / ".store", durable=False)
+    place = store.path / "locks/one"
+    with store.lock("one"):
+        waiting = threading.Thread(target=lambda: inside.append(_named(store, place)))
+        inside: list[bool] = []
+        waiting.start()
+        while f":{place.stat().st_ino} " not in _waiting_locks():
+            time.sleep(0.01)
+        place.unlink()
+    waiting.join(20)
+
+    assert inside == [True]
+
+
+def _waiting_locks() -> str:
+    """Return the lines of proc_locks(5) that tell who waits."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return "\n".join(line for line in lines if "->" in line)
+
+
+def _named(store: Store, place: Path) -> bool:
+    with store.lock("one"):
+        return place.exists()
