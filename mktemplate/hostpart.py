@@ -21,7 +21,6 @@ from mktemplate.arguments import Volume
 from mktemplate.errors import CommandError, escape
 from mktemplate.facts import Network
 from runtime import config as configs
-from runtime import fstab as fstabs
 from runtime import lease, state
 from runtime import network as networks
 from runtime.fstab import MountEntry
@@ -102,16 +101,15 @@ def _may_raise() -> bool:
     return bool(found and int(found[1], 16) & _SYS_RESOURCE)
 
 
-def volumes(wanted: Sequence[Volume], store: Path, grants: Sequence[str], *, userns: bool) -> str:
-    """Return the fstab lines of --volume: SRC resolved once, here; refused where it would open the host (F-5)."""
-    entries = [_volume(volume, store, grants, userns=userns) for volume in wanted]
-    return fstabs.render(entries) if entries else ""
+def volumes(
+    wanted: Sequence[Volume], store: Path, grants: Sequence[str], *, userns: bool
+) -> tuple[MountEntry, ...]:
+    """Return the entries of --volume: SRC resolved once, here; refused where it would open the host (F-5)."""
+    return tuple(_volume(volume, store, grants, userns=userns) for volume in wanted)
 
 
 def _volume(volume: Volume, store: Path, grants: Sequence[str], *, userns: bool) -> MountEntry:
     shown = f"--volume {escape(volume.source)}"
-    if volume.owner:
-        raise CommandError("E_USAGE", f"{shown} owner={volume.owner}", "not in this version")
     try:
         source = Path(volume.source).resolve(strict=True)
         kind = source.stat().st_mode

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mktemplate import hostpart, keys, library, locks, sharehost, texts, workshop
+from mktemplate import given, hostpart, keys, library, locks, sharehost, texts, workshop
 from mktemplate.cli import Build, Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
@@ -30,7 +30,9 @@ from provisioner.lock import write as write_lock
 from provisioner.store import Draft, Layer, Store
 from provisioner.tree import Fetched
 from runtime import bundle, idmap
+from runtime import config as configs
 from runtime.bundle import Bundle, Ready, Record
+from runtime.fstab import MountEntry
 from runtime.seccomp_profile import default_profile
 
 _SECRETS = "var/lib/mktemplate/secrets"
@@ -53,7 +55,7 @@ class Parts:
     got: Supply | None
     allotted: idmap.Allocation | None
     address: tuple[tuple[str, str], ...]  # lines of its nic
-    volumes: str  # lines for the fstab
+    volumes: tuple[MountEntry, ...]  # as they were understood
 
 
 def store_of(path: Path, build: Build) -> Store:
@@ -88,6 +90,7 @@ def make(
     hostpart.check_path(path)
     refuse_existing(path, facts.name)
     facts = _with_host(template.spec, facts)
+    given.check(build, flat=build.flat)
     volumes = hostpart.volumes(build.volumes, path / ".store", build.grants, userns=facts.userns)
     store = store_of(path, build)
     store.prepare()
@@ -226,6 +229,8 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
         if allotted:
             os.chown(draft.path, *allotted.idmap.root())  # lxc-start reads fstab as that root
     _write_secrets(plan.spec, build, root)
+    made = _root(root, layers, draft, flat=build.flat)
+    more = given.settle(build, parts.volumes, made, plan.config.mount_entries)
     place = hostpart.Place(
         path=path / facts.name,
         layers=tuple(layer.path for layer in layers),
@@ -237,8 +242,8 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
     config, clamped = hostpart.clamp_limits(plan.rendered.config)
     grants = frozenset(build.grants)
     for name, text in (
-        ("config", config + hostpart.lines(place)),
-        ("fstab", plan.rendered.fstab + parts.volumes),
+        ("config", config + hostpart.lines(place) + configs.render(more.config)),
+        ("fstab", plan.rendered.fstab + more.fstab),
         ("seccomp", default_profile(plan.spec.profile, grants)),
     ):
         (draft.path / name).write_text(text, encoding="utf-8")
@@ -250,6 +255,14 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
     if closed:
         clamped += (f"lxc-start will refuse it until others may walk through: chmod o+x {closed}",)
     return _record(parts, request, (*found, *(allotted.notes if allotted else ()), *clamped))
+
+
+def _root(root: Path, layers: tuple[Layer, ...], draft: Draft, *, flat: bool) -> given.Made:
+    """Return the container's root as its volumes will see it."""
+    if flat:
+        return given.Made(upper=root)
+    lowers = tuple(layer.path for layer in reversed(layers))
+    return given.Made(upper=root, lowers=lowers, work=draft.work)
 
 
 def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
@@ -280,6 +293,7 @@ def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
             *(() if facts.userns else ("user namespace",)),
         ),
         notes=notes,
+        restart=build.restart,
         id_range=(allotted.first, allotted.count) if allotted else (0, 0),
     )
 
