@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from provisioner import errors
@@ -19,14 +20,25 @@ def send(sandbox: Sandbox, root: Root, function: Callable[[], T]) -> T:
 
     Raises the ProvisionError that it raised, with its class, and StoreFailed for an OSError.
     """
-    answer = json.loads(sandbox.call(root, lambda: _answer(function)))
+    with begin(sandbox, root, function) as answered:
+        return answered()
+
+
+@contextmanager
+def begin(sandbox: Sandbox, root: Root, function: Callable[[], T]) -> Iterator[Callable[[], T]]:
+    """Have `function` called inside `root` beside the block; what is yielded waits and answers as `send` does."""
+    with sandbox.begin(root, lambda: _answer(function)) as answered:
+        yield lambda: _opened(answered(), root)
+
+
+def _opened(packed: bytes, root: Root) -> Any:  # noqa: ANN401  # any JSON value
+    answer = json.loads(packed)
     if "refused" in answer:
         kind, code, subject, detail, hints = answer["refused"]
         raise getattr(errors, kind, ProvisionError)(code, subject, detail, hints=tuple(hints))
     if "errno" in answer:
         raise disk_error(OSError(answer["errno"], answer["detail"]), root.upper)
-    done: T = answer["done"]
-    return done
+    return answer["done"]
 
 
 def _answer(function: Callable[[], Any]) -> bytes:

@@ -26,7 +26,7 @@ from provisioner.resolver import PackageSet
 from provisioner.sandbox import Root, Sandbox
 from provisioner.store import Draft, Layer, Store
 from provisioner.tree import Fetched, File, Tree
-from provisioner.unpack import Layout, unpack
+from provisioner.unpack import Layout, ahead, unpack
 
 APT_SOURCES = "/etc/apt/sources.list.d/{distro}.sources"
 _MERGED = ("bin", "lib", "sbin")
@@ -84,28 +84,31 @@ def provision(
     `download(packages)` must leave each archive, verified, in the store's cache; it is asked only for what is built.
     Raises BadArchive, ConfigureFailed, StoreFailed, ProvisionError (E_USER, E_TEMPLATE_PATH, E_ROOTFS_FILE).
     """
-    base = package_layer("base", chosen.essential, (), facts, tools, download)
+    base = package_layer(chosen.essential, (), facts, tools, download, coming=chosen.added)
     layers = [base]
     if chosen.added:
-        layers.append(package_layer("service", chosen.added, layers, facts, tools, download))
+        layers.append(package_layer(chosen.added, layers, facts, tools, download))
     layers.append(tree_layer(tree, layers, tools))
     return tuple(layers)
 
 
 def package_layer(
-    origin: str,
     packages: Sequence[Package],
     below: Sequence[Layer],
     facts: Facts,
     tools: Tools,
     download: Download,
+    coming: Sequence[Package] = (),
 ) -> Layer:
-    """Return the layer of `packages` over the layers `below` (bottom first), built where the store lacks it."""
+    """Return the layer of `packages` over the layers `below` (bottom first), built where the store lacks it.
+
+    Scripts keep one processor busy at best, so what is `coming` next is decompressed beside them.
+    """
     merged = (*_MERGED, *_MERGED_ALSO.get(facts.arch, ())) if facts.merged_usr else ()
     sources = facts.sources if any(package.name == "apt" for package in packages) else ""
     recipe = {
         "format": FORMAT,
-        "origin": origin,
+        "origin": "service" if below else "base",
         "below": [layer.digest for layer in below],
         "packages": [(each.name, each.version, each.arch, each.sha256) for each in packages],
         "merged": () if below else merged,
@@ -115,21 +118,21 @@ def package_layer(
     }
 
     def fill(draft: Draft) -> int:
-        tools.store.need(*_needs(packages))
+        tools.store.need(*_needs((*packages, *coming)))
         root = _root(draft, below)
         layout = Layout(
             merged_usr=() if below else merged, exclude=slim.leaves_out if facts.slim else None
         )
         with tools.store.lock("downloads", shared=True):  # over both: what came is not collected
             with tools.timed("download"):
-                download(packages)
+                download((*packages, *coming))
             with tools.timed("unpack"):
                 contents = unpack(
                     packages, root, cache=tools.store.cache, sandbox=tools.sandbox,
                     layout=layout, progress=tools.progress,
                 )  # fmt: skip
         epoch = facts.epoch or max(contents.newest, *(layer.epoch for layer in below), 0)
-        with tools.timed("configure"):
+        with tools.timed("configure"), _ahead(coming, tools):
             configure(packages, root, sandbox=tools.sandbox, epoch=epoch, progress=tools.progress)
             notes = _notes(facts, sources, is_base=not below)
             if notes.nodes:
@@ -137,6 +140,21 @@ def package_layer(
         return epoch
 
     return _build(recipe, fill, tools)
+
+
+@contextmanager
+def _ahead(coming: Sequence[Package], tools: Tools) -> Iterator[None]:
+    """Decompress the archives of `coming` beside the block."""
+    if not coming:
+        yield
+        return
+    store = tools.store
+    with (
+        store.lock("downloads", shared=True),
+        store.draft("ahead") as draft,
+        ahead(coming, Root(upper=draft.root), cache=store.cache, sandbox=tools.sandbox),
+    ):
+        yield
 
 
 def _notes(facts: Facts, sources: str, *, is_base: bool) -> Tree:

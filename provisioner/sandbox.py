@@ -1,8 +1,9 @@
-"""What the provisioner needs of namespaces: three values, two methods. Implemented by `runtime.sandbox`, handed in."""
+"""What the provisioner needs of namespaces: three values, three methods. `runtime.sandbox` implements it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -64,5 +65,14 @@ class Sandbox(Protocol):
 
         The child has the descriptors of the caller and nothing else of the host in reach; it imports nothing.
         An exception that leaves `function` is an error of ours: functions answer failures in their bytes.
+        """
+        ...
+
+    def begin(
+        self, root: Root, function: Callable[[], bytes]
+    ) -> AbstractContextManager[Callable[[], bytes]]:
+        """Call `function` as `call` does, beside the block; what it yields waits for what `function` returns.
+
+        The child ends with the block, whether or not anybody waited.
         """
         ...

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypedDict
 
@@ -98,6 +99,31 @@ def unpack(
             notes += found["notes"]
             advance(len(batch))
     return Contents(newest=newest, notes=tuple(notes))
+
+
+@contextlib.contextmanager
+def ahead(
+    packages: Sequence[Package], scratch: Root, *, cache: Path, sandbox: Sandbox
+) -> Iterator[None]:
+    """Decompress what is not yet of `packages` in `scratch`, beside the block, so that `unpack` finds it done.
+
+    Raises BadArchive and StoreFailed as `unpack` does, at the end of the block.
+    """
+    with contextlib.ExitStack() as opened:
+        wanted = (each for each in packages if not (cache / "tar" / each.sha256).exists())
+        jobs = [_open(package, cache, opened) for package in islice(wanted, BATCH)]
+        with errand.begin(sandbox, scratch, partial(_decompress, jobs)) as answered:
+            yield
+            _keep(jobs, answered(), cache)
+
+
+def _decompress(jobs: Sequence[_Job]) -> list[int]:
+    """Write the raw form of each, behind whoever wants the processor."""
+    os.nice(10)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for done in [pool.submit(archive.unfold, job.packed, job.raw, job.package) for job in jobs]:
+            done.result()
+    return list(range(len(jobs)))
 
 
 def _open(package: Package, cache: Path, opened: contextlib.ExitStack) -> _Job:

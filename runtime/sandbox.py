@@ -97,18 +97,18 @@ class KernelSandbox:
 
     def call(self, root: Root, function: Callable[[], bytes]) -> bytes:
         """Return what `function` returns when it is called in a child that has pivoted into `root`."""
+        with self.begin(root, function) as answer:
+            return answer()
+
+    @contextmanager
+    def begin(self, root: Root, function: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
+        """Call `function` as `call` does, beside the block; what is yielded waits for what it returns."""
 
         def body(report: int) -> NoReturn:
             _answer(function, report)
 
         with self._born(root, body, with_system=False) as born:
-            report = born.heard()
-        if report[:1] == FAILURE:
-            raise failure(born.program, report, str(root.upper))
-        if report[:1] != ANSWER:
-            trace = report[1:].decode(errors="replace") or "it was killed"
-            raise LaunchError("E_SCRIPT_FAILED", str(root.upper), f"sandboxed function: {trace}")
-        return report[1:]
+            yield lambda: _answered(born, str(root.upper))
 
     @contextmanager
     def _born(
@@ -212,6 +212,17 @@ def _filter() -> bytes:
     return compile_profile(
         "\n".join(f"{line} errno 0" if line in _SYNCS else line for line in lines), "build"
     )
+
+
+def _answered(born: Born, subject: str) -> bytes:
+    """Return what the function in `born` returned, or raise what became of it."""
+    report = born.heard()
+    if report[:1] == FAILURE:
+        raise failure(born.program, report, subject)
+    if report[:1] != ANSWER:
+        trace = report[1:].decode(errors="replace") or "it was killed"
+        raise LaunchError("E_SCRIPT_FAILED", subject, f"sandboxed function: {trace}")
+    return report[1:]
 
 
 def _drain(descriptor: int, tail: bytearray) -> bool:

@@ -251,3 +251,28 @@ def _wait(condition: object, seconds: float = 5) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.01)
+
+
+def test_a_function_can_be_called_beside_other_work(root: Root) -> None:
+    sandbox = KernelSandbox(for_build())
+    reading, writing = os.pipe()
+
+    with sandbox.begin(root, lambda: os.read(reading, 9)) as answer:
+        other = sandbox.run(root, ["/bin/true"], environment=ENVIRONMENT, timeout=10)
+        os.write(writing, b"go")
+        answered = answer()
+
+    os.close(reading)
+    os.close(writing)
+    assert (other.status, answered) == (0, b"go")
+
+
+def test_a_function_ends_with_the_block_that_does_not_wait_for_it(root: Root) -> None:
+    reading, writing = os.pipe()
+
+    with KernelSandbox(for_build()).begin(root, lambda: os.read(reading, 9)):
+        os.close(writing)  # the child has a copy, so its read never ends by itself
+
+    os.set_blocking(reading, False)
+    assert os.read(reading, 1) == b""  # nobody has the other end any more
+    os.close(reading)

@@ -63,7 +63,7 @@ def script(name: str, body: str, extra: Sequence[str] = (), **fields: str) -> Ho
 def build(store: Store, base: Layer, *debs: HostileDeb) -> Layer:
     packages = [cached(deb, store.cache) for deb in debs]
     tools = Tools(store=store, sandbox=SANDBOX)
-    return package_layer("service", packages, [base], FACTS, tools, lambda packages: None)
+    return package_layer(packages, [base], FACTS, tools, lambda packages: None)
 
 
 def run(store: Store, layers: Sequence[Layer], command: str) -> Finished:
@@ -118,9 +118,7 @@ def test_scripts_run_and_their_triggers_too(made: Store, base: Layer) -> None:
     ]
     tools = Tools(store=made, sandbox=SANDBOX)
 
-    speaker = package_layer(
-        "service", packages, [base, listener], FACTS, tools, lambda packages: None
-    )
+    speaker = package_layer(packages, [base, listener], FACTS, tools, lambda packages: None)
 
     assert (speaker.path / "var/lib/listener").read_text() == (
         "configure \ntriggered /usr/share/heard\n"
@@ -153,7 +151,7 @@ def test_what_a_package_pre_depends_on_is_configured_before_its_preinst(
     )
     tools = Tools(store=made, sandbox=SANDBOX)
 
-    layer = package_layer("service", [needy, needed], [base], FACTS, tools, lambda packages: None)
+    layer = package_layer([needy, needed], [base], FACTS, tools, lambda packages: None)
 
     assert "Status: install ok installed" in (layer.path / "var/lib/dpkg/status").read_text()
 
@@ -238,7 +236,7 @@ def test_a_killed_build_leaves_no_process_and_nothing_after_recover(
         "facts = Facts(distro='debian', release='trixie', arch='amd64')\n"
         "tools = Tools(store=store, sandbox=KernelSandbox(single_range(1_000_000)))\n"
         f"package = Package(name='orphans', version='1', arch='all', sha256={package.sha256!r})\n"
-        "package_layer('service', [package], [base], facts, tools, lambda packages: None)\n"
+        "package_layer([package], [base], facts, tools, lambda packages: None)\n"
     )
     builder = subprocess.Popen([sys.executable, "-c", code], cwd=Path.cwd())
     deadline = time.monotonic() + 30
