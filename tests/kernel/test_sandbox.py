@@ -245,7 +245,7 @@ def _running(words: str) -> bool:
     return False
 
 
-def _wait(condition: object, seconds: float = 5) -> None:
+def _wait(condition: object, seconds: float = 60) -> None:
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():
