@@ -80,11 +80,14 @@ def current(path: Path) -> StartFile | None:
         return None
     if not mark:
         return None
-    basis = json.loads(text)
-    seen = [(name, tuple(look)) for name, look in basis["files"]]
-    if basis["facts"] != [str(path), *_facts()] or seen != looks(name for name, _ in seen):
-        return None
-    return StartFile(path, basis["wired"], state.from_json(basis["run"]))
+    try:
+        basis = json.loads(text)
+        seen = [(name, tuple(look)) for name, look in basis["files"]]
+        if basis["facts"] != [str(path), *_facts()] or seen != looks(name for name, _ in seen):
+            return None
+        return StartFile(path, basis["wired"], state.from_json(basis["run"]))
+    except (ValueError, KeyError, TypeError):
+        return None  # another version of ours wrote it
 
 
 def _facts() -> list[str]:
