@@ -205,6 +205,13 @@ VERBS = (
         most=1,
     ),
     Verb(
+        name="outdated",
+        usage="[NAME…]",
+        help="whose packages have newer versions; security updates are marked",
+        more="Exits 1 when there is something. --offline asks the index that was fetched last.",
+        options=FROM,
+    ),
+    Verb(
         name="why",
         usage="NAME PACKAGE",
         help="what brought a package in, and the repository it came from",

@@ -56,6 +56,7 @@ _MODULES = {
     "lock": ("lock", "lock"),
     "diff": ("diff", "diff"),
     "why": ("packages", "why"),
+    "outdated": ("packages", "outdated"),
     "trust": ("trust", "trust"),
     "store": ("store", "store"),
     "prune": ("store", "prune"),

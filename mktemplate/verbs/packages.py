@@ -1,17 +1,32 @@
-"""`why`: which chain of dependencies brought a package into a container, and where it came from."""
+"""`why`: which chain of dependencies brought a package into a container, and where it came from.
+
+`outdated`: what the archive has newer by now.
+"""
 
 from __future__ import annotations
 
-from mktemplate import locks
+import os
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from mktemplate import library, locks, origins, workshop
 from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli import Build, Request
 from mktemplate.console import Console
-from mktemplate.errors import CommandError, escape, nearest
+from mktemplate.errors import CommandError, escape, exit_status, nearest
+from mktemplate.origins import Groups
 from mktemplate.places import containers_path
+from mktemplate.supply import Offer, read_offer
+from provisioner.deb import version
 from provisioner.index import Package
 from provisioner.lock import Lock
 from provisioner.resolver import why as chain_to
+from provisioner.store import Store
 from runtime import bundle
+from runtime.bundle import Bundle, Record
+from runtime.container import containers
+
+_FOUND = 1  # exit status where something is outdated
 
 
 def why(request: Request, console: Console) -> int:
@@ -59,3 +74,124 @@ def _find(held: Lock, wanted: str, name: str) -> Package:
         (f"did you mean {close[0]}?",) if close else (f"mktemplate info {name} --json lists all",)
     )
     raise CommandError("E_NOTFOUND", escape(wanted), f"is not in {name}", hints=hints)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Newer:
+    """One package of a container of which the archive has a newer version."""
+
+    name: str
+    installed: str
+    available: str
+    origin: str
+    security: bool
+
+
+def outdated(request: Request, console: Console) -> int:
+    """Tell which packages have newer versions in the verified index; exit 1 where there are some."""
+    path, status = containers_path(request), 0
+    names = request.words or tuple(
+        each.name for each in containers(path) if not each.bundle.record.shared_host
+    )
+    rows: list[dict[str, object]] = []
+    shown: list[dict[str, object]] = []
+    with closing(workshop.store(path)) as store:
+        archives = _Archives(request, store, console)
+        for word in names:
+            try:
+                found = archives.newer(bundle.read(path / container_name(word)))
+            except Exception as failure:
+                if not hasattr(failure, "code"):
+                    raise
+                console.error(failure, to_stdout=False)
+                status = status or exit_status(failure.code)
+                continue
+            rows.append(_row(word, found))
+            shown += [{"container": word, **_cells(each)} for each in found]
+    columns = ("container", "name", "installed", "available", "origin", "security")
+    console.result(rows, console.table(columns, shown) if shown else "")
+    return status or (_FOUND if shown else 0)
+
+
+def _row(name: str, found: list[Newer]) -> dict[str, object]:
+    packages = [
+        {
+            "name": each.name,
+            "installed": each.installed,
+            "available": each.available,
+            "origin": each.origin,
+            "security": each.security,
+        }
+        for each in found
+    ]
+    return {"name": name, "packages": packages, "security": sum(each.security for each in found)}
+
+
+def _cells(each: Newer) -> dict[str, object]:
+    return {
+        "name": each.name,
+        "installed": each.installed,
+        "available": each.available,
+        "origin": each.origin,
+        "security": "security" if each.security else "",
+    }
+
+
+class _Archives:
+    """What the sources of containers offer today; containers of the same sources ask once."""
+
+    def __init__(self, request: Request, store: Store, console: Console) -> None:
+        self._request = request
+        self._store = store
+        self._console = console
+        self._offers: dict[tuple[Groups, str], Offer] = {}
+
+    def newer(self, made: Bundle) -> list[Newer]:
+        """Return what there is newer than what the container has."""
+        held = locks.of_container(made)
+        build = _as_made(self._request.build, made.record)
+        template = library.load(made.record.template, self._request.template_path, os.environ)
+        groups = origins.groups(
+            locks.target_of(held),
+            build,
+            template.spec.repositories if template else (),
+            locks.mirrors(held),
+        )
+        offer = self._offers.get((groups, held.arch))
+        if offer is None:
+            offer = read_offer(groups, held.arch, build, self._store, self._console)
+            self._offers[groups, held.arch] = offer
+        return [
+            Newer(
+                name=package.name,
+                installed=package.version,
+                available=newest.version,
+                origin=newest.origin,
+                security=_is_security(newest, offer),
+            )
+            for package in held.chosen.packages
+            for newest in offer.index.versions(package.name)[:1]
+            if version.compare(package.version, newest.version) < 0
+        ]
+
+
+def _as_made(build: Build, record: Record) -> Build:
+    """Return the options of a request with those of the container's making, where the request has none."""
+    made = dict(record.options)
+    return replace(
+        build,
+        mirror=build.mirror or ("" if "as_of" in made else made.get("mirror", "")),
+        keyring=build.keyring or made.get("keyring", ""),
+        repos=build.repos or tuple(filter(None, made.get("repos", "").split(", "))),
+        grants=tuple(filter(None, made.get("grants", "").split(", "))),
+    )
+
+
+def _is_security(package: Package, offer: Offer) -> bool:
+    """Whether only a -security suite can have brought it."""
+    suites = [
+        release.source.role
+        for release in offer.releases
+        if package.url.startswith(f"{release.mirror}/")
+    ]
+    return bool(suites) and set(suites) == {"security"}

@@ -126,6 +126,37 @@ def test_a_lock_refuses_what_it_does_not_say(cold: Mkt, tiny: Tiny, tmp_path: Pa
     assert "was made without --slim" in refused[2].stderr
 
 
+def test_outdated_names_what_the_archive_has_newer(cold: Mkt, tiny: Tiny) -> None:
+    cold.ok(*tiny.create("one"))
+    current = cold("outdated", *tiny.options[-2:])
+    released(tiny, replace(HELLO, version="1.0+fix"))
+
+    stale = cold("outdated", "one", "--json", *tiny.options[-2:])
+    cached = cold("outdated", "nope", "one", "--json", "--offline", *tiny.options[-2:])
+
+    assert (current.returncode, current.stdout) == (0, ""), current.stderr
+    assert stale.returncode == 1
+    [told] = json.loads(stale.stdout)
+    assert told["name"] == "one"
+    assert [(each["name"], each["available"]) for each in told["packages"]] == [
+        ("hello", "1.0+fix")
+    ]
+    assert cached.returncode == 8
+    assert json.loads(cached.stdout) == [told]
+
+
+def test_why_leads_from_what_was_asked_for_to_a_package(cold: Mkt, tiny: Tiny) -> None:
+    cold.ok(*tiny.create("one", "--packages", "other"))
+
+    told = cold.ok("why", "one", "hello")
+    missing = cold("why", "one", "hallo")
+
+    assert told == (
+        f"hello 1.0, from Kali: {tiny.served.url} kali-rolling\n  hello was asked for\n"
+    )
+    assert (missing.returncode, "did you mean hello?" in missing.stderr) == (8, True)
+
+
 # What a template takes from elsewhere
 
 
