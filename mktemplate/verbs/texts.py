@@ -133,6 +133,13 @@ def _about(spec: TemplateSpec) -> dict[str, object]:
             }
             for option in spec.options
         ],
+        "repositories": [
+            {"uris": list(each.uris), "suites": list(each.suites), "only": list(each.only)}
+            for each in spec.repositories
+        ],
+        "downloads": [
+            {"url": each.url, "sha256": each.sha256, "to": each.to} for each in spec.downloads
+        ],
         "ports": [_port(spec, port) for port in spec.ports],
         "users": [spec.user] if spec.login_keys else [],
         "mounts": [],
@@ -168,6 +175,11 @@ def _page(spec: TemplateSpec, console: Console) -> str:
         f"{spec.name}: {spec.summary}",
         f"origin: {spec.origin}   profile: {spec.profile}   distros: {', '.join(asked.supported(spec))}",
         *(f"packages for {key}: {', '.join(names)}" for key, names in spec.packages.items()),
+        *(
+            f"repository: {' '.join(each.uris)}, for {' '.join(each.only) or 'what the distribution lacks'}"
+            for each in spec.repositories
+        ),
+        *(f"download: {each.url} to {each.to}" for each in spec.downloads),
         f"ports: {', '.join(map(str, _list(about['ports']))) or 'none'}",
         f"runs: {' '.join(spec.command) or 'nothing but its init'}",
     ]
