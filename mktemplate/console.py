@@ -88,7 +88,10 @@ class Console:
         subject = str(getattr(failure, "subject", ""))
         detail = str(getattr(failure, "detail", failure))
         hints = tuple(getattr(failure, "hints", ()))[:2]
-        self._say(f"error[{code}]: {_one(subject)}: {_one(detail)}", _RED)
+        first, *more = detail.split("\n")
+        self._say(f"error[{code}]: {_one(subject)}: {_one(first)}", _RED)
+        for line in more:  # of a script's output
+            sys.stderr.write(f"    {_one(line)}\n")
         for hint in hints:
             self._say(f"hint: {_one(hint)}", "")
         if self.json and to_stdout:

@@ -35,6 +35,7 @@ def is_clean(store: Store) -> bool:
 
 def recover(store: Store) -> None:
     """Remove what killed commands left. Idempotent, and may itself be killed anywhere."""
+    store.prepare()
     for draft in _drafts(store):
         with _taken(draft) as dead:
             if dead:

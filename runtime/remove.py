@@ -7,6 +7,7 @@ import fcntl
 import os
 import secrets
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from runtime.errors import ResourceError, StateError
 from runtime.kernel import mount as m
 from runtime.sandbox import KernelSandbox
 
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_GETFLAGS, _SETFLAGS = 0x80086601, 0x40086602  # ioctl_iflags(2)
+_IMMUTABLE_APPEND = 0x10 | 0x20
+_LONG = struct.calcsize("l")
 _WHERE = m.RESOLVE_BENEATH | m.RESOLVE_NO_XDEV | m.RESOLVE_NO_SYMLINKS | m.RESOLVE_NO_MAGICLINKS
 
 
@@ -81,7 +86,6 @@ def tree(parent: int, name: str) -> None:
     A folder's folders are moved up beside it and removed in their turn: two descriptors do for any depth.
     """
     pending = [name]
-    count = 0
     while pending:
         entry = pending.pop()
         try:
@@ -92,17 +96,46 @@ def tree(parent: int, name: str) -> None:
             os.unlink(entry, dir_fd=parent)
             continue
         try:
-            for child in os.listdir(directory):
-                if _goes(directory, child):
-                    continue
-                count += 1
-                pending.append(f"{name}.{count}")
-                os.rename(child, pending[-1], src_dir_fd=directory, dst_dir_fd=parent)
+            try:
+                pending += _empty(parent, directory, name)
+            except PermissionError:  # chattr(1), by root inside
+                _soften(directory)
+                pending += _empty(parent, directory, name)
             os.rmdir(entry, dir_fd=parent)
         except OSError as error:
             raise _refused(entry, error) from None
         finally:
             os.close(directory)
+
+
+def _empty(parent: int, directory: int, name: str) -> Iterator[str]:
+    """Remove the files of `directory`, move its folders to `parent`; yield the names that these have there."""
+    for child in os.listdir(directory):
+        if not _goes(directory, child):
+            moved = f"{name}.{secrets.token_hex(8)}"
+            os.rename(child, moved, src_dir_fd=directory, dst_dir_fd=parent)
+            yield moved
+
+
+def _soften(directory: int) -> None:
+    """Clear the immutable and append-only flags of an open directory and of what is in it."""
+    _clear(directory)
+    for child in os.listdir(directory):
+        mode = os.stat(child, dir_fd=directory, follow_symlinks=False).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            descriptor = os.open(child, _LOOK, dir_fd=directory)
+            try:
+                _clear(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _clear(descriptor: int) -> None:
+    with suppress(
+        OSError
+    ):  # no such flags here, or not ours to clear: what removes it then says so
+        (flags,) = struct.unpack("l", fcntl.ioctl(descriptor, _GETFLAGS, bytes(_LONG)))
+        fcntl.ioctl(descriptor, _SETFLAGS, struct.pack("l", flags & ~_IMMUTABLE_APPEND))
 
 
 def _goes(directory: int, child: str) -> bool:

@@ -55,7 +55,8 @@ exit 101
 """
 
 _PREINST = re.compile(rb"mktemplate: preinst ([^ \n]+)(?: failed with ([0-9]+))?")
-_FAILED = re.compile(rb"(?:dpkg: error processing package|Setting up) ([^ \n]+) \(")
+_FAILED = re.compile(rb"dpkg: error processing package ([^ \n]+) \(")
+_BEGUN = re.compile(rb"Setting up ([^ \n]+) \(")
 _STATUS = re.compile(
     rb" script subprocess (?:returned error exit status ([0-9]+)|was killed by (signal \([^)\n]*\)))"
 )
@@ -77,18 +78,28 @@ def environment(epoch: int) -> Mapping[str, str]:
 
 
 def blame(output: bytes) -> tuple[str, str]:
-    """Return (package.script, how it ended) of the last script that `output` tells of."""
+    """Return (package.script, how it ended) of what failed first; of what began last where nothing says so.
+
+    dpkg goes on with other packages after a failure, and what depends on the failed one fails for that.
+    """
     package, script, how = "dpkg", "configure", "failed"
+    failed = False
     for line in output.split(b"\n"):
         if match := _PREINST.fullmatch(line):
             package, script = printable(match[1]), "preinst"
             how = f"exit {match[2].decode()}" if match[2] else how
-        elif match := _FAILED.match(line):
+        elif match := (_FAILED.match(line) or _BEGUN.match(line)):
+            if failed:
+                break
             package, script = printable(match[1]), "postinst"
+            failed = match.re is _FAILED
         elif match := _STATUS.search(line):
             how = f"exit {match[1].decode()}" if match[1] else printable(match[2])
             named = _SCRIPT.search(line)
-            script = _NAMES.get(named[1], printable(named[1])) if named else script
+            return (
+                f"{package}.{_NAMES.get(named[1], printable(named[1])) if named else script}",
+                how,
+            )
     return f"{package}.{script}", how
 
 
