@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mktemplate import hostpart, making, workshop
 from mktemplate.facts import BRIDGE, INTERNAL_BRIDGE, Network
+from provisioner.sandbox import Root
 from runtime import bundle, copytree, idmap
 from runtime import config as configs
 from runtime.bundle import Bundle, Record
@@ -97,7 +98,7 @@ def make(container: Container, name: str) -> tuple[str, ...]:
         os.rename(draft.root, draft.path / tree)
         place = f"{draft.path.relative_to(path)}/{tree}"
         with standing_still(container) as ran:
-            copytree.copy(path, f"{container.name}/{tree}", place, workshop.owners())
+            copytree.copy(path, f"{container.name}/{tree}", place, reach())
         _forget_identities(path / place)
         if found.record.flat and allotted:  # lxc-start reads fstab as that root
             os.chown(draft.path, allotted.first, allotted.first)
@@ -175,20 +176,21 @@ def _copy_texts(source: Path, target: Path, moved: Moved) -> None:
                 bundle.replace_file(target / "ssh" / name, data, 0o600, durable=False)
 
 
-def _forget_identities(tree: Path) -> None:
-    """Take out of a copied tree what its first start makes anew."""
+def reach() -> copytree.Reach | None:
+    """Return how a normal user works in trees of its subordinate ids; None for root, who needs nothing."""
     owners = workshop.owners()
     if owners is None:
+        return None
+    return lambda top, work: owners.call(Root(upper=top), work)
+
+
+def _forget_identities(tree: Path) -> None:
+    """Take out of a copied tree what its first start makes anew."""
+    through = reach()
+    if through is None:
         _without_identities(tree)
     else:
-        owners.call(_Root(tree), lambda: _without_identities(Path("/")))
-
-
-@dataclass(frozen=True, slots=True)
-class _Root:
-    upper: Path
-    lowers: tuple[Path, ...] = ()
-    work: Path | None = None
+        through(tree, lambda: _without_identities(Path("/")))
 
 
 def _without_identities(root: Path) -> bytes:

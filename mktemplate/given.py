@@ -7,28 +7,18 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mktemplate import workshop
 from mktemplate.arguments import Device, Volume
 from mktemplate.cli import Build
 from mktemplate.errors import CommandError, escape
+from provisioner.sandbox import Root
 from runtime import fstab as fstabs
 from runtime import passwd
 from runtime.fstab import MountEntry
-from runtime.sandbox import Root
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _RESERVED = ("proc", "sys", "dev", "run/mktemplate")  # F-7
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """The root of a container that is being made."""
-
-    upper: Path
-    lowers: tuple[Path, ...] = ()  # topmost first
-    work: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

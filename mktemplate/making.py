@@ -27,6 +27,7 @@ from provisioner import distro as distros
 from provisioner import provision as provisioning
 from provisioner.flatten import flatten
 from provisioner.lock import write as write_lock
+from provisioner.sandbox import Root
 from provisioner.store import Draft, Layer, Store
 from provisioner.tree import Fetched
 from runtime import bundle, idmap
@@ -93,6 +94,8 @@ def make(
     given.check(build, flat=build.flat)
     volumes = hostpart.volumes(build.volumes, path / ".store", build.grants, userns=facts.userns)
     store = store_of(path, build)
+    for weaker in workshop.degraded():
+        console.warning(f"degraded: {weaker}")
     store.prepare()
     recover(path, store)
     with (
@@ -257,12 +260,12 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
     return _record(parts, request, (*found, *(allotted.notes if allotted else ()), *clamped))
 
 
-def _root(root: Path, layers: tuple[Layer, ...], draft: Draft, *, flat: bool) -> given.Made:
+def _root(root: Path, layers: tuple[Layer, ...], draft: Draft, *, flat: bool) -> Root:
     """Return the container's root as its volumes will see it."""
     if flat:
-        return given.Made(upper=root)
+        return Root(upper=root)
     lowers = tuple(layer.path for layer in reversed(layers))
-    return given.Made(upper=root, lowers=lowers, work=draft.work)
+    return Root(upper=root, lowers=lowers, work=draft.work)
 
 
 def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
@@ -290,6 +293,7 @@ def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
         degraded=(
             *build.allow_degraded,
             *(got.degraded if got else ()),
+            *workshop.degraded(),
             *(() if facts.userns else ("user namespace",)),
         ),
         notes=notes,

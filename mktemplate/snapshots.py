@@ -80,7 +80,7 @@ def create(container: Container, name: str) -> Snapshot:
         below = draft.path.relative_to(container.path)
         with copies.standing_still(container):
             copytree.copy(
-                container.path, f"{container.name}/{tree}", f"{below}/{tree}", workshop.owners()
+                container.path, f"{container.name}/{tree}", f"{below}/{tree}", copies.reach()
             )
         draft.work.rmdir()
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -105,7 +105,7 @@ def restore(container: Container, name: str) -> None:
         os.rename(draft.root, draft.path / tree)
         below = draft.path.relative_to(container.path)
         source = snapshot.path.relative_to(container.path)
-        copytree.copy(container.path, f"{source}/{tree}", f"{below}/{tree}", workshop.owners())
+        copytree.copy(container.path, f"{source}/{tree}", f"{below}/{tree}", copies.reach())
         texts = _texts_of(snapshot, container)
         with _stopped(container):
             os.rename(current.path / tree, draft.path / "old")

@@ -10,6 +10,7 @@ from pathlib import Path
 from runtime.bundle import Bundle
 from runtime.container import Container
 
+_KILLED = 137  # 128 + SIGKILL
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -46,7 +47,18 @@ def describe(container: Container, bundle: Bundle) -> dict[str, object]:
         "created": record.created,
         "started": run.started if run and run.started else None,
         "exit_status": container.exit_status,
+        "oom_kills": oom_kills(container),
     }
+
+
+def oom_kills(container: Container) -> int:
+    """Return how often the kernel killed in the container for want of memory."""
+    run = container.run
+    if run is None or (run.phase == "STOPPED" and run.exit_status != _KILLED):
+        return 0
+    from runtime import oom
+
+    return oom.kills(container)
 
 
 def is_ready(bundle: Bundle, pid: int) -> bool:

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from runtime.errors import ResourceError
 
@@ -20,36 +19,16 @@ _DEEPEST = 512
 _CHUNK = 1 << 30  # bytes that one sendfile(2) may move
 
 
-class _Tree(Protocol):
-    @property
-    def upper(self) -> Path: ...
-    @property
-    def lowers(self) -> tuple[Path, ...]: ...
-    @property
-    def work(self) -> Path | None: ...
+# Does some work as the root of the tree at a path: how a normal user reaches what its subordinate ids own.
+Reach = Callable[[Path, Callable[[], bytes]], bytes]
 
 
-class Owners(Protocol):
-    """Through what a normal user reaches trees of its subordinate ids (runtime.sandbox.KernelSandbox)."""
-
-    def call(self, root: _Tree, function: Callable[[], bytes]) -> bytes:
-        """Call a function as the root of `root`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Root:
-    upper: Path
-    lowers: tuple[Path, ...] = ()
-    work: Path | None = None
-
-
-def copy(top: Path, source: str, target: str, owners: Owners | None = None) -> None:
+def copy(top: Path, source: str, target: str, reach: Reach | None = None) -> None:
     """Fill the empty directory `target` below `top` with what is in `source` below it. ResourceError for the disk."""
-    if owners is None:
+    if reach is None:
         _copy(top, source, target)
     else:
-        owners.call(_Root(top), lambda: _copy(Path("/"), source, target))
+        reach(top, lambda: _copy(Path("/"), source, target))
 
 
 def _copy(top: Path, source: str, target: str) -> bytes:

@@ -70,9 +70,8 @@ def current(path: Path) -> StartFile | None:
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o022:
-                return None
-            if status.st_uid != os.geteuid():
+            plain = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o022
+            if not plain or status.st_uid != os.geteuid():
                 return None
             file.seek(max(0, status.st_size - _TAIL))
             _, mark, text = file.read().rpartition(_MARK)

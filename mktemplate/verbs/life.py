@@ -206,8 +206,28 @@ def await_ready(container: Container, timeout: float | None) -> float:
         from mktemplate.inside import succeeds
         from runtime import ready
 
-        ready.wait_ready(check, pid, timeout, partial(succeeds, container))
+        try:
+            ready.wait_ready(check, pid, timeout, partial(succeeds, container))
+        except StateError:
+            _tell_of_memory(container)
+            raise
     return time.monotonic() - started
+
+
+def _tell_of_memory(container: Container) -> None:
+    """Raise E_OOM where that is why it ended before it was ready."""
+    from mktemplate.views import oom_kills
+
+    container.wait("STOPPED", _GRACE)
+    if oom_kills(container):
+        raise CommandError(
+            "E_OOM",
+            container.name,
+            "the kernel killed it for want of memory before it was ready",
+            hints=(
+                f"mktemplate config {container.name} get lxc.cgroup2.memory.max shows its limit",
+            ),
+        )
 
 
 def destroy(request: Request, console: Console) -> int:

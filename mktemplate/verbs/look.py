@@ -53,6 +53,7 @@ def _list_table(rows: list[dict[str, object]], console: Console) -> str:
             {
                 **row,
                 "distro": f"{row['distro']}/{row['release']}" if row["distro"] else "",
+                "state": f"{row['state']} (oom)" if row["oom_kills"] else row["state"],
                 "ips": " ".join(_strings(row["ips"])),
                 "ports": " ".join(_port_text(port) for port in _dicts(row["ports"])),
                 "memory": bytes_text(memory) if isinstance(memory, int) else "",
