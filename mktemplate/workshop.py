@@ -5,17 +5,33 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from provisioner.sandbox import Sandbox
 from provisioner.store import Store
 from runtime import idmap
+from runtime.kernel import process
 from runtime.sandbox import KernelSandbox
 
+_SYS_ADMIN = (
+    1 << 21
+)  # capabilities(7); without it root has no namespace, as in most containers of others
 
-def sandbox() -> KernelSandbox:
+
+def sandbox() -> Sandbox:
     """Return what packages are unpacked and configured in. HostError says what a normal user lacks for it."""
+    if os.geteuid() == 0 and not process.capget()[0] & _SYS_ADMIN:
+        from mktemplate.chroot import ChrootSandbox
+
+        return ChrootSandbox()
     return KernelSandbox(idmap.for_build())
 
 
-def owners() -> KernelSandbox | None:
+def degraded() -> tuple[str, ...]:
+    """Return in what builds are weaker here than they should be."""
+    why = sandbox().degraded
+    return (why,) if why else ()
+
+
+def owners() -> Sandbox | None:
     """Return through what a normal user reaches trees of its subordinate ids; None for root, who needs nothing."""
     return None if os.geteuid() == 0 else sandbox()
 

@@ -17,8 +17,11 @@ from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError
 from runtime.fstab import MountEntry
 from runtime.halt import SIGPWR
+from runtime.kernel import process
 from runtime.program import Program
 from runtime.state import RunState
+
+_SYS_ADMIN = 1 << 21  # capabilities(7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ def program(
 
 def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStack) -> monitor.Order:
     """Take from the host what the start needs; `undo` gives it back."""
+    _check_rights(place.name)
     _make_overlay_folders(settings)
     group = _make_group(state.key(place.path, place.name), settings)
     undo.callback(group.remove)
@@ -107,6 +111,17 @@ def _after(place: Place, found: Bundle) -> Callable[[], None]:
         restarts.leave(place.path, place.name)
 
     return leave
+
+
+def _check_rights(name: str) -> None:
+    """Raise HostError where root itself may make no namespace, as in most containers of others."""
+    if os.geteuid() == 0 and not process.capget()[0] & _SYS_ADMIN:
+        raise HostError(
+            "E_USERNS_DISABLED",
+            name,
+            "this root may make no namespaces: it has no CAP_SYS_ADMIN",
+            hints=("such a place can create and export; start it elsewhere",),
+        )
 
 
 def _make_group(key: str, settings: ContainerConfig) -> cgroup.Cgroup:
