@@ -57,6 +57,7 @@ class DebIndex:
         self._own = [file for file in files if file.source.only is None]
         self._others = [file for file in files if file.source.only is not None]
         self._local = {package.name: package for package in local}
+        self._base: dict[str, Package] = {}  # the newest of their names, parsed already
         self._versions: dict[str, tuple[Package, ...]] = {}
         self._providers: dict[str, tuple[Package, ...]] = {}
 
@@ -74,17 +75,16 @@ class DebIndex:
         known = self._providers.get(name)
         if known is None:
             owners = {owner for file in self._own for owner in file.providing(name)}
-            lacking = not owners and not self.versions(name)
+            own = bool(owners)
             for file in self._others:
-                if file.source.only or lacking:
+                if file.source.only or not (own or self.versions(name)):
                     owners.update(file.providing(name))
             owners.update(self._local)
-            newest = (self.versions(owner)[:1] for owner in sorted(owners))
+            newest = map(self._newest, sorted(owners))
             known = self._providers[name] = tuple(
                 package
-                for packages in newest
-                for package in packages
-                if any(provided.name == name for provided in package.provides)
+                for package in newest
+                if package and any(provided.name == name for provided in package.provides)
             )
         return known
 
@@ -92,8 +92,8 @@ class DebIndex:
         """Return the newest version of each package that the distribution, no third party, marks Essential."""
         names = {name for file in self._own for name in file.essential()}
         names |= {package.name for package in self._local.values() if package.essential}
-        newest = (self.versions(name)[:1] for name in sorted(names, key=self.mention))
-        return tuple(package for packages in newest for package in packages)
+        newest = map(self._newest, sorted(names, key=self.mention))
+        return tuple(package for package in newest if package)
 
     def base(self, find: Callable[[], Sequence[Package]]) -> Sequence[Package]:
         """Return the Essential closure, which `find` finds where the cache has none for these files."""
@@ -108,6 +108,7 @@ class DebIndex:
         if known is None:
             known = tuple(find())
             closure.save(path, known)
+        self._base = {package.name: package for package in known}
         return known
 
     def mention(self, name: str) -> int:
@@ -136,6 +137,9 @@ class DebIndex:
             if file.source.suite in suites
         )
         return f"{', '.join(parts)} {self.arch}".strip()
+
+    def _newest(self, name: str) -> Package | None:
+        return self._base.get(name) or next(iter(self.versions(name)), None)
 
     def _merge(self, name: str) -> tuple[Package, ...]:
         found: dict[str, Package] = {}
