@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import subprocess
 import time
 from pathlib import Path
 
@@ -93,6 +92,8 @@ def _own_group() -> str:
 
 def _call(method: str, *words: str) -> None:
     """Call the user's manager. HostError: E_CGROUP with what it says."""
+    import subprocess  # here: few starts need it
+
     why = lacking()
     if why:
         raise HostError("E_CGROUP", "limits", why, hints=hints())

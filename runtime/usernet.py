@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -125,6 +124,8 @@ def hand_over(pid: int, port: int) -> None:
 
 
 def _pasta(record: Path, init: int, ports: Sequence[Port]) -> Reached:
+    import subprocess  # here: few starts need it
+
     server = "" if etcfiles.resolvers() else _FORWARDER
     pid_file = record.with_suffix(".pasta")
     argv = [PASTA, "--config-net", "--quiet", "--no-map-gw", "--ns-ifname", _NIC]
@@ -141,7 +142,7 @@ def _pasta(record: Path, init: int, ports: Sequence[Port]) -> Reached:
     argv += ["--pid", str(pid_file), str(init)]
     try:
         done = subprocess.run(
-            argv, env={}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            argv, env={}, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, timeout=_PATIENCE, check=False,
         )  # fmt: skip
         if done.returncode:
@@ -193,12 +194,14 @@ def _refused(program: str, said: str, ports: Sequence[Port]) -> HostError | Reso
 
 
 def _slirp(record: Path, init: int, ports: Sequence[Port]) -> Reached:
+    import subprocess  # here: few starts need it
+
     control = record.with_suffix(".slirp")
     ready, tell = os.pipe2(os.O_CLOEXEC)
     argv = [SLIRP, "--configure", "--mtu=65520", "--disable-host-loopback", f"--ready-fd={tell}"]
     argv += [f"--api-socket={control}", str(init), _NIC]
     carrier = subprocess.Popen(
-        argv, env={}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        argv, env={}, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, pass_fds=(tell,), start_new_session=True,
     )  # fmt: skip
     os.close(tell)
