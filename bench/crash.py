@@ -10,6 +10,9 @@ the processes that it made for unpacking and configuring; `all`: the whole tree 
 A run that was not killed is a failure. Calls that the main process makes more often than a child cannot be aimed at
 that child: strace counts per process and kills the first that gets there.
 
+With --errno the disk refuses that call and every later one of its name: the command ends with status 7, or does its
+work if it can.
+
 After each death: `list` and `info` answer; whatever is visible is whole; the same command succeeds with no cleaning by
 hand; no layer and no download is damaged; the container that was there before is the same to the byte; nothing of ours
 runs; after one more command nothing half-made lies in the store. Needs root, strace, dpkg-deb, apt-ftparchive, gpg.
@@ -31,7 +34,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +56,10 @@ CALLS = (
     "umount2", "sethostname", "setgroups", "setresuid", "capset", "kill", "pidfd_send_signal", "ioctl",
 )  # fmt: skip
 LINE = re.compile(r"(?P<pid>[0-9]+) +(?P<call>[a-z0-9_]+)\((?P<arguments>.*)")
+DISK = {
+    "openat", "write", "pwrite64", "sendfile", "copy_file_range", "ftruncate", "fsync", "mkdir", "mkdirat", "rename",
+    "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "mknodat", "setxattr", "fsetxattr",
+}  # fmt: skip
 HARMLESS = {
     "openat": re.compile(r"^(?!.*O_(CREAT|TMPFILE))"),
     "openat2": re.compile(r"^(?!.*O_(CREAT|TMPFILE))"),
@@ -262,34 +269,30 @@ def points(scene: Scene, place: Place) -> list[Point]:
     return own + others
 
 
-def killed(scene: Scene, point: Point, place: Place) -> bool:
-    """Run the command on the scene until the point; return whether it was killed there."""
+def died(scene: Scene, point: Point, place: Place) -> bool:
+    """Run the command on the scene until the point; return whether it was hit there, and took that as it should."""
     place.restore()
-    follow = [] if point.who == "main" else ["-f", "--kill-on-exit"]
-    inject = f"inject={point.call}:signal=KILL:when={point.number}"
+    kill = point.who in ("main", "child", "all")
+    follow = ["-f", "--kill-on-exit"] if point.who in ("child", "all") else []
+    how = f"signal=KILL:when={point.number}" if kill else f"error={point.who}:when={point.number}+"
     with tempfile.TemporaryFile() as told, subprocess.Popen(
-        ["strace", *follow, "-o", "/dev/stdout", "-s", "0", "-e", f"trace={point.call}", "-e", inject,
-         *place.command(scene.argv(place.tiny))],
+        ["strace", *follow, "-o", "/dev/stdout", "-s", "0", "-e", f"trace={point.call}",
+         "-e", f"inject={point.call}:{how}", *place.command(scene.argv(place.tiny))],
         env=place.mkt.environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=told, text=True,
         errors="replace",
     ) as tracer:  # fmt: skip
         assert tracer.stdout is not None
         hit = False
         for line in tracer.stdout:
-            if "+++ killed by SIGKILL" in line:
+            if "+++ killed by SIGKILL" in line or "(INJECTED)" in line:
                 hit = True
                 if point.who == "all":
                     tracer.kill()
-        tracer.wait(timeout=SLOW)
-        if hit and point.who == "child":
-            told.seek(0)
-            hit = _is_orderly(told.read().decode(errors="replace"))
-    return hit
-
-
-def _is_orderly(text: str) -> bool:
-    """Whether the command, one of whose children was killed, said so as it should (or did not need it)."""
-    return "Traceback" not in text and "E_BUG" not in text
+        status = tracer.wait(timeout=SLOW)
+        told.seek(0)
+        text = told.read().decode(errors="replace")
+    orderly = "Traceback" not in text and "E_BUG" not in text
+    return hit and (point.who in ("main", "all") or orderly) and (kill or status in (0, 7))
 
 
 # The scenes
@@ -339,11 +342,16 @@ SCENES = {
 # The report
 
 
+def _may_fail(point: Point) -> bool:
+    """Whether the disk has a say in this call of the command itself."""
+    return point.who == "main" and point.call in DISK
+
+
 def examine(scene: Scene, chosen: Sequence[Point], place: Place) -> int:
     """Kill at each chosen point; print what was wrong, return how many points had a fault."""
     bad = 0
     for point in chosen:
-        hit = any(killed(scene, point, place) for _ in range(3))
+        hit = any(died(scene, point, place) for _ in range(3))
         found = [*([] if hit else ["was not killed, or fell over it"]), *place.faults(scene)]
         bad += bool(found)
         for fault in found:
@@ -351,12 +359,15 @@ def examine(scene: Scene, chosen: Sequence[Point], place: Place) -> int:
     return bad
 
 
-def play(scene: Scene, places: Sequence[Place], sample: int, chance: random.Random) -> Counter[str]:
+def play(scene: Scene, places: Sequence[Place], asked: argparse.Namespace) -> Counter[str]:
     """Go through the scene's points, or so many of them; return how many there were of each kind."""
     for place in places:
         place.prepare(scene)
     found = points(scene, places[0])
-    chosen = sorted(chance.sample(found, min(sample or len(found), len(found))))
+    if asked.errno:
+        found = [replace(each, who=asked.errno) for each in found if _may_fail(each)]
+    chance = random.Random(asked.seed)
+    chosen = sorted(chance.sample(found, min(asked.sample or len(found), len(found))))
     shares = [chosen[number :: len(places)] for number in range(len(places))]
     with ThreadPoolExecutor(len(places)) as pool:
         wrong = sum(pool.map(partial(examine, scene), shares, places))
@@ -376,15 +387,15 @@ def main() -> int:
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help=", ".join(SCENES))
     parser.add_argument("--sample", type=int, default=0, help="so many points of each scene")
     parser.add_argument("--seed", type=int, default=1, help="which ones")
+    parser.add_argument("--errno", help="let the disk refuse from there on instead: ENOSPC, EIO …")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--place", type=Path, help="work below this directory (a tmpfs is faster)")
     asked = parser.parse_args()
-    chance = random.Random(asked.seed)
     started = time.monotonic()
     total: Counter[str] = Counter()
     with world(asked.place, asked.jobs) as places:
         for name in asked.scenes or SCENES:
-            total += play(SCENES[name], places, asked.sample, chance)
+            total += play(SCENES[name], places, asked)
     seconds = time.monotonic() - started
     print(f"{total['points']} points, {total['failures']} failures, {seconds:.0f} s")
     return 1 if total["failures"] else 0

@@ -172,7 +172,7 @@ server.serve_forever()
 
 
 def test_a_download_goes_on_where_the_server_died(tiny_archive: Tiny, cold: Mkt) -> None:
-    argv = [sys.executable, "-c", DYING, tiny_archive.served.root]
+    argv = [sys.executable, "-c", DYING, str(tiny_archive.served.root)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         assert server.stdout is not None
         url = f"http://127.0.0.1:{int(server.stdout.readline())}"
