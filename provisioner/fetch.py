@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from provisioner.connect import (
     Limits,
@@ -39,6 +39,7 @@ _CHUNK = 256 << 10  # bytes
 HEADERS = {"User-Agent": "mktemplate", "Accept-Encoding": "identity"}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})", re.ASCII)
+_QUERY = re.compile(r"[A-Za-z0-9._~:/@!$&'()*+,;=%?-]{1,4096}", re.ASCII)  # RFC 3986, 3.4
 _T = TypeVar("_T")
 
 
@@ -178,10 +179,13 @@ class HttpFetch:
     def _next_place(self, first: str, place: str, location: str) -> str:
         """Return where a redirect leads if that is allowed (T-74): never from https to http, never inwards."""
         there = urljoin(place, location)
+        bare, mark, query = there.partition("?")  # stores of releases sign what they hand out
         try:
-            check_url(there)
+            check_url(bare)
         except ProvisionError as problem:
             raise _bad_redirect(first, f"leads to {problem.subject}: {problem.detail}") from None
+        if mark and not _QUERY.fullmatch(query):
+            raise _bad_redirect(first, "leads to a malformed query")
         begin, end = urlsplit(first), urlsplit(there)
         if urlsplit(place).scheme == "https" and end.scheme == "http":
             raise _bad_redirect(first, f"leads from https to {there}")
@@ -265,7 +269,8 @@ class HttpFetch:
             connection = kept or self._connection(split, proxy)
             try:
                 self._pace.begin(self._limits, self._limits.headers)
-                connection.request("GET", url if whole else split.path or "/", headers=headers)
+                asked = urlunsplit(("", "", split.path or "/", split.query, ""))
+                connection.request("GET", url if whole else asked, headers=headers)
                 return connection, connection.getresponse()
             except (ConnectionError, http.client.BadStatusLine):
                 connection.close()

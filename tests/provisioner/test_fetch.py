@@ -183,11 +183,26 @@ def test_redirects_are_followed(web: Web, get: Get) -> None:
     assert get(web.url("/a"), len(BODY), QUICK) == BODY
 
 
+def test_a_redirect_may_carry_a_query_and_it_is_asked_for(web: Web, get: Get) -> None:
+    web.answers |= {"/a": _to("/f?sig=a%2Fb&x=1"), "/f?sig=a%2Fb&x=1": answer(BODY)}
+
+    assert get(web.url("/a"), len(BODY), QUICK) == BODY
+
+
+def test_the_size_of_a_file_is_what_its_server_says(web: Web) -> None:
+    web.answers |= {"/a": _to("/f"), "/f": answer(BODY), "/n": answer(BODY, length=-1)}
+
+    with HttpFetch({}, QUICK) as fetch:
+        assert fetch.size(web.url("/a")) == len(BODY)
+        with pytest.raises(DownloadFailed, match="does not say how long"):
+            fetch.size(web.url("/n"))
+
+
 @pytest.mark.parametrize(
     "location",
     [
         *("file:///etc/passwd", "ftp://127.0.0.1/f", "http://user:pass@127.0.0.1/f"),
-        *("/a?x=1", "/a", "http://h%0aX: y/"),
+        *("/b?x=<1>", "/a", "http://h%0aX: y/"),
     ],
     ids=["file", "ftp", "credentials", "query", "in circles", "header"],
 )
