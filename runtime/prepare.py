@@ -139,7 +139,8 @@ def _make_group(key: str, settings: ContainerConfig) -> cgroup.Cgroup:
             raise HostError("E_CGROUP", limit.file, why, hints=usergroup.hints())
     if why:
         return cgroup.Cgroup(key=key, groups=(), notes=(f"default limits are not applied: {why}",))
-    return cgroup.Cgroup.make(key, limits.Limits(v2=kept), (usergroup.scope(key),))
+    made = cgroup.Cgroup.make(key, limits.Limits(v2=kept), (usergroup.scope(key),))
+    return replace(made, notes=(*made.notes, *usergroup.notes()))
 
 
 def _make_overlay_folders(settings: ContainerConfig) -> None:

@@ -17,6 +17,7 @@ from runtime import state
 from runtime.controlfile import read, try_write, write
 from runtime.errors import HostError
 from runtime.hierarchy import Hierarchy
+from runtime.idmap import user
 
 _BUSCTL = "/usr/bin/busctl"
 _TOP = "/sys/fs/cgroup"
@@ -52,6 +53,13 @@ def stand_beside(group: Path) -> None:
     if found is None or _own_group().startswith(found["scope"]):
         return
     _call("AttachProcessesToUnit", "ssau", found["unit"], f"/{_STARTER}", "1", str(os.getpid()))
+
+
+def notes() -> tuple[str, ...]:
+    """Return what a user must know of the manager: without lingering it ends, and all in it, with the last session."""
+    if os.path.exists(f"/var/lib/systemd/linger/{user()}"):
+        return ()
+    return (f"it ends when you log out; loginctl enable-linger {user()} lets it run on",)
 
 
 def lacking() -> str:
@@ -119,6 +127,4 @@ def hints() -> tuple[str, ...]:
     """Return what gives a user what is lacking."""
     if not os.path.exists(f"{_TOP}/cgroup.controllers"):
         return ("boot the host with systemd.unified_cgroup_hierarchy=1, or ask for no limits",)
-    from runtime.idmap import user
-
     return (f"loginctl enable-linger {user()}, then log in again",)

@@ -148,3 +148,51 @@ except Exception as error:
     )
 
     assert done.stdout.startswith("E_SUBUID_MISSING as root: usermod --add-subuids"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("mktuser:2000000:1000", "E_SUBUID_SMALL", "only 1000 ids"),
+        ("mktuser:2000000:65536\neve:2000100:1", "E_SUBUID_OVERLAP", "eve (2000100:1)"),
+        ("mktuser:60000:65536", "E_SUBUID_OVERLAP", "nobody (65534:1)"),
+        ("eve:100000:65536", "E_SUBUID_MISSING", "--add-subuids 165536-231071"),
+    ],
+    ids=["too few", "another's", "a user's own id", "none; the hint names what is free"],
+)
+def test_ranges_that_will_not_do_are_named(line: str, code: str, words: str, as_user: As) -> None:
+    done = as_user(
+        f"""
+files = home / "subuid", home / "subgid"
+for file in files:
+    file.write_text({line + chr(10)!r})
+try:
+    idmap.for_build(files)
+except Exception as error:
+    print(error.code, error.detail, *error.hints)
+"""
+    )
+
+    assert done.stdout.startswith(code), done.stderr
+    assert words in done.stdout
+
+
+def test_a_helper_that_may_not_map_is_named(as_user: As) -> None:
+    done = as_user(
+        """
+import shutil
+idle = home / "newuidmap"
+shutil.copyfile("/usr/bin/newuidmap", idle)
+idle.chmod(0o755)
+for program in (str(idle), "/usr/bin/nothing"):
+    try:
+        idmap._check_helper(program)
+    except Exception as error:
+        print(error.code, error.detail, *error.hints)
+"""
+    )
+
+    idle, absent = done.stdout.split("\n")[:2]
+    assert idle.startswith("E_NEWUIDMAP is neither setuid"), done.stderr
+    assert "chmod u+s /" in idle
+    assert absent == "E_NEWUIDMAP is not installed as root: apt install uidmap"
