@@ -21,6 +21,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _TYPES = 0o170000  # inode(7), S_IFMT
 OPAQUE = "user.overlay.opaque"  # "y": nothing of the layers below shows in this directory
 _SMALL = 64 << 10  # bytes up to which a thread costs more than the hash
+_PIECE = 128 << 10  # bytes that are read at once
 _WAITING = 64  # open files that wait for their hash
 _DEPTH = 512  # levels; unpacking allows 256
 
@@ -109,8 +110,8 @@ def _content(
     if what is None:
         fd = os.open(entry.name, _FILE, dir_fd=entry.directory)
         if entry.status.st_size > _SMALL:
-            return pool.submit(_hash, fd)
-        what = _hash(fd)
+            return pool.submit(_hash, fd, _PIECE)
+        what = _hash(fd, entry.status.st_size + 1)
     done: Future[str] = Future()
     done.set_result(what)
     return done
@@ -142,13 +143,23 @@ def _describe(entry: Entry, links: dict[tuple[int, int], str]) -> str | None:
     return None
 
 
-def _hash(fd: int) -> str:
+def _hash(fd: int, piece: int) -> str:
     try:
         attributes = _attributes(fd)
-        with open(fd, "rb", closefd=False) as file:
-            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}{attributes}"
+        return f"{_sha256(fd, piece)}{attributes}"
     finally:
         os.close(fd)
+
+
+def _sha256(fd: int, piece: int) -> str:
+    """Return the hash of a file, read `piece` bytes at a time.
+
+    Most files are small, and hashlib.file_digest would clear 256 KiB of memory for each.
+    """
+    found = hashlib.sha256()
+    while data := os.read(fd, piece):
+        found.update(data)
+    return found.hexdigest()
 
 
 def _attributes(fd: int) -> str:
