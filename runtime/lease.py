@@ -42,7 +42,7 @@ class Lease:
     hostname: str = ""
 
 
-# What another version of ours may not know of a lease stands beside it, so that it can read the rest.
+# What an earlier version of ours knows nothing of lies in a file of its own: it could not read it, and would drop it.
 _BESIDE = ("hosts", "hostname")
 
 
@@ -60,31 +60,46 @@ class Book:
 
 
 class Ledger:
-    """The book on disk, while its lock is held."""
+    """The book on disk, while its lock is held: the leases, and beside them what earlier versions know nothing of."""
 
     def __init__(self, path: Path) -> None:
         """Read the book at `path`; one that is damaged counts as empty: it is run state."""
         self._path = path
+        self._beside = path.with_name("beside.json")
+        self._kept = _read(self._beside)
         self.book = Book()
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            self.book = _book(json.loads(path.read_bytes()))
+        with suppress(ValueError, KeyError, TypeError):
+            self.book = _book(_read(path), self._kept)
 
     def save(self, book: Book) -> None:
         """Write `book`, whole or not at all."""
         self.book = book
-        draft = self._path.with_suffix(".new")
-        content = {
-            "networks": book.networks,
-            "leases": [_row(lease) for lease in book.leases.values()],
-            "beside": {
-                key: [getattr(lease, name) for name in _BESIDE]
+        leases = [_row(lease) for lease in book.leases.values()]
+        _write(self._path, {"networks": book.networks, "leases": leases})
+        beside = {
+            "hosts": {
+                key: [lease.hosts, lease.hostname]
                 for key, lease in book.leases.items()
                 if lease.hosts
             },
             "downs": {key: [asdict(one) for one in scripts] for key, scripts in book.downs.items()},
         }
-        draft.write_text(json.dumps(content), encoding="utf-8")
-        os.rename(draft, self._path)
+        if beside != self._kept:
+            _write(self._beside, beside)
+            self._kept = _read(self._beside)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(FileNotFoundError, ValueError):
+        value = json.loads(path.read_bytes())
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(value), encoding="utf-8")
+    os.rename(draft, path)
 
 
 @contextmanager
@@ -181,19 +196,20 @@ def _row(lease: Lease) -> dict[str, Any]:
     return {name: value for name, value in asdict(lease).items() if name not in _BESIDE}
 
 
-def _book(value: dict[str, Any]) -> Book:
+def _book(value: dict[str, Any], beside: dict[str, Any]) -> Book:
     known = {one.name for one in fields(Lease)}
-    beside = value.get("beside", {})
+    hosts = beside.get("hosts", {})
     leases = {}
     for row in value["leases"]:
         ports = tuple(Port(**port) for port in row.pop("ports"))
-        more = dict(zip(_BESIDE, beside.get(row["key"], ()), strict=False))
+        runs = bool(row.get("host_name"))
+        more = dict(zip(_BESIDE, hosts.get(row["key"], ()) if runs else (), strict=False))
         told = {name: text for name, text in (row | more).items() if name in known}
         lease = Lease(**told, ports=ports)
         leases[lease.key] = lease
     downs = {
         key: tuple(_script(script) for script in scripts)
-        for key, scripts in value.get("downs", {}).items()
+        for key, scripts in beside.get("downs", {}).items()
     }
     return Book(networks=dict(value["networks"]), leases=leases, downs=downs)
 
