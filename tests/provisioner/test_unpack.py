@@ -12,10 +12,10 @@ import pytest
 from provisioner import content
 from provisioner.errors import BadArchive, StoreFailed
 from provisioner.sandbox import Root
-from provisioner.unpack import PLAIN, Contents, Layout, unpack
+from provisioner.unpack import PLAIN, Contents, Layout, ahead, unpack
 from runtime.idmap import single_range
 from runtime.sandbox import KernelSandbox
-from tests.hostile import HostileDeb, Item, cached, directory, file, hardlink, symlink
+from tests.hostile import HostileDeb, Item, cached, cached_bytes, directory, file, hardlink, symlink
 
 pytestmark = pytest.mark.root
 
@@ -241,6 +241,27 @@ def test_dpkgs_database_says_unpacked(place: Place) -> None:
     assert place.read("var/lib/dpkg/triggers/File") == "/usr/share/man aa:all/noawait\n"
     assert place.read("var/lib/dpkg/triggers/mine") == "aa:all\n"
     assert stat.S_IMODE(os.lstat(place.root / "var/lib/dpkg/info/aa:all.preinst").st_mode) == 0o755
+
+
+def test_what_was_decompressed_ahead_is_used_and_what_was_refused_is_refused(place: Place) -> None:
+    good = HostileDeb(name="good", items=[file(b"./usr/good", b"right")])
+    package, broken = cached(good, place.cache), cached_bytes("bad", b"no archive", place.cache)
+    (place.cache / "tar").mkdir()
+    scratch = Root(upper=place.canary)
+    sandbox = KernelSandbox(single_range(1_000_000))
+
+    with ahead([package], scratch, cache=place.cache, sandbox=sandbox):
+        pass
+    made = os.stat(place.cache / "tar" / package.sha256).st_mtime_ns
+    with (
+        pytest.raises(BadArchive, match="bad"),
+        ahead([package, broken], scratch, cache=place.cache, sandbox=sandbox),
+    ):
+        pass
+    place.unpack([good])
+
+    assert place.read("usr/good") == "right"
+    assert os.stat(place.cache / "tar" / package.sha256).st_mtime_ns == made
 
 
 def test_a_package_is_decompressed_once_and_a_damaged_raw_archive_again(place: Place) -> None:
