@@ -53,6 +53,31 @@ def test_names_are_numbered_in_the_order_in_which_they_are_mentioned(tmp_path: P
     assert index.mention("nobody") > numbers[-1]
 
 
+def test_a_stanza_mentions_its_fields_in_the_order_of_apt_and_nothing_in_prose(
+    tmp_path: Path,
+) -> None:
+    index = index_of(
+        tmp_path,
+        "prose 1 ; Description: late, second | early, and lib first ; Homepage: http://second",
+        "web 1 ; Suggests: late ; Depends: old:any (>= 2)| second,\n third ; Pre-Depends: early",
+        "late 1",
+        "third-party 1",
+    )
+
+    names = ("prose", "web", "early", "old", "second", "third", "late", "third-party", "nobody")
+    numbers = [index.mention(name) for name in names]
+
+    assert numbers == sorted(set(numbers))
+    assert index.mention("2") == index.mention("any") == index.mention("nobody")
+
+
+def test_an_index_without_a_package_is_an_index(tmp_path: Path) -> None:
+    index = read_index([offered(tmp_path, "")], tmp_path, "amd64")
+
+    assert index.versions("nginx") == ()
+    assert list(index.nearest("nginx")) == []
+
+
 def test_the_highest_version_of_all_suites_comes_first(tmp_path: Path) -> None:
     release = offered(tmp_path, stanza("nginx 1.10") + "\n" + stanza("nginx 1.2"))
     security = offered(tmp_path, stanza("nginx 1.10+deb13u1"), suite="trixie-security")
