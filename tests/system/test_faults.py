@@ -182,8 +182,10 @@ def test_a_download_goes_on_where_the_server_died(tiny_archive: Tiny, cold: Mkt)
 
     assert cut.returncode == 4, cut.stderr
     assert_refused(cut, "E_NET_TRUNCATED", "E_NET_CONNECT")
-    [partial] = (cold.path / ".store/cache/partial").iterdir()
-    kept = partial.stat().st_size
+    partials = (
+        cold.path / ".store/cache/partial"
+    ).iterdir()  # of the one that was cut, and its neighbour
+    kept = max(partial.stat().st_size for partial in partials)
     assert 0 < kept <= 1 << 20
     cold.ok(*tiny_archive.create())  # the same archive, served again
     assert_whole(cold)
