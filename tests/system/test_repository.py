@@ -58,9 +58,9 @@ def plain(tmp_path: Path, family: Callable[[str], Mirror]) -> tuple[str, ...]:
 
 
 def test_its_packages_are_chosen_and_named_after_it(
-    mkt: Mkt, plain: tuple[str, ...], repository: Callable[..., str]
+    cold: Mkt, plain: tuple[str, ...], repository: Callable[..., str]
 ) -> None:
-    plan = mkt.json("plan", *plain, "--repo", repository(), "--packages", "example-tool")
+    plan = cold.json("plan", *plain, "--repo", repository(), "--packages", "example-tool")
 
     origins = {package["name"]: package["origin"] for package in plan["packages"]}
     assert origins.pop("example-tool") == "Example"
@@ -68,9 +68,9 @@ def test_its_packages_are_chosen_and_named_after_it(
 
 
 def test_it_cannot_replace_libc6_even_with_a_newer_version(
-    mkt: Mkt, plain: tuple[str, ...], repository: Callable[..., str]
+    cold: Mkt, plain: tuple[str, ...], repository: Callable[..., str]
 ) -> None:
-    plan = mkt.json("plan", *plain, "--repo", repository(), "--packages", "example-tool")
+    plan = cold.json("plan", *plain, "--repo", repository(), "--packages", "example-tool")
 
     [libc] = [package for package in plan["packages"] if package["name"] == "libc6"]
     assert libc["origin"] == "Kali"
@@ -78,9 +78,9 @@ def test_it_cannot_replace_libc6_even_with_a_newer_version(
 
 
 def test_include_limits_what_may_come_from_it(
-    mkt: Mkt, plain: tuple[str, ...], repository: Callable[..., str]
+    cold: Mkt, plain: tuple[str, ...], repository: Callable[..., str]
 ) -> None:
-    done = mkt(
+    done = cold(
         "plan",
         *plain,
         "--repo",
@@ -98,14 +98,14 @@ def test_include_limits_what_may_come_from_it(
     [("F" * 40, "E_TRUST_NOKEYRING", 3), ("", "E_PARAM", 2), ("8DD47936", "E_PARAM", 2)],
 )
 def test_its_key_is_named_by_its_whole_fingerprint(
-    mkt: Mkt,
+    cold: Mkt,
     plain: tuple[str, ...],
     repository: Callable[..., str],
     fingerprint: str,
     code: str,
     status: int,
 ) -> None:
-    done = mkt("plan", *plain, "--repo", repository(fingerprint))
+    done = cold("plan", *plain, "--repo", repository(fingerprint))
 
     assert done.returncode == status, done.stderr
     assert f"error[{code}]" in done.stderr
