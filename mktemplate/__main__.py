@@ -11,10 +11,10 @@ from typing import NoReturn
 
 from mktemplate.cli import Request, parse
 from mktemplate.console import Console
-from mktemplate.errors import BUG, CommandError, Interrupted, Several, exit_status
+from mktemplate.errors import BUG, CommandError, Interrupted, exit_status
+from mktemplate.failures import failures_in
 
 _LAUNCHER_FAILED = 125  # what `run` and `exec` answer for every failure of ours
-_NEEDED = frozenset(("jinja2", "requests", "debian", "tqdm", "pysequoia"))
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
@@ -49,7 +49,7 @@ def _tell(failure: BaseException, request: Request | None, console: Console) -> 
         return _BROKEN_PIPE
     if isinstance(failure, KeyboardInterrupt | Interrupted):
         return _interrupted(failure, request, console)
-    failures = _failures(failure)
+    failures = failures_in(failure)
     if not failures:
         return _bug(failure, console)
     for number, one in enumerate(failures):
@@ -67,52 +67,6 @@ def _interrupted(failure: BaseException, request: Request | None, console: Conso
     subject = request.words[0] if request and request.words else "mktemplate"
     console.error(CommandError("E_INTERRUPTED", subject, "interrupted; nothing half-made is left"))
     return 128 + number
-
-
-def _failures(failure: BaseException) -> tuple[Exception, ...]:
-    """Return the failures of the contract in what was raised; none where it is a bug."""
-    if isinstance(failure, Several):
-        return tuple(_known(one) for one in failure.failures)
-    if isinstance(failure, Exception) and (
-        hasattr(failure, "code") or isinstance(failure, OSError)
-    ):
-        return (_known(failure), *getattr(failure, "also", ()))
-    if isinstance(failure, ModuleNotFoundError) and failure.name in _NEEDED:
-        return (
-            CommandError(
-                "E_KERNEL_FEATURE",
-                f"Python module {failure.name}",
-                f"is missing for {sys.executable}",
-                hints=("install mktemplate with pip, pipx or your distribution's package",),
-            ),
-        )
-    return ()
-
-
-def _known(failure: BaseException) -> Exception:
-    """Return a failure of the contract: itself, or what an OSError means in its words."""
-    if isinstance(failure, Exception) and hasattr(failure, "code") and hasattr(failure, "subject"):
-        return failure
-    if not isinstance(failure, OSError):
-        return CommandError("E_BUG", "mktemplate", str(failure))  # a `code` of somebody else's
-    import errno
-
-    code = {
-        errno.ENOSPC: "E_NOSPACE",
-        errno.EDQUOT: "E_QUOTA",
-        errno.EROFS: "E_READONLY",
-        errno.EMFILE: "E_LIMIT",
-        errno.ENFILE: "E_LIMIT",
-        errno.EAGAIN: "E_LIMIT",
-        errno.ENOMEM: "E_LIMIT",
-    }.get(failure.errno or 0, "E_IO")
-    denied = failure.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0
-    return CommandError(
-        code,
-        os.fsdecode(failure.filename) if failure.filename else "system call",
-        failure.strerror or str(failure),
-        hints=("run it as root, or choose another --path",) if denied else (),
-    )
 
 
 def _bug(failure: BaseException, console: Console) -> int:

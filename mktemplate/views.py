@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from calendar import timegm
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
+from runtime import cgroup as cgroups
 from runtime.bundle import Bundle
 from runtime.container import Container
 
@@ -49,6 +51,63 @@ def describe(container: Container, bundle: Bundle) -> dict[str, object]:
         "exit_status": container.exit_status,
         "oom_kills": oom_kills(container),
     }
+
+
+def info(container: Container, *, isolation: bool = False) -> dict[str, object]:
+    """Return everything about a container; with `isolation` also what is forbidden inside, as tried there."""
+    found = container.bundle
+    config = container.config
+    record, run = found.record, container.run
+    value: dict[str, object] = {
+        **describe(container, found),
+        "config": _text(found.config),
+        "mounts": [
+            line for line in _text(found.path / "fstab").split("\n") if line and line[0] != "#"
+        ],
+        "layers": list(record.layers),
+        "packages": [
+            {"name": package, "version": version, "arch": arch}
+            for package, version, arch in record.packages
+        ],
+        "profile": record.profile,
+        "options": dict(record.options),
+        "limits": {key: value for key, value in config.cgroup2 if not key.startswith("devices.")},
+        "usage": usage(container),
+        "isolation": {
+            "user_namespace": bool(config.idmap),
+            "id_range": list(record.id_range),
+            "no_new_privs": config.no_new_privs,
+            "capabilities_dropped": list(config.cap_drop),
+            "seccomp": config.seccomp_profile or None,
+        },
+        "degraded": [*record.degraded, *(run.degraded if run else ())],
+        "notes": [*record.notes, *(run.notes if run else ())],
+        "timings": {key: round(seconds, 3) for key, seconds in record.timings},
+        "connect": record.connect,
+    }
+    if isolation:
+        from runtime.isolation import isolation as tried
+
+        value["tried"] = [asdict(verdict) for verdict in tried(container)]
+    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="backslashreplace")
+    except FileNotFoundError:
+        return ""
+
+
+def usage(container: Container) -> dict[str, object]:
+    """Return what a container uses now; nothing where it does not run, or has no control group."""
+    run = container.run
+    if run is None or not run.cgroup or container.state() == "STOPPED":
+        return {}
+    try:
+        return asdict(cgroups.Cgroup.from_json(run.cgroup).usage())
+    except OSError:
+        return {}  # it ended just now
 
 
 def oom_kills(container: Container) -> int:

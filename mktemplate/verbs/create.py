@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mktemplate import asked, making, texts
+import time
+
+from mktemplate import asked, life, making, texts
 from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.places import containers_path
@@ -13,20 +15,20 @@ from provisioner.index import Package
 
 def create(request: Request, console: Console) -> int:
     """Make a container, all or nothing; with --start start it too."""
-    path = containers_path(request)
-    template, facts = asked.understood(request)
+    begun = time.monotonic()
     if request.build.dry_run:
         return plan(request, console)
-    made = making.make(template, facts, request, path, console)
+    container = life.create(request, console)
+    name = container.name
     if request.build.start:
-        from mktemplate.verbs.up import started
+        from mktemplate.verbs.up import tell
 
-        return started(path, facts.name, request, console)
-    value = {**container_object(path, facts.name), "timings": timings(made.timings)}
+        life.bring_up(container, request, console, begun)
+        tell(container, console)
+        return 0
+    value = {**container_object(container.path, name), "timings": timings(console.timings)}
     console.result(value, "")
-    console.step(
-        f"{facts.name}: created in {made.timings['total']:.1f} s; mktemplate start {facts.name}"
-    )
+    console.step(f"{name}: created in {console.timings['total']:.1f} s; mktemplate start {name}")
     return 0
 
 

@@ -7,19 +7,15 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
+from mktemplate import life
 from mktemplate.arguments import container_name
 from mktemplate.cli import Request
 from mktemplate.console import Console
-from mktemplate.errors import CommandError, Several, escape
+from mktemplate.errors import CommandError, Several
 from mktemplate.places import containers_path
 from mktemplate.views import container_object, is_ready
-from runtime import state
 from runtime.container import Container
-from runtime.errors import StateError
-
-_GRACE = 10.0  # seconds between asking and killing, as cli.md says
 
 
 def each(request: Request, act: Callable[[Container], None]) -> None:
@@ -47,8 +43,7 @@ def start(request: Request, console: Console) -> int:
     shown: list[dict[str, object]] = []
 
     def act(container: Container) -> None:
-        _count_anew(container)
-        begun = container.start()
+        begun = life.start(container)
         for note in begun.notes:
             console.note(f"{container.name}: {note}")
         console.step(f"{container.name}: started in {begun.seconds * 1000:.1f} ms, pid {begun.pid}")
@@ -100,17 +95,11 @@ def _foreground(request: Request) -> int:
 
 def stop(request: Request, console: Console) -> int:
     """Ask containers to end; kill what is left after --timeout."""
-    timeout = float(request.flags.timeout) if request.flags.timeout is not None else _GRACE
+    timeout = _grace(request)
 
     def act(container: Container) -> None:
         started = time.monotonic()
-        try:
-            container.stop(timeout)
-        except StateError:
-            from runtime import restarts
-
-            if not restarts.cancel(container):  # it may only wait to be started again
-                raise
+        life.stop(container, timeout)
         console.step(f"{container.name}: stopped in {(time.monotonic() - started) * 1000:.0f} ms")
 
     each(request, act)
@@ -119,42 +108,27 @@ def stop(request: Request, console: Console) -> int:
 
 def restart(request: Request, console: Console) -> int:
     """Stop what runs, start all."""
-    timeout = float(request.flags.timeout) if request.flags.timeout is not None else _GRACE
+    timeout = _grace(request)
 
     def act(container: Container) -> None:
-        if container.state() not in ("STOPPED", "ABORTING"):
-            container.stop(timeout)
-        _count_anew(container)
-        begun = container.start()
+        begun = life.restart(container, timeout)
         console.step(f"{container.name}: started in {begun.seconds * 1000:.1f} ms, pid {begun.pid}")
 
     each(request, act)
     return 0
 
 
-def _count_anew(container: Container) -> None:
-    """Let the restart policy begin from its beginning: a person starts it."""
-    with suppress(FileNotFoundError):
-        os.unlink(state.folder(container.path) / f"{container.name}.tries")
+def _grace(request: Request) -> float:
+    return life.GRACE if request.flags.timeout is None else float(request.flags.timeout)
 
 
 def kill(request: Request, console: Console) -> int:
     """Send a signal to a container's init; KILL ends everything in it."""
-    number = _signal(request.words[1]) if len(request.words) > 1 else int(signal.SIGKILL)
+    number = life.signal_number(request.words[1]) if len(request.words) > 1 else int(signal.SIGKILL)
     container = Container(containers_path(request), container_name(request.words[0]))
     container.kill(number)
     console.step(f"{container.name}: sent {signal.Signals(number).name}")
     return 0
-
-
-def _signal(text: str) -> int:
-    """Return the number of a signal: TERM, SIGTERM or 15."""
-    if text.isascii() and text.isdigit() and 0 < int(text) < 65:
-        return int(text)
-    try:
-        return int(signal.Signals[f"SIG{text.upper().removeprefix('SIG')}"])
-    except KeyError:
-        raise CommandError("E_PARAM", "kill", f'"{escape(text)}" is no signal') from None
 
 
 def freeze(request: Request, console: Console) -> int:
@@ -176,14 +150,7 @@ def wait(request: Request, console: Console) -> int:
     found = container.bundle
     started = time.monotonic()
     timeout = None if request.flags.timeout is None else float(request.flags.timeout)
-    if request.flags.state == "READY":
-        await_ready(container, timeout)
-    elif not container.wait(request.flags.state, timeout):
-        raise CommandError(
-            "E_NOTRUNNING",
-            name,
-            f"is {container.state()}, not {request.flags.state}, after {timeout:g} s",
-        )
+    life.wait(container, request.flags.state, timeout)
     seconds = time.monotonic() - started
     value = {"name": name, "state": container.state(), "seconds": round(seconds, 3)}
     pid = container.pid
@@ -191,43 +158,6 @@ def wait(request: Request, console: Console) -> int:
     console.result({**value, "ready": ready}, "")
     console.step(f"{name}: {request.flags.state} after {seconds:.3f} s")
     return 0
-
-
-def await_ready(container: Container, timeout: float | None) -> float:
-    """Wait until the service of a running container accepts; return the seconds that took."""
-    check = container.bundle.record.ready
-    started = time.monotonic()
-    pid = container.pid
-    if pid is None and container.wait("RUNNING", timeout):
-        pid = container.pid
-    if pid is None:
-        raise CommandError("E_NOTRUNNING", container.name, "is not running")
-    if check.kind:
-        from mktemplate.inside import succeeds
-        from runtime import ready
-
-        try:
-            ready.wait_ready(check, pid, timeout, partial(succeeds, container))
-        except StateError:
-            _tell_of_memory(container)
-            raise
-    return time.monotonic() - started
-
-
-def _tell_of_memory(container: Container) -> None:
-    """Raise E_OOM where that is why it ended before it was ready."""
-    from mktemplate.views import oom_kills
-
-    container.wait("STOPPED", _GRACE)
-    if oom_kills(container):
-        raise CommandError(
-            "E_OOM",
-            container.name,
-            "the kernel killed it for want of memory before it was ready",
-            hints=(
-                f"mktemplate config {container.name} get lxc.cgroup2.memory.max shows its limit",
-            ),
-        )
 
 
 def destroy(request: Request, console: Console) -> int:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
 
+from mktemplate import logged, views
 from mktemplate.arguments import container_name
 from mktemplate.cli import Request
 from mktemplate.console import Console, age_text, bytes_text
 from mktemplate.errors import CommandError, escape
 from mktemplate.places import containers_path
-from mktemplate.views import age, describe
-from runtime import cgroup as cgroups
 from runtime.container import Container, containers
 
-_CHUNK = 1 << 16
 _CONSOLE_LINES = 24
-_LOOK_AGAIN = 0.2  # seconds between two looks at a log that is followed
 
 
 def list_all(request: Request, console: Console) -> int:
@@ -29,14 +21,14 @@ def list_all(request: Request, console: Console) -> int:
     for container in containers(containers_path(request)):
         try:
             found = container.bundle
-            row = describe(container, found)
+            row = views.describe(container, found)
         except Exception as failure:  # one damaged container must not hide the others
             if not hasattr(failure, "code"):
                 raise
             console.error(failure, to_stdout=False)
             continue
-        row["memory"] = _usage(container).get("memory")
-        row["age"] = round(age(found.record.created), 1)
+        row["memory"] = views.usage(container).get("memory")
+        row["age"] = round(views.age(found.record.created), 1)
         rows.append(row)
     if console.json:
         console.document(rows)
@@ -76,63 +68,13 @@ def _port_text(port: dict[str, object]) -> str:
     return f"{port['address']}:{port['host']}->{port['container']}/{port['proto']}"
 
 
-def _usage(container: Container) -> dict[str, object]:
-    run = container.run
-    if run is None or not run.cgroup or container.state() == "STOPPED":
-        return {}
-    try:
-        return asdict(cgroups.Cgroup.from_json(run.cgroup).usage())
-    except OSError:
-        return {}  # it ended just now
-
-
 def info(request: Request, console: Console) -> int:
     """Tell everything about one container; --isolation tries from inside what is forbidden."""
     path, name = containers_path(request), container_name(request.words[0])
     container = Container(path, name)
-    found = container.bundle
-    config = container.config
-    record, run = found.record, container.run
-    value: dict[str, object] = {
-        **describe(container, found),
-        "config": _text(found.config),
-        "mounts": [
-            line for line in _text(found.path / "fstab").split("\n") if line and line[0] != "#"
-        ],
-        "layers": list(record.layers),
-        "packages": [
-            {"name": package, "version": version, "arch": arch}
-            for package, version, arch in record.packages
-        ],
-        "profile": record.profile,
-        "options": dict(record.options),
-        "limits": {key: value for key, value in config.cgroup2 if not key.startswith("devices.")},
-        "usage": _usage(container),
-        "isolation": {
-            "user_namespace": bool(config.idmap),
-            "id_range": list(record.id_range),
-            "no_new_privs": config.no_new_privs,
-            "capabilities_dropped": list(config.cap_drop),
-            "seccomp": config.seccomp_profile or None,
-        },
-        "degraded": [*record.degraded, *(run.degraded if run else ())],
-        "notes": [*record.notes, *(run.notes if run else ())],
-        "timings": {key: round(seconds, 3) for key, seconds in record.timings},
-        "connect": record.connect,
-    }
-    if request.flags.isolation:
-        from runtime.isolation import isolation
-
-        value["tried"] = [asdict(verdict) for verdict in isolation(container)]
+    value = views.info(container, isolation=request.flags.isolation)
     console.result(value, _info_page(value))
     return 0
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="backslashreplace")
-    except FileNotFoundError:
-        return ""
 
 
 def _info_page(value: dict[str, object]) -> str:
@@ -168,10 +110,10 @@ def logs(request: Request, console: Console) -> int:
     raw = getattr(sys.stdout, "buffer", None)
     if raw is None:
         raise CommandError("E_IO", escape(name), "standard output takes no bytes")
-    raw.write(_tail(log, request.flags.lines))
+    raw.write(logged.tail(log, request.flags.lines))
     raw.flush()
     if request.flags.follow:
-        for chunk in _follow(container, log):
+        for chunk in logged.follow(container, log):
             raw.write(chunk)
             raw.flush()
     return 0
@@ -186,47 +128,3 @@ def console(request: Request, screen: Console) -> int:
         flags = replace(flags, follow=False)
     screen.note("the console is written, not read; `mktemplate shell` gives a terminal inside")
     return logs(replace(request, flags=flags), screen)
-
-
-def _tail(log: Path, lines: int | None) -> bytes:
-    """Return the last `lines` lines (all with None) of the log and of the one before it."""
-    data = b""
-    for file in (log.with_name(f"{log.name}.1"), log):
-        try:
-            data += file.read_bytes()
-        except FileNotFoundError:
-            continue
-    if lines is None:
-        return data
-    kept = data.split(b"\n")
-    ended = data.endswith(b"\n")
-    last = kept[-(lines + ended) :] if lines else []
-    return b"\n".join(last)
-
-
-def _follow(container: Container, log: Path) -> Iterator[bytes]:
-    """Yield what is added to the log, until the container has stopped and all was read."""
-    position, inode = _end(log)
-    while True:
-        stopped = container.state() == "STOPPED"
-        try:
-            with log.open("rb") as file:
-                if os.fstat(file.fileno()).st_ino != inode:
-                    position, inode = 0, os.fstat(file.fileno()).st_ino
-                file.seek(position)
-                while chunk := file.read(_CHUNK):
-                    position += len(chunk)
-                    yield chunk
-        except FileNotFoundError:
-            pass
-        if stopped:
-            return
-        time.sleep(_LOOK_AGAIN)
-
-
-def _end(log: Path) -> tuple[int, int]:
-    try:
-        about = log.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return about.st_size, about.st_ino
