@@ -175,6 +175,7 @@ def gather(
             f"has no part for {target.distro}",
             hints=(f"it has: {', '.join(spec.distros)}",),
         )
+    _check_system(spec, build)
     for key, text in build.env:
         wrong = problem(text)
         if wrong:
@@ -191,3 +192,15 @@ def gather(
         shared_host=build.share_host,
         userns=not build.no_userns,
     )
+
+
+def _check_system(spec: TemplateSpec, build: Build) -> None:
+    """Raise E_USAGE for what an init that makes control groups and namespaces of its own cannot do without."""
+    if spec.profile != "system":
+        return
+    for given, option, detail in (
+        (build.no_userns, "--no-userns", "profile system needs a user namespace"),
+        (build.share_host, "--share-host", "a system has packages of its own"),
+    ):
+        if given:
+            raise CommandError("E_USAGE", option, f"{spec.name}: {detail}")

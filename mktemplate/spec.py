@@ -42,7 +42,7 @@ _KEYS = frozenset(
 _LATER = frozenset(("volume", "device"))
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}(?::[a-z0-9-]{1,32})?")
-_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "PWR", "KILL")
+_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "PWR", "KILL", "RTMIN+3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,10 @@ from runtime.limits import Limit, Limits, device_policy, twins
 
 _V1_ALWAYS = ("memory", "pids", "devices")  # what usage, limits and confinement need
 _V1_NAMED = "name=systemd"  # systemd as init wants to see it (feasibility A16)
-_DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks")
+_DELEGATED = (  # /sys/kernel/cgroup/delegate; `tasks` is v1's
+    *("cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"),
+    *("memory.oom.group", "memory.reclaim"),
+)
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
@@ -89,13 +92,17 @@ class Cgroup:
 
     def delegate(self, uid: int, gid: int) -> None:
         """Let `uid` make groups of its own below these; their limits stay ours."""
-        for group in self.groups:
-            os.chown(group.path, uid, gid)
-            for name in _DELEGATED:
-                try:
-                    os.chown(f"{group.path}/{name}", uid, gid)
-                except FileNotFoundError:  # v1 has no subtree_control, v2 no tasks
-                    continue
+        for path in self.delegated():
+            os.chown(path, uid, gid)
+
+    def delegated(self) -> tuple[str, ...]:
+        """Return what `delegate` hands over: the folders, and of their files those that move processes."""
+        return tuple(
+            path
+            for group in self.groups
+            for path in (group.path, *(f"{group.path}/{name}" for name in _DELEGATED))
+            if os.path.exists(path)  # v1 has no subtree_control, v2 no tasks
+        )
 
     def pids(self) -> tuple[int, ...]:
         """Return every process in the groups, as numbered here."""

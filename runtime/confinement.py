@@ -66,6 +66,11 @@ def kept_capabilities(config: ContainerConfig, last: int) -> frozenset[str]:
     return known - frozenset(config.cap_drop)
 
 
+def keeps(config: ContainerConfig, name: str) -> bool:
+    """Whether init keeps the capability `name`."""
+    return name in kept_capabilities(config, len(capabilities.NAMES) - 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     """Whom a program runs as, as numbered inside."""

@@ -55,9 +55,23 @@ def mounted() -> tuple[Hierarchy, ...]:
                 word
                 for word in options.split(",")
                 if word not in {"rw", "ro", "xattr", "clone_children"}
+                and not word.startswith("release_agent=")
             )
             found.setdefault(given, Hierarchy(path=path, controllers=given, version=1))
     return tuple(found.values())
+
+
+def is_pure() -> bool:
+    """Whether /sys/fs/cgroup of this host is the unified hierarchy."""
+    return os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+
+
+def holding(groups: Iterable[Group]) -> tuple[Hierarchy, ...]:
+    """Return the mounted hierarchies that one of `groups` is in."""
+    paths = [group.path for group in groups]
+    return tuple(
+        tree for tree in mounted() if any(path.startswith(f"{tree.path}/") for path in paths)
+    )
 
 
 def make_group(tree: Hierarchy, controllers: tuple[str, ...], key: str) -> list[Group]:

@@ -16,7 +16,6 @@ from runtime.steps import (
     close,
     filesystem,
     how,
-    open_directory,
     ordinary_directory,
 )
 
@@ -174,17 +173,6 @@ def sysfs(attributes: int) -> tuple[Call, ...]:
             why="shows our own network namespace",
         ),
         attach("sys", Slot("target")),
-        close("target"),
-    )
-
-
-def cgroups(attributes: int) -> tuple[Call, ...]:
-    """Mount the container's own cgroup v2 subtree on /sys/fs/cgroup."""
-    failure = Failure("E_CGROUP", "sys/fs/cgroup", "cgroup2 cannot be mounted")
-    return (
-        open_directory(Slot("root"), "sys/fs/cgroup", "target", failure),
-        *filesystem("cgroup2", "cgroup2", PLAIN | attributes, ("source=cgroup2",), failure=failure),
-        attach("cgroup2", Slot("target")),
         close("target"),
     )
 

@@ -13,10 +13,22 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime import confinement, fstab, idmap, kernelfs, mounts, procfiles, refuse, rootfs, steps
+from runtime import (
+    cgroupfs,
+    confinement,
+    fstab,
+    idmap,
+    kernelfs,
+    mounts,
+    procfiles,
+    refuse,
+    rootfs,
+    steps,
+)
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError
 from runtime.fstab import MountEntry
+from runtime.hierarchy import Hierarchy, is_pure
 from runtime.idmap import IdMap
 from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
@@ -38,6 +50,7 @@ class Host:
 
     name: str  # the container's
     join: tuple[Path, ...] = ()  # cgroup.procs files
+    hierarchies: tuple[Hierarchy, ...] = ()  # where the container has a group
     bpf: bytes = b""  # the seccomp filter
     files: tuple[MountEntry, ...] = ()  # /etc/hosts, hostname, resolv.conf
     last_capability: int = 40
@@ -104,7 +117,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             *_system(config, flags, loopback=host.rootless and bool(flags & ns.CLONE_NEWNET)),
             *entries.init,
             *_network_wait(),
-            *_own_cgroups(config, flags),
+            *_own_cgroups(config, flags, host.hierarchies),
             *steps.pivot(),
             *_identity(config),
             *confinement.confine(
@@ -117,7 +130,12 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             ),
             *confinement.execute(config.init_argv, confinement.environment(config)),
         ),
-        notes=(*notes, *entries.notes, *refuse.notes(config)),
+        notes=(
+            *notes,
+            *entries.notes,
+            *refuse.notes(config),
+            *_notes(config, flags, host.hierarchies),
+        ),
     )
 
 
@@ -190,22 +208,29 @@ def _join(files: tuple[Path, ...]) -> tuple[Call, ...]:
     return tuple(calls)
 
 
-def _own_cgroups(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
+def _own_cgroups(
+    config: ContainerConfig, flags: int, hierarchies: tuple[Hierarchy, ...]
+) -> tuple[Call, ...]:
+    """Return the cgroup namespace, and its view of the groups where it is asked for."""
     if not flags & ns.CLONE_NEWCGROUP:
         return ()
-    mounted: tuple[Call, ...] = ()
-    if refuse.mounts_cgroups(config) and refuse.has_pure_v2():
-        words = [word for word in config.mount_auto if word.startswith("cgroup")]
-        writable = any(":rw" in word for word in words)
-        mounted = kernelfs.cgroups(0 if writable else m.MOUNT_ATTR_RDONLY)
     return (
         Call(
             name="unshare",
             args=(ns.CLONE_NEWCGROUP,),
             why="after the cgroups are joined: they are its root from now on",
         ),
-        *mounted,
+        *cgroupfs.mounts(config, hierarchies),
     )
+
+
+def _notes(config: ContainerConfig, flags: int, hierarchies: tuple[Hierarchy, ...]) -> list[str]:
+    """Return what of lxc.mount.auto = cgroup this host cannot give."""
+    if not cgroupfs.wanted(config) or is_pure():
+        return []
+    if not flags & ns.CLONE_NEWCGROUP:
+        return ["lxc.mount.auto = cgroup: not mounted without a cgroup namespace of its own"]
+    return [] if hierarchies else ["lxc.mount.auto = cgroup: not mounted: it has no control group"]
 
 
 def _system(config: ContainerConfig, flags: int, *, loopback: bool) -> tuple[Call, ...]:

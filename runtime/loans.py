@@ -81,6 +81,20 @@ def groups(group: Cgroup, limits: Limits, name: str) -> Loan:
     )
 
 
+def delegation(group: Cgroup, ids: tuple[int, int]) -> Loan:
+    """Let the container's root, `ids` to the host, make groups below these; their limits stay ours."""
+    return Loan(
+        take=tuple(
+            Call(
+                name="fchownat",
+                args=(m.AT_FDCWD, os.fsencode(path) + b"\0", *ids, 0),
+                failure=Failure("E_CGROUP", path),
+            )
+            for path in group.delegated()
+        )
+    )
+
+
 def _free(path: str, name: str) -> tuple[Call, ...]:
     """Remove an empty group; one that stays is in use."""
     here = (m.AT_FDCWD, os.fsencode(path) + b"\0", 0, 0, Out(256))

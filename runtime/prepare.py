@@ -11,7 +11,19 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime import capabilities, cgroup, etcfiles, idmap, launch, limits, monitor, seccomp, state
+from runtime import (
+    capabilities,
+    cgroup,
+    cgroupfs,
+    etcfiles,
+    hierarchy,
+    idmap,
+    launch,
+    limits,
+    monitor,
+    seccomp,
+    state,
+)
 from runtime.bundle import Bundle, Port
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError
@@ -36,13 +48,14 @@ class Place:
 def program(
     place: Place,
     settings: ContainerConfig,
-    join: tuple[Path, ...] = (),
+    group: cgroup.Cgroup | None = None,
     files: tuple[MountEntry, ...] = (),
 ) -> Program:
     """Return the calls of a start of `settings` on this host, by this user."""
     host = launch.Host(
         name=place.name,
-        join=join,
+        join=group.join_files() if group else (),
+        hierarchies=hierarchy.holding(group.groups) if group else (),
         bpf=compiled_filter(settings.seccomp_profile),
         files=files,
         last_capability=capabilities.last(),
@@ -57,11 +70,15 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
     _make_overlay_folders(settings)
     group = _make_group(state.key(place.path, place.name), settings)
     undo.callback(group.remove)
+    ids = idmap.from_config(settings.idmap)
+    root_ids = (0, 0) if ids is None else ids.root()
+    if cgroupfs.delegates(settings):
+        group.delegate(*root_ids)
     files: tuple[MountEntry, ...] = ()
     if found.record.template and settings.hostname:
         files = etcfiles.write(place.etc, settings.hostname, ())
         undo.callback(etcfiles.remove, place.etc)
-    calls = program(place, settings, group.join_files(), files)
+    calls = program(place, settings, group, files)
     run = RunState(
         name=place.name,
         path=str(place.path),
@@ -72,7 +89,6 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
     )
     state.save(run)
     undo.callback(state.save, replace(run, phase="STOPPED", cgroup={}))
-    ids = idmap.from_config(settings.idmap)
     wire = _wire(settings, place, found.record.ports)
 
     def attach(namespace: int, init: int) -> monitor.Reached:
@@ -93,7 +109,7 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
         run=run,
         log=Path(settings.console_logfile) if settings.console_logfile else found.log,
         stop_signal=settings.signal_halt or SIGPWR,
-        root_ids=(0, 0) if ids is None else ids.root(),
+        root_ids=root_ids,
         attach=attach,
         release=release,
         after=_after(place, found),

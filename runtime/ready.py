@@ -20,6 +20,7 @@ from runtime.kernel import mount as m
 
 _LISTEN = b"0A"  # TCP_LISTEN, include/net/tcp_states.h
 _FIRST, _LONGEST = 0.002, 0.02  # seconds between two looks, growing
+_LONGEST_FOR_COMMANDS = 0.25  # each of them takes processor time from what is waited for
 
 Run = Callable[[Sequence[str]], bool]  # runs a command inside; whether it succeeded
 
@@ -74,6 +75,7 @@ def wait_ready(check: Ready, pid: int, timeout: float | None, run: Run) -> float
     begun = time.monotonic()
     limit = check.timeout if timeout is None else timeout
     pause = _FIRST
+    longest = _LONGEST_FOR_COMMANDS if check.kind == "command" else _LONGEST
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -87,11 +89,11 @@ def wait_ready(check: Ready, pid: int, timeout: float | None, run: Run) -> float
                     "E_LIMIT",
                     "readiness",
                     f"{_words(check)} did not come about in {limit:g} s",
-                    hints=("mktemplate logs NAME shows what the service said",),
+                    hints=_hints(check),
                 )
             if life.poll(pause * 1000):
                 raise _ended(check)
-            pause = min(pause * 1.5, _LONGEST)
+            pause = min(pause * 1.5, longest)
     finally:
         os.close(pidfd)
     return time.monotonic() - begun
@@ -104,6 +106,13 @@ def _ended(check: Ready) -> StateError:
         f"the container ended before {_words(check)}",
         hints=("mktemplate logs NAME shows what the service said",),
     )
+
+
+def _hints(check: Ready) -> tuple[str, ...]:
+    told = "mktemplate logs NAME shows what the service said"
+    if check.kind == "command":
+        return (f"mktemplate exec NAME -- {check.value} shows why", told)
+    return (told,)
 
 
 def _words(check: Ready) -> str:

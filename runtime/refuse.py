@@ -103,19 +103,7 @@ def notes(config: ContainerConfig) -> tuple[str, ...]:
     said = [f"{key}: {NOTED[key]}" for key in NOTED if key in config.set_keys]
     if config.tty_max:
         said.append("lxc.tty.max: no /dev/tty1 and up are made")
-    if mounts_cgroups(config) and not has_pure_v2():
-        said.append("lxc.mount.auto = cgroup: not mounted, this host has cgroup v1")
     return tuple(said)
-
-
-def mounts_cgroups(config: ContainerConfig) -> bool:
-    """Whether lxc.mount.auto asks for the container's cgroups at /sys/fs/cgroup."""
-    return any(word.startswith("cgroup") for word in config.mount_auto)
-
-
-def has_pure_v2() -> bool:
-    """Whether /sys/fs/cgroup of this host is the unified hierarchy."""
-    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 def _reads(path: Path, word: str) -> bool:

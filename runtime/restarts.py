@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 _POLICY = re.compile(r"no|always|on-failure(?::([1-9][0-9]{0,5}))?", re.ASCII)
 _FIRST, _LONGEST = 0.1, 60.0  # seconds before the first new start; it doubles
 _SETTLED = 10.0  # seconds after which a run counts as one that worked
-_WAITED = frozenset((2, 3))  # words of a start program's command line that is no supervisor's child
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,28 +47,6 @@ def policy(text: str) -> Policy:
     if found is None:
         raise ConfigError("E_PARAM", "--restart", f"{text!r} is none of no, on-failure[:N], always")
     return Policy(kind=text.partition(":")[0], limit=int(found[1] or 0))
-
-
-def finish(path: Path, name: str, network: str) -> tuple[str, ...]:
-    """Return the command that is a start program's last deed: give the network back, see what is to be done."""
-    root = str(Path(__file__).parent.parent)
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from runtime import restarts; "
-        "restarts.after_program(*sys.argv[2:])"
-    )
-    return (sys.executable, "-I", "-S", "-c", code, root, str(path), name, network)
-
-
-def after_program(path: str, name: str, network: str) -> None:
-    """Be that last deed, as a child of the start program; where it has a supervisor, that one decides."""
-    if network:
-        from runtime import network as networks
-
-        networks.release(network)
-    with open(f"/proc/{os.getppid()}/cmdline", "rb") as file:
-        words = file.read().count(b"\0")
-    if words in _WAITED:
-        leave(Path(path), name)
 
 
 def leave(path: Path, name: str) -> None:

@@ -78,6 +78,10 @@ _PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)
 _S_IFMT = 0o170000
 _PLAIN_NODES = (0, 0o100000, 0o010000, 0o140000)  # none given, regular, fifo, socket
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_ROUTES, _UEVENTS = (
+    0,
+    15,
+)  # NETLINK_ROUTE; NETLINK_KOBJECT_UEVENT, without which logind does not start
 
 
 def default_profile(
@@ -124,20 +128,25 @@ def _conditional(profile: str, grants: frozenset[str]) -> Iterator[str]:
     if "mknod" not in grants:
         for name, argument in (("mknod", 1), ("mknodat", 2)):
             yield from (f"{name} {_masked(argument, kind, _S_IFMT)}" for kind in _PLAIN_NODES)
-    yield from _socket()
+    yield from _socket((_ROUTES, _UEVENTS) if profile == "system" else (_ROUTES,))
     yield from (f"personality {_masked(0, value, _WORD)}" for value in _PERSONALITIES)
     for value, mask in _all_but((_TIOCSTI, _TIOCLINUX)):
         yield f"ioctl {_masked(1, value, mask)}"
     yield from _prctl()
 
 
-def _socket() -> Iterator[str]:
-    """Allow four families, netlink for routes only; say of all others that they do not exist."""
+def _socket(netlink_protocols: tuple[int, ...]) -> Iterator[str]:
+    """Allow four families, of netlink these protocols; say of all others that they do not exist."""
     for family in (_AF_UNIX, _AF_INET, _AF_INET6):
         yield f"socket {_masked(0, family, _WORD)}"
     netlink = _masked(0, _AF_NETLINK, _WORD)
-    yield f"socket {netlink} [2,0,SCMP_CMP_EQ]"
-    yield f"socket errno {_EAFNOSUPPORT} {netlink} [2,0,SCMP_CMP_NE]"
+    for protocol in netlink_protocols:
+        yield f"socket {netlink} [2,{protocol},SCMP_CMP_EQ]"
+    if len(netlink_protocols) == 1:
+        yield f"socket errno {_EAFNOSUPPORT} {netlink} [2,{netlink_protocols[0]},SCMP_CMP_NE]"
+    else:
+        for value, mask in _all_but(netlink_protocols):
+            yield f"socket errno {_EAFNOSUPPORT} {netlink} {_masked(2, value, mask)}"
     for value, mask in _all_but((_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)):
         yield f"socket errno {_EAFNOSUPPORT} {_masked(0, value, mask)}"
 

@@ -16,7 +16,18 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runtime import byprogram, etcfiles, loans, names, prepare, startfile, startprogram, state
+from runtime import (
+    byprogram,
+    cgroupfs,
+    ending,
+    etcfiles,
+    loans,
+    names,
+    prepare,
+    startfile,
+    startprogram,
+    state,
+)
 from runtime.bundle import Bundle, Port
 from runtime.cgroup import Cgroup
 from runtime.config import ContainerConfig
@@ -82,6 +93,7 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
             loopback=any(nic.up for nic in settings.nics) and not shares_host(settings),
             network=state.key(place.path, place.name) if wired else "",
             seen=tuple(one for one in seen if one[0] not in _code_but_one()),
+            delegated=cgroupfs.delegates(settings),
             restarts=found.record.restart != "no",
         )
         program = compose(parts, lambda _: _FAILED)
@@ -134,6 +146,7 @@ class Parts:
     loopback: bool = True  # its lo is up
     network: str = ""  # the key of a network that is more than that
     seen: tuple[tuple[str, tuple[int, ...]], ...] = ()  # what it is written from
+    delegated: bool = False  # it may make control groups below its own
     restarts: bool = False  # it has a restart policy
 
 
@@ -143,6 +156,7 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
     taken = [
         loans.folders(parts.folders),
         loans.groups(parts.group, parts.limits, order.run.name),
+        *([loans.delegation(parts.group, order.root_ids)] if parts.delegated else []),
     ]
     if parts.etc is not None:
         taken.append(loans.files(parts.etc))
@@ -162,7 +176,9 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
         boot=state.boot_id(),
         instead=_instead(order.run),
         network=bool(parts.network),
-        finish=_finish(parts),
+        finish=ending.command(
+            order.run, network=parts.network, delegated=parts.delegated, restarts=parts.restarts
+        ),
         sealed=not parts.mapped,
     )
     program = order.program
@@ -192,16 +208,6 @@ def _with_loopback(calls: tuple[Call, ...]) -> tuple[Call, ...]:
     return (*calls[:there], *up, *calls[there:])
 
 
-def _finish(parts: Parts) -> tuple[str, ...]:
-    """Return what only Python can do at the end: give the network back, start again as the policy has it."""
-    if parts.restarts:
-        from runtime import restarts
-
-        run = parts.order.run
-        return restarts.finish(Path(run.path), run.name, parts.network)
-    return _release(parts.network) if parts.network else ()
-
-
 def _code_but_one() -> set[str]:
     """Return the code's files but for one: an installation replaces them all, and the program has to look at each."""
     return set(startfile.code()) - {startprogram.__file__}
@@ -212,13 +218,6 @@ def _instead(run: RunState) -> tuple[str, ...]:
     root = str(Path(__file__).parent.parent)
     code = "import sys; sys.path.insert(0, sys.argv[1]); from runtime.byhand import main; main(sys.argv[2:])"
     return (sys.executable, "-I", "-c", code, root, run.path, run.name)
-
-
-def _release(key: str) -> tuple[str, ...]:
-    """Return the command that takes the network of `key` back: only Python knows how."""
-    root = str(Path(__file__).parent.parent)
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from runtime import network; network.release(sys.argv[2])"
-    return (sys.executable, "-I", "-S", "-c", code, root, key)
 
 
 def state_texts(run: RunState) -> tuple[str, str]:

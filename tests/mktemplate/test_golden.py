@@ -19,9 +19,10 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJvT0mJ7Yx2o0mJ1M9s5cT6aV3t3nqkq0q3m5s9Jx7kq somebody"
 CASES = [
     (template, release, mode)
-    for template in ("base", "nginx", "sshd")
+    for template in ("base", "nginx", "sshd", "system")
     for release in ("trixie", "bookworm")
     for mode in ("provisioned", "shared-host")
+    if (template, mode) != ("system", "shared-host")  # a system has packages of its own
 ]
 IDS = ["-".join(case) for case in CASES]
 _LOAD = """
