@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from mktemplate.errors import CommandError, Several, exit_status
 
-_NEEDED = frozenset(("jinja2", "requests", "debian", "tqdm", "pysequoia"))
+_NEEDED = frozenset(("jinja2", "debian", "tqdm", "pysequoia"))
 
 
 class MktemplateError(Exception):

@@ -40,7 +40,7 @@ def up(request: Request, console: Console) -> Container:
 
 def create(request: Request, console: Console) -> Container:
     """Make the request's container, all or nothing."""
-    from mktemplate import asked, making  # here: a second `up` needs neither Jinja nor requests
+    from mktemplate import asked, making  # here: a second `up` needs neither Jinja nor a network
 
     path = containers_path(request)
     template, facts = asked.understood(request)

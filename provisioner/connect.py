@@ -1,6 +1,6 @@
 """Sockets that nobody can make us wait on: names resolved once, addresses raced, every byte under a deadline.
 
-Used below both http.client (the pool) and requests (documents). A `Pace` belongs to the thread that transfers.
+Used below http.client. A `Pace` belongs to the thread that transfers.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("mktemplate", "provisioner", "runtime", "templates", "fstabs")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-HEAVY = {"requests", "jinja2", "debian", "tqdm", "pysequoia", "subprocess", "tomllib", "argparse"}
+HEAVY = {"jinja2", "debian", "tqdm", "pysequoia", "subprocess", "tomllib", "argparse"}
 
 
 def code_lines(path: Path) -> int:

@@ -14,7 +14,7 @@ import pytest
 from tests.system.command import CHECKOUT, Mkt
 
 pytestmark = pytest.mark.system
-MODULES = "import jinja2, requests, debian, tqdm, sys; sys.exit(sys.version_info < (3, 11))"
+MODULES = "import jinja2, debian, tqdm, sys; sys.exit(sys.version_info < (3, 11))"
 
 
 def another_python() -> str:
