@@ -104,7 +104,7 @@ def make(
         store.draft("container") as draft,
     ):
         refuse_existing(path, facts.name)
-        plan = _plan(template, facts, build, draft)
+        plan = _plan(template, facts, build, draft, store.cache)
         layers, got = _layers(plan, build, store, console)
         with (
             _ids(path, plan.facts) as allotted,
@@ -154,7 +154,9 @@ def _with_host(spec: TemplateSpec, facts: Facts) -> Facts:
     return replace(facts, merged_usr=sharehost.merged_usr())
 
 
-def _plan(template: library.Template, facts: Facts, build: Build, draft: Draft) -> Plan:
+def _plan(
+    template: library.Template, facts: Facts, build: Build, draft: Draft, cache: Path
+) -> Plan:
     """Return the checked texts, with the keys that may log in; a pair is made in the draft where there are none."""
     if template.spec.login_keys:
         chosen = keys.choose(build.ssh_keys, os.environ)
@@ -162,7 +164,7 @@ def _plan(template: library.Template, facts: Facts, build: Build, draft: Draft) 
         if chosen.made:
             lines = (keys.make_pair(draft.path / "ssh", facts.name),)
         facts = replace(facts, keys=lines)
-    return texts.plan(template, facts, build.packages)
+    return texts.plan(template, facts, build.packages, cache)
 
 
 def _layers(

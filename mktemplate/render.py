@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from jinja2 import BaseLoader, Environment, StrictUndefined, Template
+from jinja2 import BaseLoader, BytecodeCache, Environment, StrictUndefined, Template
 from jinja2.exceptions import (
     SecurityError,
     TemplateNotFound,
@@ -28,7 +28,8 @@ Value = str | int | bool | None | list[Any] | dict[str, Any]
 _BANNED = ("attr", "map", "format", "pprint", "xmlattr", "tojson", "urlize", "random")
 _LONGEST_RANGE = 10_000
 _LARGEST_OUTPUT = 4 << 20
-_SHARED = ("_distro", "_macros", "_init")
+_MOUNTS = "fstabs"
+_SHARED = ("_distro", "_macros", "_init", _MOUNTS)
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -72,7 +73,7 @@ def _range(*args: int) -> range:
 
 
 class _Loader(BaseLoader):
-    """Finds a template's own files by name, the library's shared ones, and other built-in templates' files."""
+    """Finds a template's own files by name, the library's shared ones, mount lists, other built-in templates' files."""
 
     def __init__(self, folder: library.Folder, name: str) -> None:
         self._folder = folder
@@ -84,7 +85,9 @@ class _Loader(BaseLoader):
     ) -> tuple[str, str, Callable[[], bool]]:
         """Return text, shown name and freshness; raise E_TEMPLATE_PATH for what is no file of the template."""
         first, slash, rest = template.partition("/")
-        if slash and first not in ("files", self._name):
+        if slash and first == _MOUNTS:
+            body, shown = library.mount_lists().read(rest), template
+        elif slash and first not in ("files", self._name):
             body, shown = self._built_in.read(template), template
         else:
             own = rest if first == self._name and slash else template
@@ -108,11 +111,6 @@ class Renderer:
         with _told(self.name, file):
             return self._bounded(self.environment.get_template(file), file, more)
 
-    def text(self, source: str, shown: str, **more: Value) -> str:
-        """Return the text of a template that is given as text."""
-        with _told(self.name, shown):
-            return self._bounded(self.environment.from_string(source), shown, more)
-
     def _bounded(self, template: Template, shown: str, more: Mapping[str, Value]) -> str:
         parts, length = [], 0
         for part in template.generate({**self.values, **more}):
@@ -126,8 +124,13 @@ class Renderer:
         return text
 
 
-def renderer(folder: library.Folder, name: str, values: Mapping[str, Value]) -> Renderer:
-    """Return the renderer for the template `name` whose files are in `folder`."""
+def renderer(
+    folder: library.Folder,
+    name: str,
+    values: Mapping[str, Value],
+    compiled: BytecodeCache | None = None,
+) -> Renderer:
+    """Return the renderer for the template `name` whose files are in `folder`; `compiled` keeps its code."""
     environment = Sandbox(
         loader=_Loader(folder, name),
         undefined=StrictUndefined,
@@ -136,6 +139,7 @@ def renderer(folder: library.Folder, name: str, values: Mapping[str, Value]) -> 
         lstrip_blocks=True,
         keep_trailing_newline=True,
         newline_sequence="\n",
+        bytecode_cache=compiled,
     )
     for banned in _BANNED:
         environment.filters.pop(banned, None)

@@ -11,10 +11,14 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
+
+from jinja2 import BytecodeCache
 
 from mktemplate import facts as facts_
 from mktemplate import jail, library
+from mktemplate.compiled import kept
 from mktemplate.errors import CommandError
 from mktemplate.facts import Facts
 from mktemplate.render import Renderer, renderer
@@ -63,10 +67,15 @@ class Plan:
     config: ContainerConfig
 
 
-def render(template: library.Template, facts: Facts, more: tuple[str, ...] = ()) -> Rendered:
+def render(
+    template: library.Template,
+    facts: Facts,
+    more: tuple[str, ...] = (),
+    compiled: BytecodeCache | None = None,
+) -> Rendered:
     """Return the texts of `template` for `facts`; `more` packages are added."""
     if template.spec.trusted:
-        made, files = _render(template, facts)
+        made, files = _render(template, facts, compiled)
     else:
         made, files = jail.confined(lambda: _render(template, facts), template.spec.name)
     return Rendered(
@@ -78,11 +87,13 @@ def render(template: library.Template, facts: Facts, more: tuple[str, ...] = ())
     )
 
 
-def _render(template: library.Template, facts: Facts) -> tuple[dict[str, str], dict[str, bytes]]:
+def _render(
+    template: library.Template, facts: Facts, compiled: BytecodeCache | None = None
+) -> tuple[dict[str, str], dict[str, bytes]]:
     """Return the three texts by name, and the bodies."""
     spec = template.spec
     values = cast("dict[str, Told]", facts_.values(spec, facts))
-    jinja = renderer(template.folder, spec.name, values)
+    jinja = renderer(template.folder, spec.name, values, compiled)
     tree = jinja.file("tree.j2")
     files = _bodies(template, facts, jinja)
     drafted = trees.parse(tree, {**files, "init": b"", "reaper": b""}, f"{spec.name}/tree.j2")
@@ -92,7 +103,7 @@ def _render(template: library.Template, facts: Facts) -> tuple[dict[str, str], d
             f"_init/reaper.{facts_.REAPERS[facts.target.arch]}"
         )
     mounts = f"{'shared-host' if facts.shared_host else 'provisioned'}.fstab.j2"
-    fstab = jinja.text(library.mount_lists().read(mounts).decode(), f"fstabs/{mounts}")
+    fstab = jinja.file(f"fstabs/{mounts}")
     return {"tree": tree, "fstab": fstab, "config": jinja.file("config.j2")}, files
 
 
@@ -148,9 +159,18 @@ def _at_start(node: trees.Placed) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def plan(template: library.Template, facts: Facts, more: tuple[str, ...] = ()) -> Plan:
-    """Return the rendered texts of `template`, read back; raise what is wrong in them, with file and line."""
-    rendered = render(template, facts, more)
+def plan(
+    template: library.Template,
+    facts: Facts,
+    more: tuple[str, ...] = (),
+    cache: Path | None = None,
+) -> Plan:
+    """Return the rendered texts of `template`, read back; raise what is wrong in them, with file and line.
+
+    Below `cache` is kept what Jinja makes of templates that are trusted.
+    """
+    compiled = kept(cache) if cache else None
+    rendered = render(template, facts, more, compiled)
     return Plan(
         spec=template.spec,
         facts=facts,
@@ -162,7 +182,7 @@ def plan(template: library.Template, facts: Facts, more: tuple[str, ...] = ()) -
             from_template=True,
             sources=fstabs.SHARED_HOST if facts.shared_host else None,
         ),
-        config=_checked_config(template, facts, rendered.config),
+        config=_checked_config(template, facts, rendered.config, compiled),
     )
 
 
@@ -179,13 +199,15 @@ def _tree(spec: TemplateSpec, facts: Facts, rendered: Rendered) -> Tree:
     return Tree(nodes=(*told.nodes, *fetched))
 
 
-def _checked_config(template: library.Template, facts: Facts, text: str) -> ContainerConfig:
+def _checked_config(
+    template: library.Template, facts: Facts, text: str, compiled: BytecodeCache | None
+) -> ContainerConfig:
     """Return what `text` says, if the template kept to its part of it."""
     lines = configs.read(text, "config")[0]
     check_grants([line for line in lines if line.key == "lxc.include"])  # before it is followed
     parsed = configs.parse(text, "config")
     values = cast("dict[str, Told]", facts_.values(template.spec, facts))
-    plain = renderer(library.built_in(), "common", values).file(
+    plain = renderer(library.built_in(), "common", values, compiled).file(
         f"_distro/{facts.target.distro}.config.j2"
     )
     common = Counter((line.key, line.value) for line in configs.read(plain, "common")[0])

@@ -18,6 +18,7 @@ from provisioner.recovery import is_free
 from provisioner.store import Freed, Store, Verified, is_named
 
 _ARCHIVES = ("cache/sha256", "cache/tar", "cache/partial")
+_MADE = ("cache/jinja",)  # what is made anew in no time
 _LISTS = "cache/lists"
 _SIGNED = (".InRelease", ".Release")  # what was accepted last of each suite
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -114,7 +115,7 @@ def _drop_downloads(store: Store, busy: list[str], *, dry_run: bool) -> tuple[in
 def _drop_archives(store: Store, *, dry_run: bool) -> tuple[int, int]:
     """Remove the downloaded archives and their raw forms; return how many files and bytes."""
     files = size = 0
-    for folder in _ARCHIVES:
+    for folder in (*_ARCHIVES, *_MADE):
         for path, status in _files(store.path / folder):
             files += 1
             size += status.st_blocks * 512

@@ -46,23 +46,25 @@ def write_new(path: Path, body: bytes) -> None:
         file.write(body)
 
 
-def write_once(path: Path, body: bytes) -> None:
-    """Make the file `path` where there is none: whole or not at all, also over a power cut, and nothing beside it.
+def write_once(path: Path, body: bytes, *, durable: bool = True) -> None:
+    """Make the file `path` where there is none: whole or not at all, and nothing beside it.
 
-    It has no name until it is whole (open(2), O_TMPFILE).
+    It has no name until it is whole (open(2), O_TMPFILE). Without `durable` a power cut may lose its bytes.
     """
     fd = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
     with open(fd, "wb") as file, contextlib.suppress(FileExistsError):  # another was faster
         file.write(body)
         file.flush()
-        os.fsync(fd)
+        if durable:
+            os.fsync(fd)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             # The descriptor makes it linkat(2) with AT_SYMLINK_FOLLOW, which open(2) asks for here.
             os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder)
         finally:
             os.close(folder)
-    fsync_directory(path.parent)
+    if durable:
+        fsync_directory(path.parent)
 
 
 def fsync_directory(path: Path) -> None:

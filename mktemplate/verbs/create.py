@@ -36,8 +36,9 @@ def plan(request: Request, console: Console) -> int:
     """Resolve what a container would hold; change nothing but what was downloaded of indexes."""
     path = containers_path(request)
     template, facts = asked.understood(request)
-    checked = texts.plan(template, facts, request.build.packages)
     store = making.store_of(path, request.build)
+    store.prepare()
+    checked = texts.plan(template, facts, request.build.packages, store.cache)
     got = supply(
         checked.rendered.packages,
         facts.target,
