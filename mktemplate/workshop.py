@@ -18,17 +18,21 @@ _SYS_ADMIN = (
 
 def sandbox() -> Sandbox:
     """Return what packages are unpacked and configured in. HostError says what a normal user lacks for it."""
-    if os.geteuid() == 0 and not process.capget()[0] & _SYS_ADMIN:
-        from mktemplate.chroot import ChrootSandbox
-
-        return ChrootSandbox()
-    return KernelSandbox(idmap.for_build())
+    return _chroot() or KernelSandbox(idmap.for_build())
 
 
 def degraded() -> tuple[str, ...]:
     """Return in what builds are weaker here than they should be."""
-    why = sandbox().degraded
-    return (why,) if why else ()
+    weaker = _chroot()
+    return (weaker.degraded,) if weaker else ()
+
+
+def _chroot() -> Sandbox | None:
+    if os.geteuid() != 0 or process.capget()[0] & _SYS_ADMIN:
+        return None
+    from mktemplate.chroot import ChrootSandbox
+
+    return ChrootSandbox()
 
 
 def owners() -> Sandbox | None:

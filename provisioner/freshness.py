@@ -58,7 +58,7 @@ class TrustState:
     codename: str
     date: int  # seconds since the epoch, as are the next two
     valid_until: int | None
-    checked: int
+    checked: int  # when this Release was first accepted
     sha256: str  # of the signed text
     signers: tuple[str, ...]
     mirror: str
@@ -251,7 +251,9 @@ def record(store: Path, key: str, release: Release, keys: Iterable[str], policy:
         signers=release.signers,
         mirror=release.mirror,
     )
-    write_state(store, state)
+    before = read_state(store, key)
+    if before is None or replace(before, checked=state.checked) != state:
+        write_state(store, state)
 
 
 def write_state(store: Path, state: TrustState) -> None:

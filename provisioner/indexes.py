@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from provisioner.deb import flat
 from provisioner.deb.index import IndexFile
 from provisioner.deb.trust import Release
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import Fetch, Missing
-from provisioner.part import hashed, part
+from provisioner.part import hashed, part, regular_size
 from provisioner.workers import in_threads
 
 
@@ -67,7 +68,7 @@ def fetch_index(
     """Return the compressed Packages file of a component and architecture, its size and hash checked (D-12).
 
     `arch` is one of `release.index_arches`. The file is `lists/<sha256>` with its ending; what is there already is
-    taken after it was hashed again.
+    taken after it was hashed again, or unread where its tables were made: whoever decodes it hashes it then.
     """
     found = release.index(component, arch)
     if found is None:
@@ -79,7 +80,7 @@ def fetch_index(
         )
     name, sha256, size = found
     target = lists / f"{sha256}{name.rpartition('/Packages')[2]}"
-    if hashed(target) == (sha256, size):
+    if _is_decoded(target, sha256, size) or hashed(target) == (sha256, size):
         return target
     if offline:
         raise DownloadFailed(
@@ -97,6 +98,10 @@ def fetch_index(
         except (DownloadFailed, UntrustedIndex) as problem:
             problems.append(problem)
     raise problems[0]
+
+
+def _is_decoded(target: Path, sha256: str, size: int) -> bool:
+    return regular_size(target) == size and flat.place(target.parent, sha256).exists()
 
 
 def _bring(url: str, target: Path, signed: tuple[str, int], fetch: Fetch) -> Path:

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from provisioner.distro.series import Distro
@@ -138,9 +139,12 @@ def read(file: Path) -> tuple[Certificate, ...]:
         return _parsed(stream.read(_MAX_KEYRING + 1), name)
 
 
+_certificates = lru_cache(maxsize=4)(certificates)  # the suites of a distribution have one keyring
+
+
 def _parsed(data: bytes, name: str) -> tuple[Certificate, ...]:
     try:
-        found = certificates(data)
+        found = _certificates(data)
     except Malformed as problem:
         raise UntrustedIndex(
             "E_TRUST_KEYRING",

@@ -145,10 +145,11 @@ def for_build(files: tuple[Path, Path] = FILES) -> IdMap:
     """Return the map that builds use: the last range of root's, or of what root would be given."""
     if os.geteuid() != 0:
         return _rootless(files)
-    usual = usual_range(files)
-    first, count = usual.first, usual.count
-    with suppress(HostError):
+    try:
         first, count = _common([_own(file) for file in files], files)
+    except HostError:
+        usual = usual_range(files)
+        first, count = usual.first, usual.count
     return single_range(first + (count // COUNT - 1) * COUNT)
 
 

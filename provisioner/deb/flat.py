@@ -59,6 +59,11 @@ _STANZA = re.compile(rb"\n\n(?:Package: (.*))?")
 _BARE = re.compile(rb"(?:\A|[,|])\s*([^\s,|(:]+)")
 
 
+def place(lists: Path, sha256: str) -> Path:
+    """Return where the file for the compressed Packages file of that hash lies."""
+    return lists / f"{sha256}.index"
+
+
 class Damaged(Exception):
     """The file is not whole; it is to be made again."""
 

@@ -207,7 +207,14 @@ class _File:
     def _make(self) -> None:
         source = self.source
         subject = f"{source.suite}/{source.component} Packages"
-        text = decode(source.path.read_bytes(), source.plain_size, subject)
+        packed = source.path.read_bytes()
+        if hashlib.sha256(packed).hexdigest() != source.sha256:
+            self._path.unlink(missing_ok=True)  # with neither, the next run fetches it anew
+            raise UntrustedIndex(
+                "E_TRUST_HASH", subject, "was damaged on the disk", hints=("try again",)
+            )
+        text = decode(packed, source.plain_size, subject)
+        del packed
         if len(text) != source.plain_size:
             raise UntrustedIndex(
                 "E_TRUST_SIZE", subject, f"has {len(text)} bytes, {source.plain_size} are signed"
@@ -229,7 +236,7 @@ def read_index(
     for source in files:
         if not _SHA256.fullmatch(source.sha256):
             raise UntrustedIndex("E_TRUST_FIELD", str(source.path), "has no valid SHA256")
-        opened.append(_File(source, cache / f"{source.sha256}.index"))
+        opened.append(_File(source, flat.place(cache, source.sha256)))
     return DebIndex(opened, arch, local, cache)
 
 

@@ -114,12 +114,12 @@ def split(data: bytes, subject: str) -> Message:
     body = lines[blank + 1 : end]
     if not all(_HASH_HEADER.fullmatch(header) for header in lines[1:blank]):
         raise _format(subject, "an armor header other than Hash")
-    if any(line.startswith(b"-") and not line.startswith(b"- ") for line in body):
+    if any([line[:1] == b"-" and line[:2] != b"- " for line in body]):
         raise _format(subject, "a line of the signed part begins with a dash")
-    if any(len(line) > _MAX_LINE or b"\0" in line or b"\r" in line for line in lines):
+    if b"\0" in data or b"\r" in data or max(map(len, lines)) > _MAX_LINE:
         raise _format(subject, "a line is too long or holds NUL or CR")
     _check_signature_lines(lines[end:], subject)
-    text = b"\n".join(line[2:] if line.startswith(b"- ") else line for line in body)
+    text = b"\n".join([line[2:] if line[:2] == b"- " else line for line in body])
     named = b" ".join(lines[1:blank])
     hashes = frozenset(number for name, number in _STRONG.items() if name in named)
     return Message(text, b"\n".join(lines[end:]) + b"\n", hashes)
@@ -190,20 +190,19 @@ def parse(verified: Verified, source: Source) -> Release:
 
 def _fields(text: str, subject: str) -> dict[str, str]:
     """Return the fields of one stanza, names in lower case; a name twice or a second stanza is an error."""
-    fields: dict[str, str] = {}
-    name = ""
+    fields: dict[str, list[str]] = {}
+    value: list[str] = []
     for line in text.rstrip("\n").split("\n"):
+        if line[:1] in {" ", "\t"} and fields and line.strip():
+            value.append(line.strip(" \t"))
+            continue
         found = _FIELD.fullmatch(line)
-        if line[:1] in {" ", "\t"} and name and line.strip():
-            fields[name] += "\n" + line.strip(" \t")
-        elif found is None:
+        if found is None:
             raise _field(subject, f"a line is no field: {line[:40]!r}")
-        else:
-            name = found[1].lower()
-            if name in fields:
-                raise _field(subject, f"{found[1]} stands twice")
-            fields[name] = found[2].strip(" \t")
-    return fields
+        if found[1].lower() in fields:
+            raise _field(subject, f"{found[1]} stands twice")
+        value = fields[found[1].lower()] = [found[2].strip(" \t")]
+    return {name: "\n".join(lines) for name, lines in fields.items()}
 
 
 def _time(fields: Mapping[str, str], name: str, subject: str) -> int:
