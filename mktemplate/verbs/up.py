@@ -35,11 +35,12 @@ def _say(container: Container, console: Console) -> None:
     record = container.bundle.record
     name, seconds = container.name, console.timings
     console.step(f"{name}: ready after {seconds['ready']:.3f} s ({seconds['total']:.2f} s in all)")
-    if record.connect:
-        console.step(f"connect: {record.connect}")
     run = container.run
-    for ip in run.ips if run else ():
-        console.step(f"address: {ip.partition('/')[0]}")
+    ips = tuple(ip.partition("/")[0] for ip in run.ips) if run else ()
+    if record.connect and (ips or "{address}" not in record.connect):
+        console.step(f"connect: {record.connect.replace('{address}', ips[0] if ips else '')}")
+    for ip in ips:
+        console.step(f"address: {ip}")
     for port in record.ports:
         where = f"{port.address}:{port.host}"
         local = port.address.startswith(_LOOPBACK)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import asked, texts
+from mktemplate import asked, library, texts
 from mktemplate.cli import parse
 from mktemplate.verbs.texts import document
 from provisioner import tree as trees
@@ -17,9 +17,14 @@ from tests.conftest import lacking
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJvT0mJ7Yx2o0mJ1M9s5cT6aV3t3nqkq0q3m5s9Jx7kq somebody"
+TEMPLATES = [
+    name
+    for name in library.built_in().names("")
+    if name[:1].isalpha() and library.built_in().names(name)
+]
 CASES = [
     (template, release, mode)
-    for template in ("base", "nginx", "sshd", "system")
+    for template in TEMPLATES
     for release in ("trixie", "bookworm")
     for mode in ("provisioned", "shared-host")
     if (template, mode) != ("system", "shared-host")  # a system has packages of its own
@@ -107,7 +112,9 @@ def test_what_renders_reads_back_to_the_same(template: str, release: str, mode: 
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("template", ["base", "nginx", "sshd"])
+@pytest.mark.parametrize(
+    "template", sorted({template for template, _, mode in CASES if mode == "shared-host"})
+)
 def test_systemd_takes_the_tree_of_a_shared_host_too(template: str, tmp_path: Path) -> None:
     """systemd-sysusers says 0 even after it failed, so it must also print no `Failed`."""
     for program in ("systemd-sysusers", "systemd-tmpfiles"):
