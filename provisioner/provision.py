@@ -119,7 +119,7 @@ def package_layer(
 
     def fill(draft: Draft) -> int:
         tools.store.need(*_needs((*packages, *coming)))
-        root = _root(draft, below)
+        root = overlay_of(draft, below)
         layout = Layout(
             merged_usr=() if below else merged, exclude=slim.leaves_out if facts.slim else None
         )
@@ -139,7 +139,7 @@ def package_layer(
                 errand.send(tools.sandbox, root, lambda: planting.plant(notes, epoch))
         return epoch
 
-    return _build(recipe, fill, tools)
+    return build(recipe, fill, tools)
 
 
 @contextmanager
@@ -193,11 +193,13 @@ def tree_layer(tree: Tree, below: Sequence[Layer], tools: Tools) -> Layer:
         with tools.timed("tree"), ExitStack() as opened:
             fetched = _fetched(tree, tools, opened)
             errand.send(
-                tools.sandbox, _root(draft, below), lambda: planting.plant(tree, epoch, fetched)
+                tools.sandbox,
+                overlay_of(draft, below),
+                lambda: planting.plant(tree, epoch, fetched),
             )
         return epoch
 
-    return _build(recipe, fill, tools)
+    return build(recipe, fill, tools)
 
 
 def _fetched(tree: Tree, tools: Tools, opened: ExitStack) -> dict[str, int]:
@@ -213,16 +215,22 @@ def _fetched(tree: Tree, tools: Tools, opened: ExitStack) -> dict[str, int]:
     }
 
 
-def _root(draft: Draft, below: Sequence[Layer]) -> Root:
+def overlay_of(draft: Draft, below: Sequence[Layer]) -> Root:
+    """Return the root in which a layer over the layers `below` (bottom first) is made."""
     if not below:
         return Root(upper=draft.root)
     lowers = tuple(layer.path for layer in reversed(below))
     return Root(upper=draft.root, lowers=lowers, work=draft.work)
 
 
-def _build(recipe: Mapping[str, Any], fill: Callable[[Draft], int], tools: Tools) -> Layer:
+def layer_name(recipe: Mapping[str, Any]) -> str:
+    """Return the digest that names the layer which `recipe` makes."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def build(recipe: Mapping[str, Any], fill: Callable[[Draft], int], tools: Tools) -> Layer:
     """Return the layer that `recipe` names; `fill` makes it and returns its epoch. One builds, the others wait."""
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    digest = layer_name(recipe)
     found = tools.store.layer(digest)
     if found is not None:
         return found

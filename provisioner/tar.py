@@ -36,14 +36,13 @@ _KINDS = {
     FILE: FILE,
     HARDLINK: HARDLINK,
     SYMLINK: SYMLINK,
+    CHARACTER: CHARACTER,
+    BLOCKDEV: BLOCKDEV,
+    FIFO: FIFO,
     DIRECTORY: DIRECTORY,
 }
-_REFUSED = {
-    CHARACTER: "character device",
-    BLOCKDEV: "block device",
-    FIFO: "fifo",
-    b"S": "sparse file",
-}
+NODES = {CHARACTER: "character device", BLOCKDEV: "block device", FIFO: "fifo"}
+_REFUSED = {**NODES, b"S": "sparse file"}
 _ZERO = bytes(BLOCK)
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
 _OCTAL = re.compile(rb"[0-7]{1,21}")
@@ -83,8 +82,8 @@ class _Raw(NamedTuple):
     link: bytes
 
 
-def members(view: memoryview, subject: str) -> Iterator[Member]:
-    """Yield the entries of the tar archive `view` in order.
+def members(view: memoryview, subject: str, *, nodes: bool = False) -> Iterator[Member]:
+    """Yield the entries of the tar archive `view` in order; devices and fifos only where `nodes` asks for them.
 
     Raises BadArchive about `subject`: E_ARCHIVE_PATH, _LINK, _TYPE, _TRUNC, _LIMIT or E_DEB_FORMAT.
     """
@@ -107,6 +106,8 @@ def members(view: memoryview, subject: str) -> Iterator[Member]:
             if count > MEMBERS:
                 raise BadArchive("E_ARCHIVE_LIMIT", subject, f"more than {MEMBERS} members")
             member = _member(raw, extra, offset, subject)
+            if member.kind in NODES and not nodes:
+                raise _of_type(member.kind, member.name, subject)
             following = offset + (member.size + BLOCK - 1) // BLOCK * BLOCK
             _need(view, following, subject)
             yield member
@@ -192,8 +193,7 @@ def _member(raw: _Raw, extra: dict[bytes, bytes], offset: int, subject: str) -> 
     name = extra.get(b"path", raw.name)
     kind = _KINDS.get(raw.kind)
     if kind is None:
-        what = _REFUSED.get(raw.kind, f"member of type {raw.kind!r}")
-        raise BadArchive("E_ARCHIVE_TYPE", subject, f'"{printable(name)}" is a {what}')
+        raise _of_type(raw.kind, name, subject)
     clean = clean_name(name, subject, directory=kind == DIRECTORY)
     link = extra.get(b"linkpath", raw.link)
     if len(link) > PATH or b"\0" in link or (kind == SYMLINK and not link):
@@ -211,6 +211,11 @@ def _member(raw: _Raw, extra: dict[bytes, bytes], offset: int, subject: str) -> 
     seconds = int(mtime.group(1)) if mtime else raw.mtime
     size = size if kind == FILE else 0
     return Member(clean, kind, raw.mode, uid, gid, size, seconds, link, offset, xattrs)
+
+
+def _of_type(kind: bytes, name: bytes, subject: str) -> BadArchive:
+    what = _REFUSED.get(kind, f"member of type {kind!r}")
+    return BadArchive("E_ARCHIVE_TYPE", subject, f'"{printable(name)}" is a {what}')
 
 
 def _pax(extra: dict[bytes, bytes], key: str, raw: _Raw, subject: str) -> int:

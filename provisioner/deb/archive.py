@@ -170,7 +170,7 @@ class _Plain:
         return data
 
 
-def _decoder(suffix: str) -> Decoder:
+def decoder(suffix: str) -> Decoder:
     """Return a fresh decoder; import zstd's before any fork: a sandboxed child cannot."""
     if suffix == "xz":
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DECODER_MEMORY)
@@ -195,15 +195,15 @@ def inflate(fd: int, span: Span, limit: int, subject: str) -> Iterator[bytes]:
     Raises BadArchive: E_ARCHIVE_BOMB (more), E_ARCHIVE_TRUNC (stream not ended, or bytes after its end),
     E_DEB_FORMAT (damaged), E_ARCHIVE_LIMIT (time, decoder memory).
     """
-    decoder = _decoder(span.suffix)
+    stream = decoder(span.suffix)
     deadline = time.monotonic() + SECONDS
     total = 0
     for data in _pieces(fd, span):
-        if decoder.eof and span.suffix:
+        if stream.eof and span.suffix:
             raise BadArchive("E_ARCHIVE_TRUNC", subject, "bytes after the compressed stream")
         piece = data
         while True:
-            out = _step(decoder, piece, subject)
+            out = step(stream, piece, subject)
             total += len(out)
             if total > limit:
                 raise BadArchive("E_ARCHIVE_BOMB", subject, f"more than {limit} bytes")
@@ -212,16 +212,17 @@ def inflate(fd: int, span: Span, limit: int, subject: str) -> Iterator[bytes]:
                     "E_ARCHIVE_LIMIT", subject, f"more than {SECONDS:.0f} s to decompress"
                 )
             yield out
-            if decoder.eof or decoder.needs_input:
+            if stream.eof or stream.needs_input:
                 break
             piece = b""
-    if not decoder.eof or decoder.unused_data:
+    if not stream.eof or stream.unused_data:
         raise BadArchive("E_ARCHIVE_TRUNC", subject, "the compressed stream has no proper end")
 
 
-def _step(decoder: Decoder, piece: bytes, subject: str) -> bytes:
+def step(stream: Decoder, piece: bytes, subject: str) -> bytes:
+    """Return what `stream` makes of `piece`, at most CHUNK bytes; BadArchive for what is damaged."""
     try:
-        return decoder.decompress(piece, CHUNK)
+        return stream.decompress(piece, CHUNK)
     except (lzma.LZMAError, zlib.error, ValueError, EOFError) as problem:
         code = "E_ARCHIVE_LIMIT" if "Memory usage limit" in str(problem) else "E_DEB_FORMAT"
         raise BadArchive(code, subject, f"compressed data: {problem}") from problem

@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Callable
 
+from provisioner import member as members
 from provisioner import tar
 from provisioner.deb import database
 from provisioner.deb.archive import Control, title
@@ -21,12 +22,8 @@ from provisioner.deb.relation import parse_relations
 from provisioner.deb.version import satisfies
 from provisioner.errors import BadArchive
 from provisioner.index import Package
-from provisioner.inside import is_directory, is_there, read, write_all
+from provisioner.inside import is_directory, is_there, read
 from provisioner.tar import DIRECTORY, FILE, HARDLINK, Member, printable
-
-IDS = 65_536  # how many ids a container has
-_LATEST = 1 << 33  # seconds; ext4 cannot keep later times
-_KEPT = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
 
 
 class Placer:
@@ -103,9 +100,7 @@ class Placer:
         before = self._mine.get(member.name)
         if before is not None and (before != DIRECTORY or member.kind != DIRECTORY):
             raise self._refuse("E_ARCHIVE_DUP", member.name, "is in the archive twice")
-        if member.uid >= IDS or member.gid >= IDS:
-            who = f"uid {member.uid}" if member.uid >= IDS else f"gid {member.gid}"
-            raise self._refuse("E_IDMAP", member.name, f"{who} is outside the container's range")
+        members.check_ids(member, title(self._package))
         self._mine[member.name] = member.kind
 
     def _put(self, one: Unpacked, member: Member, view: memoryview) -> bool:
@@ -149,7 +144,7 @@ class Placer:
         place = b"/" + path
         if member.kind == FILE:
             self._regular[member.name] = path
-            _write(place, member, data, self._xattrs(member))
+            members.write(place, member, data, self._xattrs(member))
         elif member.kind == HARDLINK:
             source = tar.clean_name(member.link, title(self._package))
             if source not in self._regular:
@@ -159,10 +154,7 @@ class Placer:
             os.link(b"/" + self._regular[source], place, follow_symlinks=False)
             self._regular[member.name] = path
         else:
-            os.symlink(member.link, place)
-            if member.uid or member.gid:
-                os.chown(place, member.uid, member.gid, follow_symlinks=False)
-            os.utime(place, (_time(member), _time(member)), follow_symlinks=False)
+            members.symlink(place, member)
 
     def _directory(self, member: Member) -> None:
         """Make the directory, or leave the one that is there; the first package that names it says how it is."""
@@ -176,7 +168,7 @@ class Placer:
             os.chmod(place, member.mode)
         for name, value in self._xattrs(member):
             os.setxattr(place, name, value)
-        self._times[member.name] = _time(member)
+        self._times[member.name] = members.mtime(member)
 
     def _make_directory(self, path: bytes) -> bool:
         """Have a directory at `path`; False where an earlier package, or a lower layer, has said how it is."""
@@ -241,40 +233,16 @@ class Placer:
                 "E_ARCHIVE_DUP", member.name, f"is in {name} and {self._package.name}"
             )
 
-    def _xattrs(self, member: Member) -> list[tuple[str, bytes]]:
-        """Return the extended attributes that a package may bring (T-27)."""
-        kept = []
-        for name, value in member.xattrs:
-            user = name.startswith("user.") and not name.startswith("user.overlay.")
-            if user or name in _KEPT:
-                kept.append((name, value))
-            else:
-                self.notes.append(
-                    f"{title(self._package)}: {printable(member.name)}: {name} dropped"
-                )
+    def _xattrs(self, member: Member) -> members.Attributes:
+        """Return the extended attributes that a package may bring; the others are named in a note."""
+        kept, dropped = members.attributes(member)
+        self.notes += [
+            f"{title(self._package)}: {printable(member.name)}: {name} dropped" for name in dropped
+        ]
         return kept
 
     def _refuse(self, code: str, path: bytes, detail: str) -> BadArchive:
         return BadArchive(code, title(self._package), f'"{printable(path)}" {detail}')
-
-
-def _write(place: bytes, member: Member, data: memoryview, xattrs: list[tuple[str, bytes]]) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    fd = os.open(place, flags, member.mode & 0o777)
-    try:
-        write_all(fd, data)
-        if member.uid or member.gid:
-            os.fchown(fd, member.uid, member.gid)
-        os.fchmod(fd, member.mode)  # after fchown, which clears setuid
-        for name, value in xattrs:
-            os.setxattr(fd, name, value)
-        os.utime(fd, (_time(member), _time(member)))
-    finally:
-        os.close(fd)
-
-
-def _time(member: Member) -> int:
-    return min(member.mtime, _LATEST)
 
 
 def _replaces(control: Control, other: Package) -> bool:
