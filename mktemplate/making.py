@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,12 +48,21 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What was decided and built before the container itself is written."""
+class Built:
+    """What a container is made of: a template's packages, or an image that was brought."""
 
     plan: Plan
     layers: tuple[Layer, ...]
-    got: Supply | None
+    got: Supply | None = None
+    image: str = ""  # where from, and its digest
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What was decided and built before the container itself is written."""
+
+    built: Built
     allotted: idmap.Allocation | None
     address: tuple[tuple[str, str], ...]  # lines of its nic
     volumes: tuple[MountEntry, ...]  # as they were understood
@@ -84,13 +93,30 @@ def make(
     template: library.Template, facts: Facts, request: Request, path: Path, console: Console
 ) -> Made:
     """Make the container that `facts` describe below `path`; raise with nothing left behind."""
+    facts = _with_host(template.spec, facts)
+
+    def build(store: Store, draft: Draft) -> Built:
+        plan = _plan(template, facts, request.build, draft, store.cache)
+        layers, got = _layers(plan, request.build, store, console)
+        return Built(plan=plan, layers=layers, got=got)
+
+    return assemble(facts, build, request, path, console)
+
+
+def assemble(
+    facts: Facts,
+    make_parts: Callable[[Store, Draft], Built],
+    request: Request,
+    path: Path,
+    console: Console,
+) -> Made:
+    """Make a container below `path` of what `make_parts` builds; raise with nothing left behind."""
     build = request.build
     started = time.monotonic()
     if os.geteuid() != 0:
         idmap.allocate(path, facts.name)  # raises: it knows what a normal user lacks
     hostpart.check_path(path)
     refuse_existing(path, facts.name)
-    facts = _with_host(template.spec, facts)
     given.check(build, flat=build.flat)
     volumes = hostpart.volumes(build.volumes, path / ".store", build.grants, userns=facts.userns)
     store = store_of(path, build)
@@ -99,25 +125,18 @@ def make(
     store.prepare()
     recover(path, store)
     with (
-        _closing(store),
+        closing(store),
         store.lock(f"create.{facts.name}", wait=build.wait),
         store.draft("container") as draft,
     ):
         refuse_existing(path, facts.name)
-        plan = _plan(template, facts, build, draft, store.cache)
-        layers, got = _layers(plan, build, store, console)
+        built = make_parts(store, draft)
+        got = built.got
         with (
-            _ids(path, plan.facts) as allotted,
+            _ids(path, facts) as allotted,
             hostpart.address(path, facts.name, facts.network) as address,
         ):
-            parts = Parts(
-                plan=plan,
-                layers=layers,
-                got=got,
-                allotted=allotted,
-                address=address,
-                volumes=volumes,
-            )
+            parts = Parts(built=built, allotted=allotted, address=address, volumes=volumes)
             record = _write(parts, request, path, draft)
             console.timings["total"] = time.monotonic() - started
             record = replace(record, timings=tuple(console.timings.items()))
@@ -129,14 +148,6 @@ def make(
         if got is None or note not in got.warnings:  # those were told before
             console.note(note)
     return Made(bundle=Bundle(path=path / facts.name, record=record), timings=console.timings)
-
-
-@contextmanager
-def _closing(store: Store) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        store.close()
 
 
 def _with_host(spec: TemplateSpec, facts: Facts) -> Facts:
@@ -224,7 +235,8 @@ def _ids(path: Path, facts: Facts) -> Iterator[idmap.Allocation | None]:
 
 def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
     """Write everything of the container into the draft and return its record."""
-    plan, layers, allotted = parts.plan, parts.layers, parts.allotted
+    built, allotted = parts.built, parts.allotted
+    plan, layers, got = built.plan, built.layers, built.got
     build, facts = request.build, plan.facts
     root = draft.path / ("rootfs" if build.flat else "upper")
     os.rename(draft.root, root)
@@ -252,10 +264,10 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
         ("seccomp", default_profile(plan.spec.profile, grants)),
     ):
         (draft.path / name).write_text(text, encoding="utf-8")
-    if parts.got:
-        lock = write_lock(to_lock(parts.got, layers[-1].epoch))
+    if got:
+        lock = write_lock(to_lock(got, layers[-1].epoch))
         (draft.path / locks.NAME).write_text(lock, encoding="utf-8")
-    found = (*parts.got.warnings, *parts.got.notes) if parts.got else ()
+    found = (*got.warnings, *got.notes) if got else built.notes
     closed = hostpart.closed_parent(path) if build.flat and allotted else ""
     if closed:
         clamped += (f"lxc-start will refuse it until others may walk through: chmod o+x {closed}",)
@@ -271,17 +283,18 @@ def _root(root: Path, layers: tuple[Layer, ...], draft: Draft, *, flat: bool) ->
 
 
 def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
-    spec, facts, build = parts.plan.spec, parts.plan.facts, request.build
-    got, allotted = parts.got, parts.allotted
+    built, build, allotted = parts.built, request.build, parts.allotted
+    spec, facts, got = built.plan.spec, built.plan.facts, built.got
     return Record(
         name=facts.name,
         template=spec.name,
+        image=built.image,
         distro=facts.target.distro,
         release=facts.target.release,
         arch=facts.target.arch,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         profile=spec.profile,
-        layers=() if build.flat else tuple(layer.digest for layer in parts.layers),
+        layers=() if build.flat else tuple(layer.digest for layer in built.layers),
         packages=tuple(
             (each.name, each.version, each.arch) for each in (got.chosen.packages if got else ())
         ),

@@ -52,6 +52,7 @@ class Record:
     release: str
     arch: str
     created: str  # RFC 3339, UTC
+    image: str = ""  # of a container that was imported or pulled: where from, and its digest
     profile: str = "service"  # service, login, system
     layers: tuple[str, ...] = ()  # digests, base first
     packages: tuple[tuple[str, str, str], ...] = ()  # name, version, arch
