@@ -62,6 +62,7 @@ class TrustState:
     sha256: str  # of the signed text
     signers: tuple[str, ...]
     mirror: str
+    question: str = ""  # of the signed file and its keys, see `trust.question`
     accept_info: bool = False  # `trust accept`: the next Origin, Label and Codename are taken
 
 
@@ -234,7 +235,9 @@ def is_newest(store: Path, key: str, release: Release) -> bool:
     return state is None or state.date <= release.date
 
 
-def record(store: Path, key: str, release: Release, keys: Iterable[str], policy: Policy) -> None:
+def record(
+    store: Path, key: str, release: Release, keys: Iterable[str], question: str, policy: Policy
+) -> None:
     """Record what was accepted. Within `recording`."""
     state = TrustState(
         key=key,
@@ -250,6 +253,7 @@ def record(store: Path, key: str, release: Release, keys: Iterable[str], policy:
         sha256=release.sha256,
         signers=release.signers,
         mirror=release.mirror,
+        question=question,
     )
     before = read_state(store, key)
     if before is None or replace(before, checked=state.checked) != state:

@@ -18,11 +18,12 @@ from provisioner.deb.index import IndexFile
 from provisioner.deb.trust import MAX_INRELEASE, Release, Verified, parse
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import Fetch, Missing
-from provisioner.freshness import Policy
+from provisioner.freshness import Policy, TrustState
 from provisioner.indexes import fetch_index, fetch_indexes
+from provisioner.keys import Keyring
 from provisioner.part import disk_failures
 from provisioner.sources import Source
-from provisioner.trust import verify, verify_detached
+from provisioner.trust import question, verified_before, verify, verify_detached
 from provisioner.workers import in_threads
 
 __all__ = ["Policy", "fetch_index", "fetch_indexes", "read_suites", "verified_releases"]
@@ -40,6 +41,7 @@ class _Accepted:
     files: _InRelease
     key: str
     fingerprints: tuple[str, ...]
+    question: str  # see `trust.question`; "" where it was not clear-signed
 
 
 def read_suites(
@@ -214,22 +216,35 @@ class _Suites:
                 hints=("the repository is not signed; use another one",),
             ) from None
 
-    def _accept(self, source: Source, keyring: keys.Keyring | None, files: _InRelease) -> _Accepted:
+    def _accept(self, source: Source, keyring: Keyring | None, files: _InRelease) -> _Accepted:
         """Verify, parse and compare with what was accepted before."""
         subject = f"{source.url}/dists/{source.suite}"
+        fingerprints = keyring.fingerprints if keyring else ()
+        key = freshness.state_key(source, fingerprints)
+        state = freshness.read_state(self._store, key)
+        asked = ""
         if keyring is None:
             verified = _unverified(files, subject)
         elif len(files) == 1:
-            verified = verify(files[0], keyring, f"{subject}/InRelease", self._policy.now)
+            asked = question(files[0], keyring)
+            verified = self._verified(files[0], keyring, f"{subject}/InRelease", asked, state)
         else:
             verified = verify_detached(
                 (files[0], files[1]), keyring, f"{subject}/Release", self._policy.now
             )
-        fingerprints = keyring.fingerprints if keyring else ()
-        key = freshness.state_key(source, fingerprints)
-        state = freshness.read_state(self._store, key)
         release = freshness.check(parse(verified, source), state, self._policy)
-        return _Accepted(release, files, key, fingerprints)
+        return _Accepted(release, files, key, fingerprints, asked)
+
+    def _verified(
+        self, data: bytes, keyring: Keyring, subject: str, asked: str, state: TrustState | None
+    ) -> Verified:
+        """Verify a clear-signed file, unless it is byte for byte what was verified last under the same keys."""
+        now = self._policy.now
+        if state is not None and state.question == asked:
+            found = verified_before(data, keyring, subject, now, state.signers)
+            if found is not None:
+                return found
+        return verify(data, keyring, subject, now)
 
     def keep(self, accepted: _Accepted) -> None:
         """Record an accepted Release, and keep its files for a run without a network."""
@@ -243,7 +258,8 @@ class _Suites:
         for name in _NAMES[3 - len(accepted.files)]:
             with disk_failures(lists):
                 (lists / f"{accepted.key}.{name}").unlink(missing_ok=True)
-        freshness.record(self._store, accepted.key, release, accepted.fingerprints, self._policy)
+        keys, asked = accepted.fingerprints, accepted.question
+        freshness.record(self._store, accepted.key, release, keys, asked, self._policy)
 
 
 def _unverified(files: _InRelease, subject: str) -> Verified:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -23,7 +23,9 @@ _HASH_HEADER = re.compile(rb"Hash: (?:(?:MD5|SHA1|RIPEMD160|SHA(?:224|256|384|51
 _STRONG = {b"SHA256": 8, b"SHA384": 9, b"SHA512": 10}
 _MAX_LINE = 64 << 10  # bytes
 _FIELD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*):[ \t]*(.*)", re.ASCII)
-_HASH_LINE = re.compile(r"([0-9a-f]+)[ \t]+(0|[1-9][0-9]{0,12})[ \t]+([!-~]+)", re.ASCII)
+_HASH_LINE = re.compile(
+    r"^([0-9a-f]{64})[ \t]+(0|[1-9][0-9]{0,12})[ \t]+([!-~]+)$", re.ASCII | re.MULTILINE
+)
 _DATE = re.compile(
     r"(?:[A-Z][a-z]{2}, )?([ 0-3]?[0-9]) ([A-Z][a-z]{2}) ([0-9]{4}) "
     r"([0-9]{2}):([0-9]{2}):([0-9]{2}) (?:UTC|GMT|Z|\+0000)",
@@ -225,15 +227,18 @@ def _time(fields: Mapping[str, str], name: str, subject: str) -> int:
 
 def _hashes(block: str, subject: str) -> dict[str, tuple[str, int]]:
     """Return name → (SHA256, size). MD5Sum and SHA1 are as if they were not there (D-11)."""
+    lines = [line for line in block.split("\n") if line]
+    rows = _HASH_LINE.findall(block)
+    if len(rows) != len(lines):
+        bad = next(line for line in lines if _HASH_LINE.fullmatch(line) is None)
+        raise _field(subject, f"SHA256 has a malformed line: {bad[:80]!r}")
     found: dict[str, tuple[str, int]] = {}
-    for line in _lines(block):
-        match = _HASH_LINE.fullmatch(line)
-        if match is None or len(match[1]) != 64 or int(match[2]) > _MAX_SIZE:
-            raise _field(subject, f"SHA256 has a malformed line: {line[:80]!r}")
-        name = match[3]
-        if name.startswith("/") or ".." in name.split("/") or name in found:
+    for digest, size, name in rows:
+        if name[0] == "/" or (".." in name and ".." in name.split("/")) or name in found:
             raise _field(subject, f"SHA256 names a file twice or outside the suite: {name[:80]!r}")
-        found[name] = (match[1], int(match[2]))
+        found[name] = (digest, int(size))
+        if found[name][1] > _MAX_SIZE:
+            raise _field(subject, f"SHA256 names a file that is too large: {name[:80]!r}")
     if not found:
         raise UntrustedIndex(
             "E_TRUST_NOHASH",
@@ -242,10 +247,6 @@ def _hashes(block: str, subject: str) -> dict[str, tuple[str, int]]:
             hints=("MD5 and SHA-1 are not accepted",),
         )
     return found
-
-
-def _lines(block: str) -> Iterator[str]:
-    yield from (line for line in block.split("\n") if line)
 
 
 def _check_identity(release: Release, source: Source, subject: str) -> None:

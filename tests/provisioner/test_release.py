@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner import keys, openpgp, trust
 from provisioner.deb.trust import Release, Verified, parse
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import HttpFetch, Limits
@@ -355,6 +356,40 @@ def test_two_texts_with_one_date_are_refused(
         read()
 
     assert _code(refused) == "E_TRUST_ROLLBACK"
+
+
+def test_a_file_that_was_verified_is_known_by_its_bytes_and_keys(
+    served: Served, archive_key: Key, read: Callable[..., Release], store: Path
+) -> None:
+    publish(served.root, MAIN, archive_key)
+    first = read()
+    [state] = trust_list(store)
+    inrelease = next((store / "cache/lists").glob("*.InRelease")).read_bytes()
+
+    again = read()
+
+    ring = keys.load(again.source)
+    assert (again.sha256, again.signers) == (first.sha256, first.signers)
+    assert trust_list(store) == (state,)
+    assert state.question == trust.question(inrelease, ring)
+
+
+def test_the_same_text_under_a_damaged_signature_is_verified_and_refused(
+    served: Served, archive_key: Key, read: Callable[..., Release]
+) -> None:
+    publish(served.root, MAIN, archive_key)
+    read()
+    file = served.root / "dists/trixie/InRelease"
+    text = file.read_bytes()
+    armored = text[text.index(b"-----BEGIN PGP SIGNATURE") :]
+    packets = bytearray(openpgp.dearmor(armored))
+    packets[-5] ^= 1
+    file.write_bytes(text[: -len(armored)] + openpgp.armor(bytes(packets)))
+
+    with pytest.raises(UntrustedIndex) as refused:
+        read()
+
+    assert _code(refused) == "E_TRUST_BADSIG"
 
 
 def test_the_same_text_signed_anew_is_accepted(

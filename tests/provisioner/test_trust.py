@@ -14,7 +14,7 @@ import pytest
 from provisioner.errors import UntrustedIndex
 from provisioner.keys import Keyring, read
 from provisioner.openpgp import certificates
-from provisioner.trust import verify, verify_detached
+from provisioner.trust import question, verified_before, verify, verify_detached
 from provisioner.verifier import Gpgv, Sequoia, Sqv, Verifier
 from tests.archive import Key, new_key
 
@@ -124,6 +124,45 @@ def test_an_unknown_signer_is_refused_and_named(signers: Signers, tool: Verifier
 
     assert _code(refused) == "E_TRUST_NOKEY"
     assert "keyring test" in refused.value.detail
+
+
+def test_what_was_verified_before_has_the_same_text_and_signers(signers: Signers) -> None:
+    ring = signers.keyring(signers.second, signers.third)
+    message = signers.sign(signers.second, signers.third)
+
+    verified = verify(message, ring, "InRelease", NOW)
+
+    assert verified_before(message, ring, "InRelease", NOW, verified.signers) == verified
+
+
+def test_a_signature_that_did_not_count_before_is_verified(signers: Signers) -> None:
+    ring = signers.keyring(signers.second, signers.third)
+    message = signers.sign(signers.second, signers.third)
+
+    assert verified_before(message, ring, "InRelease", NOW, (signers.second,)) is None
+
+
+def test_a_key_that_expired_since_counts_no_more(signers: Signers) -> None:
+    ring = signers.keyring(signers.expired)
+    then = ("--faked-system-time", "20200601T000000!")
+    message = signers.sign(signers.expired, options=then)
+    before = time.mktime((2020, 7, 1, 0, 0, 0, 0, 0, 0))
+    assert verified_before(message, ring, "InRelease", before, (signers.expired,)) is not None
+
+    with pytest.raises(UntrustedIndex) as refused:
+        verified_before(message, ring, "InRelease", NOW, (signers.expired,))
+
+    assert _code(refused) == "E_TRUST_EXPKEY"
+
+
+def test_other_bytes_or_other_keys_are_another_question(signers: Signers) -> None:
+    message = signers.sign(signers.second)
+    ring, more = signers.keyring(signers.second), signers.keyring(signers.second, signers.third)
+
+    questions = {question(message, ring), question(message + b"\n", ring), question(message, more)}
+
+    assert len(questions) == 3
+    assert question(message, ring) in questions
 
 
 def _replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
