@@ -78,6 +78,7 @@ class Flags:
     lines: int | None = None
     isolation: bool = False
     output: str = ""
+    format: str = "tar"
     strict: bool = False
     layers: bool = False
     downloads: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mktemplate import arguments
 from mktemplate.lifeverbs import LIFE
 from mktemplate.options import BUILD, FROM, RENDER, START, Option, flag, lines, seconds, value
+from mktemplate.shipverbs import SHIP
 from mktemplate.verb import Verb
 
 _TIMEOUT = value("--timeout", "S", "timeout", "seconds to wait", convert=seconds)
@@ -197,6 +198,7 @@ VERBS = (
             *FROM,
         ),
     ),
+    *SHIP,
     Verb(
         name="diff",
         usage="NAME",

@@ -299,6 +299,7 @@ def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
             (each.name, each.version, each.arch) for each in (got.chosen.packages if got else ())
         ),
         ports=build.publish,
+        exposes=tuple(f"{port(each, facts)}/tcp" for each in spec.ports),
         ready=Ready() if facts.idle else _ready(spec, facts),
         stop_signal=spec.stop_signal,
         connect=spec.connect.replace("{name}", facts.name),

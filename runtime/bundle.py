@@ -57,6 +57,7 @@ class Record:
     layers: tuple[str, ...] = ()  # digests, base first
     packages: tuple[tuple[str, str, str], ...] = ()  # name, version, arch
     ports: tuple[Port, ...] = ()
+    exposes: tuple[str, ...] = ()  # what the service listens on inside: "22/tcp"
     ready: Ready = field(default_factory=Ready)
     stop_signal: str = "TERM"
     connect: str = ""  # how a person reaches it, `mktemplate ssh NAME`

@@ -54,6 +54,7 @@ _MODULES = {
     "check": ("check", "check"),
     "config": ("check", "config"),
     "lock": ("lock", "lock"),
+    "export": ("export", "export"),
     "diff": ("diff", "diff"),
     "why": ("packages", "why"),
     "outdated": ("packages", "outdated"),
