@@ -18,6 +18,7 @@ from provisioner.openpgp import Certificate, Key, Malformed, certificates
 from provisioner.sources import Source
 
 _MAX_KEYRING = 1 << 20  # bytes
+_WRITABLE = "can be written by others"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +131,13 @@ def read(file: Path) -> tuple[Certificate, ...]:
         wrong = (
             (not stat.S_ISREG(facts.st_mode), "is not a regular file"),
             (facts.st_uid not in {0, os.geteuid()}, "belongs to another user"),
-            (facts.st_mode & 0o022, "can be written by others"),
+            (facts.st_mode & 0o022, _WRITABLE),
             (facts.st_size > _MAX_KEYRING, "is larger than 1 MiB"),
         )
         for bad, detail in wrong:
             if bad:
-                raise UntrustedIndex("E_TRUST_KEYRING", name, detail, path=name)
+                hints = (f"chmod go-w {name}",) if detail == _WRITABLE else ()
+                raise UntrustedIndex("E_TRUST_KEYRING", name, detail, path=name, hints=hints)
         return _parsed(stream.read(_MAX_KEYRING + 1), name)
 
 

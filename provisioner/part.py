@@ -96,10 +96,12 @@ class Part:
                 hints=("the mirror is damaged or not to be trusted: try another one",),
             )
         with disk_failures(target):
-            os.fchmod(self._descriptor, 0o444)
             os.fsync(self._descriptor)
             target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             os.rename(self.path, target)
+            os.fchmod(
+                self._descriptor, 0o444
+            )  # last: a part must stay one that its owner can go on with
 
 
 @contextmanager

@@ -275,6 +275,7 @@ def test_a_kept_archive_that_was_changed_is_refused(tmp_path: Path, archive_key:
     victim = home / kept.files[0]
     body = bytearray(victim.read_bytes())
     body[-1] ^= 1
+    victim.chmod(0o644)
     victim.write_bytes(body)
 
     with pytest.raises(UntrustedIndex) as refused:

@@ -428,6 +428,7 @@ def test_a_keyring_is_read_as_gpg_writes_it(
     file = tmp_path / "ring"
     options = ["--armor"] if armored else []
     file.write_bytes(signers.key.gpg(*options, "--export", signers.second, signers.third))
+    file.chmod(0o644)  # whatever the umask is
 
     found = {each.primary.fingerprint for each in read(file)}
 
