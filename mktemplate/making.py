@@ -204,9 +204,10 @@ def _layers(
         sources=got.sources,
         slim=got.slim,
     )
-    layers = provisioning.provision(
-        got.chosen, plan.tree, facts, tools, lambda wanted: got.download(wanted, console)
-    )
+    with closing(got.fetch):
+        layers = provisioning.provision(
+            got.chosen, plan.tree, facts, tools, lambda wanted: got.download(wanted, console)
+        )
     return layers, got
 
 

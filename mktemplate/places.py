@@ -11,8 +11,13 @@ _ROOTS = "/var/lib/mktemplate"
 
 
 def containers_path(request: Request) -> Path:
-    """Return PATH, absolute; nothing is made."""
-    given = request.path or os.environ.get("MKTEMPLATE_PATH", "")
+    """Return the PATH of a request, absolute; nothing is made."""
+    return resolve(request.path)
+
+
+def resolve(given: str | os.PathLike[str] = "") -> Path:
+    """Return PATH where `given` may say where it is, absolute; nothing is made."""
+    given = given or os.environ.get("MKTEMPLATE_PATH", "")
     if given:
         return Path(os.path.abspath(given))
     if os.geteuid() == 0:

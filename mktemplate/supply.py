@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import time
 from calendar import timegm
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from mktemplate import localdeb, locks, origins
@@ -94,7 +95,7 @@ def supply(
     offer = read_offer(
         origins.groups(target, build, repositories), target.arch, build, store, console, local
     )
-    with timed(console, "resolve"):
+    with _closed_on_failure(offer.fetch), timed(console, "resolve"):
         chosen = resolve(names, offer.index, recommends=build.recommends)
     stale = [note for each in offer.releases for note in each.notes if "accepted as asked" in note]
     unverified = UNVERIFIED in build.grants
@@ -126,12 +127,22 @@ def read_offer(
 ) -> Offer:
     """Return what the suites of `groups` offer, each one verified, and files that were given beside them."""
     fetch = HttpFetch(os.environ)
-    with timed(console, "index"):
+    with _closed_on_failure(fetch), timed(console, "index"):
         found, files = releases.read_suites(
             groups, fetch, store.path, _policy(build), offline=build.offline
         )
         index = read_index(files, store.cache / "lists", arch, local=local)
     return Offer(index=index, releases=found, fetch=fetch)
+
+
+@contextmanager
+def _closed_on_failure(fetch: HttpFetch) -> Iterator[None]:
+    """Close connections that nobody will use where the block fails."""
+    try:
+        yield
+    except BaseException:
+        fetch.close()
+        raise
 
 
 def _policy(build: Build) -> Policy:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ import stat
 import struct
 import termios
 import threading
+import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -86,6 +88,7 @@ class Streams:
     inner: list[int] = field(default_factory=list)  # ends that only the process may hold
     sinks: list[int] = field(default_factory=list)  # to be closed at the end of our input
     master: int = -1
+    kept: bool = False  # the streams are the caller's, not those of our process; so are our signals
 
     def born(self) -> None:
         """Let go of the process's ends, once it has them."""
@@ -98,15 +101,18 @@ class Streams:
         for descriptor in (*self.inner, *self.sinks):
             os.close(descriptor)
 
-    def pump(self, pidfd: int) -> None:
-        """Serve until the process has ended; signals that we get, it gets."""
-        with _signals(self._handlers(pidfd)), _raw(self.master):
+    def pump(self, pidfd: int, timeout: float | None = None) -> bool:
+        """Serve until the process has ended, or for `timeout` seconds; return whether it has. Our signals it gets."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        ended = False
+        with _signals({} if self.kept else self._handlers(pidfd)), _raw(self.master):
             self.resize()
-            while not self._turn(pidfd):
-                pass
+            while not ended and (left := deadline - time.monotonic()) > 0:
+                ended = self._turn(pidfd, left)
         for route in self.routes:
             if not route.is_input:
                 _drain(route)
+        return ended
 
     def resize(self) -> None:
         """Give the pty the size of our terminal."""
@@ -117,8 +123,8 @@ class Streams:
                 self.master, termios.TIOCSWINSZ, fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8)
             )
 
-    def _turn(self, pidfd: int) -> bool:
-        """Wait for one event and serve it; return whether the process has ended."""
+    def _turn(self, pidfd: int, left: float) -> bool:
+        """Wait at most `left` seconds for one event and serve it; return whether the process has ended."""
         wanted = {pidfd: select.POLLIN}
         for route in self.routes:
             if route.open:
@@ -127,7 +133,7 @@ class Streams:
         poll = select.poll()
         for descriptor, events in wanted.items():
             poll.register(descriptor, events)
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(None if left == math.inf else math.ceil(left * 1000)))
         for route in self.routes:
             descriptor, event = route.waits_for()
             if route.open and ready.get(descriptor, 0) & (event | select.POLLHUP | select.POLLERR):
@@ -152,12 +158,20 @@ class Streams:
 
 
 @contextmanager
-def attached(root: int, owner: int, *, terminal: bool) -> Iterator[Streams]:
-    """Make the streams: a pty of the devpts below `root` that belongs to the host's id `owner`, or ours."""
-    streams = Streams()
+def attached(
+    root: int, owner: int, *, terminal: bool, kept: tuple[int, int, int] | None = None
+) -> Iterator[Streams]:
+    """Make the streams: a pty of the devpts below `root` that belongs to the host's id `owner`, or ours.
+
+    With `kept` pipes that lead from the first of these descriptors and to the others, which none inside gets hold of.
+    """
+    streams = Streams(kept=kept is not None)
     with ExitStack() as stack:
         stack.callback(streams.close)
-        if terminal:
+        if kept:
+            for number, outer in enumerate(kept):
+                _piped(streams, number, outer, stack)
+        elif terminal:
             _pty(streams, root, owner, stack)
         else:
             for number in range(3):
@@ -208,23 +222,30 @@ def _plain(streams: Streams, number: int, stack: ExitStack) -> None:
         status = None
     if status is None or stat.S_ISDIR(status.st_mode):
         streams.inner.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
-    elif not os.isatty(number):
-        streams.inner.append(_high(number))
+    elif os.isatty(number):
+        _piped(streams, number, number, stack)
+        return
     else:
-        read, write = os.pipe2(os.O_CLOEXEC)
-        ours, theirs = (write, read) if number == 0 else (read, write)
-        os.set_blocking(ours, False)
-        os.fchown(theirs, os.geteuid(), -1)
-        os.fchmod(theirs, 0o666)
-        streams.inner.append(_high(theirs))
-        os.close(theirs)
-        if number == 0:
-            streams.sinks.append(ours)
-            streams.routes.append(_Route(0, ours, is_input=True))
-        else:
-            stack.callback(os.close, ours)
-            streams.routes.append(_Route(ours, number))
+        streams.inner.append(_high(number))
     streams.slots[name] = streams.inner[-1]
+
+
+def _piped(streams: Streams, number: int, outer: int, stack: ExitStack) -> None:
+    """Give the process a pipe as its descriptor `number`, and serve what is between it and `outer`."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    ours, theirs = (write, read) if number == 0 else (read, write)
+    os.set_blocking(ours, False)
+    os.fchown(theirs, os.geteuid(), -1)
+    os.fchmod(theirs, 0o666)
+    streams.inner.append(_high(theirs))
+    os.close(theirs)
+    if number == 0:
+        streams.sinks.append(ours)
+        streams.routes.append(_Route(outer, ours, is_input=True))
+    else:
+        stack.callback(os.close, ours)
+        streams.routes.append(_Route(ours, outer))
+    streams.slots[_NAMES[number]] = streams.inner[-1]
 
 
 def _high(descriptor: int) -> int:

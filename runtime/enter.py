@@ -26,11 +26,14 @@ from runtime.program import Call, Expect, Failure, Out, Program, Slot, Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Command:
+class Command:
+    """What is to run inside: `user` is NAME[:GROUP] or UID[:GID], by default init's."""
+
     argv: tuple[str, ...]
-    cwd: str
-    environment: tuple[tuple[str, str], ...]
-    terminal: bool
+    user: str = ""
+    cwd: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    terminal: bool = False  # it has a pty of its own
 
 
 def execute(
@@ -44,23 +47,38 @@ def execute(
 ) -> int:
     """Run `argv` in the container with our standard streams; return its status, 128+N for signal N.
 
-    `user` is NAME[:GROUP] or UID[:GID], by default init's; with `tty` it has a pty of its own.
     StateError: E_NOTRUNNING. LaunchError: why it could not be executed, with `status` 125, 126 or 127.
     """
-    command = _Command(
-        argv=tuple(argv), cwd=cwd, environment=tuple((env or {}).items()), terminal=tty
-    )
+    environment = tuple((env or {}).items())
+    command = Command(argv=tuple(argv), user=user, cwd=cwd, environment=environment, terminal=tty)
+    return run(container, command)
+
+
+def run(
+    container: Container,
+    command: Command,
+    kept: tuple[int, int, int] | None = None,
+    timeout: float | None = None,
+) -> int:
+    """Run `command`, between the descriptors `kept` where they are given; return its status, 128+N for signal N.
+
+    LaunchError (E_LIMIT) after `timeout` seconds: then it is killed.
+    """
     with _joined(container) as target:
-        account = target.account(user)
+        account = target.account(command.user)
         program = target.program(command, account)
-        with console.attached(target.root, target.owner(account.uid), terminal=tty) as streams:
+        owner = target.owner(account.uid)
+        with console.attached(target.root, owner, terminal=command.terminal, kept=kept) as streams:
             born = bear(program, container.name, _never, {**target.slots, **streams.slots})
             try:
                 streams.born()
                 report = born.heard()
                 if report:
                     raise failure(program, report, container.name)
-                streams.pump(born.pidfd)
+                if not streams.pump(born.pidfd, timeout):
+                    raise LaunchError(
+                        "E_LIMIT", container.name, f"{command.argv[0]} did not end in {timeout:g} s"
+                    )
                 return _ended(born)
             finally:
                 _reap(born)
@@ -96,7 +114,7 @@ class Target:
                 return line.outside + uid - line.inside
         return uid
 
-    def program(self, command: _Command, account: Account) -> Program:
+    def program(self, command: Command, account: Account) -> Program:
         """Return the calls that lead from here to the command."""
         variables = {
             **dict(confinement.environment(self.config)),

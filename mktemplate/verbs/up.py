@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import replace
-from pathlib import Path
-
 from mktemplate import life
-from mktemplate.arguments import container_name
 from mktemplate.cli import Request
 from mktemplate.console import Console
-from mktemplate.places import containers_path
 from mktemplate.views import container_object, timings
 from runtime.container import Container
 
@@ -52,29 +46,9 @@ def _say(container: Container, console: Console) -> None:
 
 def run(request: Request, console: Console) -> int:
     """Run one command in a container of its own; its exit status is ours, and nothing is left of it."""
+    from mktemplate import owned
     from mktemplate.inside import execute
 
-    path = containers_path(request)
-    container = Container(path, f"run-{secrets.token_hex(6)}")
     quiet = console if console.verbose else Console(json=console.json, quiet=True)
-    try:
-        _make_idle(request, path, container.name, quiet)
-        container.start()
+    with owned.idle(request, quiet) as container:
         return execute(container, request, console)
-    finally:
-        if container.directory.exists():
-            container.destroy(force=True)
-
-
-def _make_idle(request: Request, path: Path, name: str, console: Console) -> None:
-    """Make a container whose PID 1 only waits: of a template, or of an existing container's layers."""
-    word = request.words[0]
-    if (path / word / "config").exists():
-        from mktemplate.borrowed import borrow
-
-        borrow(Container(path, container_name(word)), name)
-        return
-    from mktemplate import asked, making
-
-    template, facts = asked.understood(replace(request, words=(word, name)))
-    making.make(template, replace(facts, idle=True), request, path, console)
