@@ -170,7 +170,8 @@ class Store:
         try:
             os.write(lock, json.dumps({"kind": kind, "pid": os.getpid()}).encode())
             path.mkdir(mode=0o700)
-            (path / "root").mkdir(mode=0o755)
+            (path / "root").mkdir()
+            (path / "root").chmod(0o755)  # whatever the caller's umask
             (path / "work").mkdir(mode=0o700)
         except BaseException:
             self.discard(path)
