@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtime import (
     bundle,
@@ -17,11 +18,6 @@ from runtime import (
     config,
     etcfiles,
     halt,
-    idmap,
-    monitor,
-    prepare,
-    remove,
-    standalone,
     startfile,
     state,
 )
@@ -29,10 +25,15 @@ from runtime.bundle import Bundle
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError, LaunchError, StateError
 from runtime.kernel import process
-from runtime.program import Program
 from runtime.refuse import refuse
 from runtime.startfile import StartFile
 from runtime.state import RunState
+
+if (
+    TYPE_CHECKING
+):  # what starts and removes takes 40 ms to be imported: the methods that do so import it
+    from runtime import prepare, standalone
+    from runtime.program import Program
 
 _GONE = 10.0  # seconds until a killed container must have ended
 
@@ -114,6 +115,8 @@ class Container:
 
     def program(self) -> Program:
         """Return what `start` would do, without doing any of it."""
+        from runtime import prepare
+
         settings = self._settings()
         return prepare.program(self._place, settings)
 
@@ -135,6 +138,8 @@ class Container:
         """Return its start program, written anew where it is missing or stale; None where only Python can start it."""
         path = self.directory / "start"
         if not (program := startfile.current(path)):
+            from runtime import standalone
+
             with self._locked():
                 self._must_be_stopped()
                 program = standalone.write(self._place, self._look(), path)
@@ -142,6 +147,8 @@ class Container:
 
     def _start_by(self, program: StartFile, stdio: standalone.Stdio) -> tuple[int, RunState]:
         """Start it by its start program, which stays as its monitor."""
+        from runtime import standalone
+
         with state.lock(self.path, self.name) as lock:
             self._must_be_stopped()
             with self._reclaiming():
@@ -152,6 +159,8 @@ class Container:
 
     def _start_here(self, stdio: standalone.Stdio) -> tuple[int, RunState]:
         """Start it by a fork of this Python, which stays as its monitor."""
+        from runtime import monitor, prepare
+
         with self._locked() as found:
             self._must_be_stopped()
             settings = self._settings()
@@ -261,6 +270,8 @@ class Container:
                 if run is not None:
                     self._finish(run)
             self._reclaim_if_left()
+            from runtime import idmap, prepare, remove
+
             with remove.container(self.path, self.name):
                 idmap.release(self.path, found.record.id_range[0])
                 etcfiles.remove(self._place.etc)
@@ -269,6 +280,8 @@ class Container:
 
     @property
     def _place(self) -> prepare.Place:
+        from runtime import prepare
+
         etc = state.folder(self.path) / f"{self.name}.etc"
         return prepare.Place(path=self.path, name=self.name, etc=etc)
 
@@ -348,6 +361,8 @@ class Container:
             self._reclaim(run)
 
     def _reclaim(self, run: RunState) -> None:
+        from runtime import prepare
+
         for process_ in (run.monitor, run.init):
             if process_.pid != os.getpid():
                 process_.send(signal.SIGKILL)
