@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from mktemplate.errors import CommandError, escape
-from provisioner import tar
-from provisioner.deb import archive, relation
+from provisioner import disk
+from provisioner.deb import relation
 from provisioner.download import object_path
 from provisioner.index import Package
 from provisioner.store import Store
 
 _LARGEST_CONTROL = 16 << 20  # bytes, T-24
+_PIECE = 1 << 20  # bytes
 
 
 def is_file(word: str) -> bool:
@@ -40,14 +41,11 @@ def _package(path: Path, store: Store) -> Package:
     shown = escape(str(path))
     try:
         with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.seek(0, os.SEEK_END)
-            stanza = _stanza(file.fileno(), shown)
+            sha256, size, stanza = _kept(file, store.cache, shown)
     except OSError as error:
         raise CommandError(
             "E_PARAM", f"--packages {shown}", error.strerror or "unreadable"
         ) from None
-    _keep(path, object_path(store.cache, sha256))
     draft = Package(name=stanza["package"], version=stanza["version"], arch=stanza["architecture"])
     return replace(
         draft,
@@ -72,7 +70,26 @@ def _kibibytes(text: str) -> int:
     return int(text) << 10 if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
+def _kept(file: BinaryIO, cache: Path, shown: str) -> tuple[str, int, dict[str, str]]:
+    """Copy a package into the cache, whole or not at all; return the copy's hash, size and control stanza."""
+    unnamed = os.open(cache / "sha256", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o444)
+    with open(unnamed, "w+b") as copy:
+        found = hashlib.sha256()
+        while piece := file.read(_PIECE):
+            found.update(piece)
+            copy.write(piece)
+        copy.flush()
+        stanza = _stanza(unnamed, shown)
+        target = object_path(cache, found.hexdigest())
+        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        disk.name(unnamed, target)
+        return found.hexdigest(), copy.tell(), stanza
+
+
 def _stanza(descriptor: int, shown: str) -> dict[str, str]:
+    from provisioner import tar  # only a package that was given is opened here
+    from provisioner.deb import archive
+
     span = archive.layout(descriptor, shown).control
     raw = memoryview(b"".join(archive.inflate(descriptor, span, _LARGEST_CONTROL, shown)))
     for member in tar.members(raw, f"{shown}: control.tar"):
@@ -81,17 +98,3 @@ def _stanza(descriptor: int, shown: str) -> dict[str, str]:
             fields = archive.parse_stanza(text, shown)
             return {key.lower(): value for key, value in fields.items()}
     raise CommandError("E_DEB_FORMAT", shown, "control.tar holds no control")
-
-
-def _keep(path: Path, target: Path) -> None:
-    """Copy the file into the cache under its hash, whole or not at all."""
-    if target.exists():
-        return
-    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        shutil.copyfile(path, draft)
-        os.chmod(draft, 0o444)
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -52,19 +52,25 @@ def write_once(path: Path, body: bytes, *, durable: bool = True) -> None:
     It has no name until it is whole (open(2), O_TMPFILE). Without `durable` a power cut may lose its bytes.
     """
     fd = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
-    with open(fd, "wb") as file, contextlib.suppress(FileExistsError):  # another was faster
+    with open(fd, "wb") as file:
         file.write(body)
         file.flush()
-        if durable:
-            os.fsync(fd)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            # The descriptor makes it linkat(2) with AT_SYMLINK_FOLLOW, which open(2) asks for here.
-            os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder)
-        finally:
-            os.close(folder)
+        name(fd, path, durable=durable)
+
+
+def name(fd: int, path: Path, *, durable: bool = True) -> None:
+    """Give the unnamed file `fd` (open(2), O_TMPFILE) the name `path`, unless another was faster."""
     if durable:
-        fsync_directory(path.parent)
+        os.fsync(fd)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # The descriptor makes it linkat(2) with AT_SYMLINK_FOLLOW, which open(2) asks for here.
+        with contextlib.suppress(FileExistsError):
+            os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder)
+        if durable:
+            os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def fsync_directory(path: Path) -> None:
