@@ -25,7 +25,6 @@ from mktemplate.supply import Supply, supply, to_lock
 from mktemplate.texts import Plan
 from provisioner import distro as distros
 from provisioner import provision as provisioning
-from provisioner.flatten import flatten
 from provisioner.lock import write as write_lock
 from provisioner.sandbox import Root
 from provisioner.store import Draft, Layer, Store
@@ -242,6 +241,8 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
     root = draft.path / ("rootfs" if build.flat else "upper")
     os.rename(draft.root, root)
     if build.flat:
+        from provisioner.flatten import flatten
+
         flatten(layers, root, workshop.owners())
         draft.work.rmdir()
         if allotted:

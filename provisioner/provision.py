@@ -16,8 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from provisioner import errand, planting, slim
-from provisioner.configure import configure
+from provisioner import slim
 from provisioner.download import object_path
 from provisioner.errors import ConfigureFailed
 from provisioner.index import Package
@@ -26,7 +25,6 @@ from provisioner.resolver import PackageSet
 from provisioner.sandbox import Root, Sandbox
 from provisioner.store import Draft, Layer, Store
 from provisioner.tree import Fetched, File, Tree
-from provisioner.unpack import Layout, ahead, unpack
 
 APT_SOURCES = "/etc/apt/sources.list.d/{distro}.sources"
 _MERGED = ("bin", "lib", "sbin")
@@ -118,6 +116,11 @@ def package_layer(
     }
 
     def fill(draft: Draft) -> int:
+        from provisioner.configure import (
+            configure,
+        )  # what builds is not imported where all is there
+        from provisioner.unpack import Layout, unpack
+
         tools.store.need(*_needs((*packages, *coming)))
         root = overlay_of(draft, below)
         layout = Layout(
@@ -136,7 +139,7 @@ def package_layer(
             configure(packages, root, sandbox=tools.sandbox, epoch=epoch, progress=tools.progress)
             notes = _notes(facts, sources, is_base=not below)
             if notes.nodes:
-                errand.send(tools.sandbox, root, lambda: planting.plant(notes, epoch))
+                _plant(notes, epoch, root, tools)
         return epoch
 
     return build(recipe, fill, tools)
@@ -148,6 +151,8 @@ def _ahead(coming: Sequence[Package], tools: Tools) -> Iterator[None]:
     if not coming:
         yield
         return
+    from provisioner.unpack import ahead
+
     store = tools.store
     with (
         store.lock("downloads", shared=True),
@@ -192,14 +197,18 @@ def tree_layer(tree: Tree, below: Sequence[Layer], tools: Tools) -> Layer:
         epoch = below[-1].epoch if below else _EPOCH
         with tools.timed("tree"), ExitStack() as opened:
             fetched = _fetched(tree, tools, opened)
-            errand.send(
-                tools.sandbox,
-                overlay_of(draft, below),
-                lambda: planting.plant(tree, epoch, fetched),
-            )
+            _plant(tree, epoch, overlay_of(draft, below), tools, fetched)
         return epoch
 
     return build(recipe, fill, tools)
+
+
+def _plant(
+    tree: Tree, epoch: int, root: Root, tools: Tools, fetched: Mapping[str, int] | None = None
+) -> None:
+    from provisioner import errand, planting
+
+    errand.send(tools.sandbox, root, lambda: planting.plant(tree, epoch, fetched or {}))
 
 
 def _fetched(tree: Tree, tools: Tools, opened: ExitStack) -> dict[str, int]:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from provisioner import content, errand, removal
+from provisioner import errand, removal
 from provisioner.disk import CODES, disk_error, fsync_directory, write_new, write_once
 from provisioner.errors import StoreFailed
 from provisioner.sandbox import Root, Sandbox
@@ -190,6 +190,8 @@ class Store:
 
         `meta` must hold `origin`; its `epoch` is the latest time that the layer may hold.
         """
+        from provisioner import content
+
         with contextlib.suppress(FileNotFoundError):
             self.remove(draft.work)
         epoch, overlaid = int(meta["epoch"]), bool(meta.get("below"))

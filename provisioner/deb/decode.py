@@ -9,7 +9,6 @@ from __future__ import annotations
 import lzma
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import accumulate
 from typing import NamedTuple
@@ -64,6 +63,8 @@ def _decode(packed: bytes, limit: int) -> bytes:
 
 def _in_threads(packed: bytes, blocks: Sequence[_Block]) -> bytes:
     """Decode `blocks` into one buffer, each into its place: what is whole is never copied."""
+    from concurrent.futures import ThreadPoolExecutor
+
     ends = tuple(accumulate(block.plain for block in blocks))
     out = BytesIO()
     out.seek(ends[-1] - 1)

@@ -26,7 +26,6 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -141,6 +140,8 @@ def write(path: Path, text: bytes, check: Callable[[], None] = lambda: None) -> 
     `check` raises where `text` is not what it should be; hashing and writing need no interpreter, so a thread does both
     while the tables are made.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     _sweep(path.parent)
     descriptor, draft = tempfile.mkstemp(prefix=_DRAFT, dir=path.parent)
     try:
