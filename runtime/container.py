@@ -12,15 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime import (
-    bundle,
-    cgroup,
-    config,
-    etcfiles,
-    halt,
-    startfile,
-    state,
-)
+from runtime import bundle, cgroup, config, etcfiles, halt, startfile, state
 from runtime.bundle import Bundle
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError, LaunchError, StateError
@@ -29,9 +21,7 @@ from runtime.refuse import refuse
 from runtime.startfile import StartFile
 from runtime.state import RunState
 
-if (
-    TYPE_CHECKING
-):  # what starts and removes takes 40 ms to be imported: the methods that do so import it
+if TYPE_CHECKING:  # what starts and removes takes 40 ms to import: the methods that do so import it
     from runtime import prepare, standalone
     from runtime.program import Program
 
