@@ -19,7 +19,7 @@ from pathlib import Path
 from mktemplate import hostpart, making, workshop
 from mktemplate.facts import BRIDGE, INTERNAL_BRIDGE, Network
 from provisioner.sandbox import Root
-from runtime import bundle, copytree, idmap
+from runtime import bundle, copytree, hooks, idmap
 from runtime import config as configs
 from runtime.bundle import Bundle, Record
 from runtime.config import ContainerConfig
@@ -104,12 +104,28 @@ def make(container: Container, name: str) -> tuple[str, ...]:
             os.chown(draft.path, allotted.first, allotted.first)
         if found.record.created:
             bundle.write(Bundle(path=draft.path, record=_record(found.record, name, allotted)))
+        _clone_hooks(container, name, draft.path, draft.path / tree)
         if not store.place(draft, path / name):
             making.refuse_existing(path, name)
     return (
         *([f"{container.name} stood still while it was copied"] if ran else ()),
         *([f"publishes no port: {container.name} keeps its own"] if found.record.ports else ()),
     )
+
+
+def _clone_hooks(container: Container, name: str, draft: Path, tree: Path) -> None:
+    """Run lxc.hook.clone of the copy, which lies in `draft` yet; LXC_ROOTFS_MOUNT is what was copied."""
+    config = container.config
+    told = hooks.of(config, name, draft / "config")
+    if not told.at("clone"):
+        return
+    hooks.vouched(config, container.bundle.config)
+    more = (
+        ("LXC_SRC_NAME", container.name),
+        ("LXC_ROOTFS_MOUNT", str(tree)),
+        ("LXC_ROOTFS_PATH", str(tree)),
+    )
+    told.run("clone", (), more)
 
 
 def _config(

@@ -23,7 +23,7 @@ from runtime.errors import ContainerError, HostError, LaunchError
 from runtime.kernel import process
 from runtime.kernel.libc import NUMBERS
 from runtime.perform import UNEXPECTED, Failed, perform
-from runtime.program import Call, Program
+from runtime.program import Call, Program, Run, Step
 
 _PID = struct.Struct("=i")
 _FAILED = struct.Struct("=Bii")  # which list, index, errno
@@ -155,6 +155,10 @@ def failure(program: Program, report: bytes, subject: str) -> ContainerError:
         reason = report[1:].decode(errors="replace") or "it was killed while it started"
         return LaunchError("E_INIT_DIED", subject, reason)
     call = (program.stage, program.host, program.init)[which][index]
+    if isinstance(call, Run):
+        words = call.unexpected
+        how = f"ended with {-number}" if number < 0 else os.strerror(number)
+        return LaunchError(words.code, words.subject, f"{words.detail}: {how}")
     words = call.unexpected if number == UNEXPECTED else call.failure
     reason = "" if number == UNEXPECTED else os.strerror(number)
     more = report[1 + _FAILED.size :].decode(errors="replace")
@@ -240,11 +244,11 @@ def _default_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def explain(failed: Failed, calls: tuple[Call, ...]) -> bytes:
+def explain(failed: Failed, steps: tuple[Step, ...]) -> bytes:
     """Return why an execve failed, for people (F-28); nothing for another call. Runs inside the root."""
-    call = calls[failed.index]
-    path = call.args[0] if call.args else None
-    if call.name != "execve" or not isinstance(path, bytes):
+    call = steps[failed.index]
+    path = call.args[0] if isinstance(call, Call) and call.name == "execve" else None
+    if not isinstance(path, bytes):
         return b""
     path = path.rstrip(b"\0")
     if failed.number == errno.ENOENT:

@@ -59,8 +59,14 @@ def death_signal(config: ContainerConfig) -> int:
 
 
 def kept_capabilities(config: ContainerConfig, last: int) -> frozenset[str]:
-    """Return the capabilities that lxc.cap.drop or lxc.cap.keep leave of those the kernel knows."""
+    """Return the capabilities that lxc.cap.drop or lxc.cap.keep leave of those the kernel knows.
+
+    Without a user namespace of its own a container has no more than we have; with one it has all of them there.
+    """
     known = frozenset(capabilities.NAMES[: last + 1])
+    if not config.idmap:
+        permitted = process.capget()[1]
+        known = frozenset(name for name in known if permitted >> capabilities.NUMBERS[name] & 1)
     if config.cap_keep is not None:
         return known & frozenset(config.cap_keep)
     return known - frozenset(config.cap_drop)

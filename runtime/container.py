@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # what starts and removes takes 40 ms to import: the methods 
     from runtime import prepare, standalone
     from runtime.program import Program
 
-_GONE = 10.0  # seconds until a killed container must have ended
+_GONE = 70.0  # seconds until a killed container must have ended: its stop hooks have a minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,16 +149,18 @@ class Container:
 
     def _start_here(self, stdio: standalone.Stdio) -> tuple[int, RunState]:
         """Start it by a fork of this Python, which stays as its monitor."""
-        from runtime import monitor, prepare
+        from runtime import monitor, prepare, sharing
 
         with self._locked() as found:
             self._must_be_stopped()
             settings = self._settings()
-            with ExitStack() as undo:
-                order = prepare.order(self._place, settings, found, undo)
-                undo.pop_all()
-            with self._reclaiming():
-                return monitor.start(replace(order, stdio=stdio))
+            with ExitStack() as lent:
+                shared = sharing.opened(settings, self.path, lent)
+                with ExitStack() as undo:
+                    order = prepare.order(self._place, settings, found, undo)
+                    undo.pop_all()
+                with self._reclaiming():
+                    return monitor.start(replace(order, stdio=stdio, shared=shared))
 
     @contextmanager
     def _reclaiming(self) -> Iterator[None]:
@@ -260,6 +262,7 @@ class Container:
                 if run is not None:
                     self._finish(run)
             self._reclaim_if_left()
+            self._destroy_hooks()
             from runtime import idmap, prepare, remove
 
             with remove.container(self.path, self.name):
@@ -267,6 +270,17 @@ class Container:
                 etcfiles.remove(self._place.etc)
                 prepare.forget_network(self.path, self.name)
                 state.forget(self.path, self.name)
+
+    def _destroy_hooks(self) -> None:
+        """Run lxc.hook.destroy; where one fails, nothing is removed."""
+        settings, file = self._lenient_config(), self.directory / "config"
+        if settings is None or not settings.hooks:
+            return
+        from runtime import hooks
+
+        if (told := hooks.of(settings, self.name, file)).at("destroy"):
+            hooks.vouched(settings, file)
+            told.run("destroy")
 
     @property
     def _place(self) -> prepare.Place:

@@ -137,7 +137,7 @@ def new_proc() -> tuple[Call, ...]:
     failure = Failure(
         "E_KERNEL_FEATURE",
         "proc",
-        "the host's /proc is partly covered, so no new one may be mounted",
+        "the host's /proc is partly covered, or the pid namespace another's: no new one may be mounted",
     )
     return filesystem(
         "proc",
@@ -161,7 +161,11 @@ def proc() -> tuple[Call, ...]:
 
 def sysfs(attributes: int) -> tuple[Call, ...]:
     """Mount a sysfs, which shows the container's own network, on /sys."""
-    failure = Failure("E_KERNEL_FEATURE", "sysfs", "it needs a network namespace of its own")
+    failure = Failure(
+        "E_KERNEL_FEATURE",
+        "sysfs",
+        "it needs a network namespace of its own; take sys out of lxc.mount.auto",
+    )
     return (
         *ordinary_directory("sys", "target"),
         *filesystem(

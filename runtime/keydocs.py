@@ -66,6 +66,7 @@ def _stance(name: str, rules: dict[str, str]) -> str:
 _PARTLY = frozenset(
     {
         "lxc.mount.auto",
+        "lxc.namespace.share",
         "lxc.apparmor.profile",
         "lxc.selinux.context",
         "lxc.rootfs.path",

@@ -185,8 +185,6 @@ IGNORED = {
     "lxc.log.syslog": "liblxc's own log; ours is standard error",
     "lxc.apparmor.allow_incomplete": "no profile is applied",
     "lxc.apparmor.allow_nesting": "no profile is generated",
-    "lxc.environment.hooks": "there are no hooks",
-    "lxc.hook.version": "there are no hooks but lxc.net.N.script, which get both versions",
     "lxc.selinux.context.keyring": "no context is applied",
     "lxc.seccomp.allow_nesting": "there is no notification proxy of ours",
 }

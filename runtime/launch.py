@@ -23,17 +23,19 @@ from runtime import (
     procfiles,
     refuse,
     rootfs,
+    sharing,
     steps,
 )
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError
 from runtime.fstab import MountEntry
 from runtime.hierarchy import Hierarchy, is_pure
+from runtime.hooks import NONE, Hooks
 from runtime.idmap import IdMap
 from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
-from runtime.program import Call, Expect, Failure, Out, Program, Slot, Text
+from runtime.program import Call, Expect, Failure, Out, Program, Slot, Step, Text
 from runtime.steps import c
 
 _PER_LINUX32 = 8
@@ -50,6 +52,7 @@ class Host:
 
     name: str  # the container's
     join: tuple[Path, ...] = ()  # cgroup.procs files
+    hooks: Hooks = NONE
     hierarchies: tuple[Hierarchy, ...] = ()  # where the container has a group
     bpf: bytes = b""  # the seccomp filter
     files: tuple[MountEntry, ...] = ()  # /etc/hosts, hostname, resolv.conf
@@ -74,7 +77,8 @@ def decide(config: ContainerConfig, host: Host) -> Program:
     )
     limits, notes = confinement.resource_limits(config.rlimits)
     clone_flags = flags & (ns.CLONE_NEWUSER | ns.CLONE_NEWPID)
-    sources = (
+    sources: tuple[Step, ...] = (
+        *host.hooks.calls("pre-mount"),
         *(kernelfs.host_devices() if config.autodev else ()),
         *layers.clone,
         *entries.stage,
@@ -90,6 +94,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
         stage=(
             *limits,
             *way.stage,
+            *sharing.join(config),
             Call(
                 name="clone",
                 args=(clone_flags | ns.CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0),
@@ -116,6 +121,8 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             *layers.root,
             *_system(config, flags, loopback=host.rootless and bool(flags & ns.CLONE_NEWNET)),
             *entries.init,
+            *host.hooks.calls("mount"),
+            *host.hooks.calls("autodev"),
             *_network_wait(),
             *_own_cgroups(config, flags, host.hierarchies),
             *steps.pivot(),
@@ -128,6 +135,8 @@ def decide(config: ContainerConfig, host: Host) -> Program:
                 host.bpf,
                 host.last_capability,
             ),
+            *host.hooks.calls("start"),
+            *(_ready_wait() if host.hooks.at("start-host") else ()),
             *confinement.execute(config.init_argv, confinement.environment(config)),
         ),
         notes=(
@@ -144,7 +153,7 @@ def _namespaces(config: ContainerConfig) -> int:
     names = {"mnt", "pid", "uts", "ipc", "net", "cgroup"}
     if config.namespace_clone:
         names = set(config.namespace_clone)
-    names -= set(config.namespace_keep)
+    names -= {*config.namespace_keep, *sharing.names(config)}
     if any(nic.kind == "none" for nic in config.nics):
         names.discard("net")
     if config.idmap:
@@ -153,7 +162,7 @@ def _namespaces(config: ContainerConfig) -> int:
         raise ConfigError(
             "E_CONFIG_VALUE", "lxc.namespace.keep", "a container has a mount namespace of its own"
         )
-    if config.time_boot or config.time_monotonic:
+    if (config.time_boot or config.time_monotonic) and "time" not in sharing.names(config):
         names.add("time")
     return sum(ns.FLAGS[name] for name in names)
 
@@ -267,10 +276,23 @@ def _network_wait() -> tuple[Call, ...]:
     )
 
 
+def _ready_wait() -> tuple[Call, ...]:
+    return (
+        Call(name="write", args=(Slot("born"), b"r", 1), why="only the execve is left"),
+        Call(
+            name="read",
+            args=(Slot("net_go"), Out(1), 1),
+            why="until lxc.hook.start-host has ended",
+            expect=(Expect(0, 1, ord("s")),),
+            unexpected=Failure("E_INIT_DIED", "monitor", "it ended before its time"),
+        ),
+    )
+
+
 def _identity(config: ContainerConfig) -> tuple[Call, ...]:
     """Return hostname, session keyring, session, standard streams."""
     calls: list[Call] = []
-    if config.hostname:
+    if config.hostname and "uts" not in sharing.names(config):
         name = config.hostname.encode()
         calls.append(Call(name="sethostname", args=(name, len(name))))
     if config.arch in _ARCHES_OF_32:

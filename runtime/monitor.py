@@ -12,9 +12,9 @@ import os
 import select
 import signal
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -22,11 +22,13 @@ from typing import NoReturn
 from runtime import errors, state
 from runtime.birth import FAILURE, Born, Pipe, bear, failure
 from runtime.errors import ContainerError, LaunchError
+from runtime.hooks import NONE, Hooks
 from runtime.kernel import process
 from runtime.log import Log
 from runtime.program import Program
 from runtime.state import Identity, RunState
 
+_NAMESPACES = ("user", "mnt", "pid", "uts", "ipc", "net", "cgroup", "time")  # in LXC's order
 _ABOVE = 10  # descriptors that become 0, 1, 2 must not be those already
 
 
@@ -53,6 +55,8 @@ class Order:
     ]  # with a descriptor of init's network namespace, and init's pid
     release: Callable[[], None]  # gives back network, cgroup and files
     stdio: tuple[int, int, int] | None = None  # the caller's, in the foreground
+    shared: Mapping[str, int] = field(default_factory=dict)  # namespaces of others, by slot
+    hooks: Hooks = NONE
     after: Callable[[], None] = lambda: None  # when all is given back, and nobody else supervises
 
 
@@ -149,22 +153,26 @@ def _live(order: Order, run: RunState, result: int) -> tuple[int, RunState]:
         stack.callback(output.close)
         stdio = _streams(order, output)
         output.close_write()
-        _let_go(order, {result, output.read, *stdio})
+        _let_go(order, {result, output.read, *stdio, *order.shared.values()})
         born_pipe, net = Pipe.open(), Pipe.open()
         slots = {
             **dict(zip(("stdin", "stdout", "stderr"), stdio, strict=True)),
             "born": born_pipe.write,
             "net_go": net.read,
+            **order.shared,
         }
         born = bear(order.program, run.name, lambda _: os._exit(125), slots)
         stack.callback(born.close)
         stack.callback(_reap, born)
-        for descriptor in stdio:
+        for descriptor in (*stdio, *order.shared.values()):
             os.close(descriptor)
         born_pipe.close_write()
         net.close_read()
         _forward(order, born)
-        reached = _network(order, born, born_pipe.read, net.write)
+        with closing(born_pipe), closing(net):
+            reached = _network(order, born, born_pipe.read, net.write)
+            _start_host(order, born, born_pipe.read, net.write)
+        namespaces = _namespaces(order, born, stack)
         report = born.heard()
         if report:
             raise failure(born.program, report, run.name)
@@ -180,6 +188,7 @@ def _live(order: Order, run: RunState, result: int) -> tuple[int, RunState]:
         _tell(result)
         os.close(result)
         _watch(born, order, output.read)
+        _stop_hooks(order, namespaces)
         return _status(born), run
 
 
@@ -245,11 +254,38 @@ def _network(order: Order, born: Born, arrived: int, go: int) -> Reached:
         reached = order.attach(namespace, born.pid)
     finally:
         os.close(namespace)
-        os.close(arrived)
     with suppress(BrokenPipeError):
         os.write(go, b"g")
-    os.close(go)
     return reached
+
+
+def _start_host(order: Order, born: Born, arrived: int, go: int) -> None:
+    """Run lxc.hook.start-host while init waits to be executed."""
+    if order.hooks.at("start-host") and os.read(arrived, 1) == b"r":
+        order.hooks.run("start-host", (), (("LXC_PID", str(born.pid)),))
+        with suppress(BrokenPipeError):
+            os.write(go, b"s")
+
+
+def _namespaces(order: Order, born: Born, given: ExitStack) -> list[tuple[str, int]]:
+    """Keep the container's namespaces open for lxc.hook.stop, which comes when no process of it is left."""
+    kept = []
+    for name in _NAMESPACES if order.hooks.at("stop") else ():
+        with suppress(FileNotFoundError):
+            theirs = os.open(f"/proc/{born.pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            given.callback(os.close, theirs)
+            if not os.path.samestat(os.fstat(theirs), os.stat(f"/proc/self/ns/{name}")):
+                kept.append((name, theirs))
+    return kept
+
+
+def _stop_hooks(order: Order, namespaces: list[tuple[str, int]]) -> None:
+    """Tell lxc.hook.stop where they are: as variables, and with version 0 as arguments, too."""
+    here = f"/proc/{os.getpid()}/fd"
+    words = [f"{name}:{here}/{number}" for name, number in namespaces]
+    variables = [(f"LXC_{name.upper()}_NS", f"{here}/{number}") for name, number in namespaces]
+    more = (("LXC_TARGET", "stop"), *variables)
+    order.hooks.tell("stop", () if order.hooks.version else words, more)
 
 
 def _watch(born: Born, order: Order, output: int) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections.abc import Sequence
 
 from runtime.kernel.libc import NUMBERS, Buffer, address, raw
-from runtime.program import Argument, Call, Out, Pointer, Slot, Struct, Text
+from runtime.program import Argument, Call, Out, Pointer, Run, Slot, Step, Struct, Text
 
 _Native = int | bytes | Buffer | None
 UNEXPECTED = 0  # the errno of a call that succeeded, yet answered what must not be
 
 
 class Failed(Exception):
-    """Call number `index` of the list failed with `number` (errno, or UNEXPECTED)."""
+    """Step number `index` of the list failed with `number`: errno, UNEXPECTED, or a negated exit status."""
 
     def __init__(self, index: int, number: int) -> None:
         """Keep the two."""
@@ -23,11 +24,15 @@ class Failed(Exception):
         self.number = number
 
 
-def perform(calls: Sequence[Call], slots: dict[str, int]) -> None:
-    """Make `calls` in order; results go to `slots`, which may hold some already. Raises Failed."""
+def perform(steps: Sequence[Step], slots: dict[str, int]) -> None:
+    """Do `steps` in order; results go to `slots`, which may hold some already. Raises Failed."""
     index = 0
-    while index < len(calls):
-        call = calls[index]
+    while index < len(steps):
+        call = steps[index]
+        if isinstance(call, Run):
+            _run(call, slots, index)
+            index += 1
+            continue
         native = [_resolve(argument, slots) for argument in call.args]
         result = raw(NUMBERS[call.name], *native)
         if result < 0:
@@ -41,6 +46,22 @@ def perform(calls: Sequence[Call], slots: dict[str, int]) -> None:
             if call.result:
                 slots[call.result] = result
         index += 1
+
+
+def _run(program: Run, slots: dict[str, int], index: int) -> None:
+    streams = [
+        (os.POSIX_SPAWN_DUP2, slots[name], number)
+        for number, name in enumerate(("stdin", "stdout", "stderr"))
+    ]
+    try:
+        child = os.posix_spawn(
+            program.argv[0], program.argv, dict(program.environment), file_actions=streams
+        )
+    except OSError as error:
+        raise Failed(index, error.errno or UNEXPECTED) from None
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise Failed(index, -status if status > 0 else status - 128)
 
 
 def _resolve(argument: Argument, slots: dict[str, int]) -> _Native:

@@ -17,11 +17,13 @@ from runtime import (
     cgroupfs,
     etcfiles,
     hierarchy,
+    hooks,
     idmap,
     launch,
     limits,
     monitor,
     seccomp,
+    sharing,
     state,
 )
 from runtime.bundle import Bundle, Port
@@ -33,6 +35,7 @@ from runtime.kernel import process
 from runtime.program import Program
 from runtime.state import RunState
 
+_STOPS = (("LXC_TARGET", "stop"),)
 _SYS_ADMIN = 1 << 21  # capabilities(7)
 
 
@@ -43,6 +46,11 @@ class Place:
     path: Path
     name: str
     etc: Path  # its hosts, hostname and resolv.conf while it runs
+
+    @property
+    def config(self) -> Path:
+        """The file of its configuration."""
+        return self.path / self.name / "config"
 
 
 def program(
@@ -55,6 +63,7 @@ def program(
     host = launch.Host(
         name=place.name,
         join=group.join_files() if group else (),
+        hooks=_hooks(place, settings),
         hierarchies=hierarchy.holding(group.groups) if group else (),
         bpf=compiled_filter(settings.seccomp_profile),
         files=files,
@@ -67,17 +76,17 @@ def program(
 def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStack) -> monitor.Order:
     """Take from the host what the start needs; `undo` gives it back."""
     _check_rights(place.name)
+    told = _hooks(place, settings)
+    hooks.vouched(settings, place.config)
+    told.run("pre-start")
+    undo.callback(told.tell, "post-stop", (), _STOPS)
     _make_overlay_folders(settings)
-    group = _make_group(state.key(place.path, place.name), settings)
-    undo.callback(group.remove)
     ids = idmap.from_config(settings.idmap)
     root_ids = (0, 0) if ids is None else ids.root()
-    if cgroupfs.delegates(settings):
-        group.delegate(*root_ids)
-    files: tuple[MountEntry, ...] = ()
-    if found.record.template and settings.hostname:
-        files = etcfiles.write(place.etc, settings.hostname, ())
-        undo.callback(etcfiles.remove, place.etc)
+    group = _make_group(state.key(place.path, place.name), settings, root_ids)
+    undo.callback(group.remove)
+    files = _make_files(place, settings, found)
+    undo.callback(etcfiles.remove, place.etc)
     calls = program(place, settings, group, files)
     run = RunState(
         name=place.name,
@@ -103,6 +112,7 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
         group.remove()
         etcfiles.remove(place.etc)
         wire.release()
+        told.tell("post-stop", (), _STOPS)
 
     return monitor.Order(
         program=calls,
@@ -113,7 +123,12 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
         attach=attach,
         release=release,
         after=_after(place, found),
+        hooks=told,
     )
+
+
+def _hooks(place: Place, settings: ContainerConfig) -> hooks.Hooks:
+    return hooks.of(settings, place.name, place.config)
 
 
 def _after(place: Place, found: Bundle) -> Callable[[], None]:
@@ -140,7 +155,26 @@ def _check_rights(name: str) -> None:
         )
 
 
-def _make_group(key: str, settings: ContainerConfig) -> cgroup.Cgroup:
+def _make_files(place: Place, settings: ContainerConfig, found: Bundle) -> tuple[MountEntry, ...]:
+    """Write what a container of ours has in /etc while it runs."""
+    if not found.record.template or not settings.hostname:
+        return ()
+    return etcfiles.write(place.etc, settings.hostname, ())
+
+
+def _make_group(key: str, settings: ContainerConfig, root_ids: tuple[int, int]) -> cgroup.Cgroup:
+    """Make the control groups, which may be the container's to divide."""
+    group = _limited_group(key, settings)
+    if cgroupfs.delegates(settings):
+        try:
+            group.delegate(*root_ids)
+        except BaseException:
+            group.remove()
+            raise
+    return group
+
+
+def _limited_group(key: str, settings: ContainerConfig) -> cgroup.Cgroup:
     """Make the control groups: a normal user's in a scope of its manager, else none and a note of it."""
     wanted = limits.limits(settings.cgroup2, settings.cgroup1)
     if os.geteuid() == 0:
@@ -183,7 +217,7 @@ def _wire(settings: ContainerConfig, place: Place, ports: tuple[Port, ...]) -> _
         return _user_wire(settings, place, ports)
     from runtime import network
 
-    if network.shares_host(settings):
+    if network.shares_host(settings) or "net" in sharing.names(settings):
         return _Wire(lambda *_: monitor.Reached(), lambda: None)
     key = state.key(place.path, place.name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from runtime import steps
+from runtime import sharing, steps
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError
 from runtime.kernel import mount as m
@@ -56,7 +56,10 @@ def proc_files(config: ContainerConfig, *, rootless: bool) -> tuple[Call, ...]:
 def sysctls(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
     """Write lxc.sysctl.* through our own procfs, which is not read-only yet (CVE-2025-52881)."""
     calls: list[Call] = []
+    shared = sharing.names(config)
     for name, value in config.sysctls:
+        if ("net" if name.startswith("net.") else "ipc") in shared:
+            continue
         if name.startswith("net.") and not flags & ns.CLONE_NEWNET:
             raise ConfigError("E_SYSCTL", name, "the network, and so the sysctl, is the host's")
         if not name.startswith("net.") and not flags & ns.CLONE_NEWIPC:
@@ -86,6 +89,8 @@ def sysctls(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
 
 def time_offsets(config: ContainerConfig) -> tuple[Call, ...]:
     """Set the clocks of the new time namespace, which exec enters (time_namespaces(7))."""
+    if "time" in sharing.names(config):
+        return ()
     offsets = (("boottime", config.time_boot), ("monotonic", config.time_monotonic))
     lines = [
         f"{clock} {value // 10**9} {value % 10**9}\n".encode() for clock, value in offsets if value

@@ -91,6 +91,22 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A program that is run to its end, with the streams of the slots stdin, stdout and stderr: a hook.
+
+    Only the Python performer does it. It fails with the negated exit status, 128+N for signal N.
+    """
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    why: str
+    unexpected: Failure
+
+
+Step = Call | Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """A start as three lists: the stage's up to the clone of init, the host's part for init, and init's own.
 
@@ -99,13 +115,13 @@ class Program:
     `init` waits for.
     """
 
-    stage: tuple[Call, ...] = ()
+    stage: tuple[Step, ...] = ()
     maps: tuple[tuple[str, ...], ...] = ()
-    host: tuple[Call, ...] = ()
-    init: tuple[Call, ...] = ()
+    host: tuple[Step, ...] = ()
+    init: tuple[Step, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
-    def calls(self) -> Iterator[Call]:
+    def calls(self) -> Iterator[Step]:
         """Yield every call in the order of the lists."""
         yield from self.stage
         yield from self.host

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from runtime.elf import DATA, PASSING
 from runtime.kernel.syscall_names import numbers
-from runtime.program import Argument, Call, Expect, Out, Pointer, Slot, Struct, Text
+from runtime.program import Argument, Call, Expect, Out, Pointer, Slot, Step, Struct, Text
 
 ADD, BRANCH, CLEAR, STORE, LOAD, EXPECT, TEXT, FIELD, CUT, FIND = range(0x1000, 0x100A)
 NOWHERE, START, HANDLER, FAILED, ERRNO, STACK, RECORD = (
@@ -165,8 +165,11 @@ class Table:
             Record(operation=number, values=values, result=result, width=width, ignore=_ANY)
         )
 
-    def calls(self, calls: Sequence[Call]) -> None:
-        """Append `calls`, as `perform` makes them."""
+    def calls(self, steps: Sequence[Step]) -> None:
+        """Append `steps`, as `perform` does them. ValueError where one runs a program: that is Python's."""
+        calls = [step for step in steps if isinstance(step, Call)]
+        if len(calls) != len(steps):
+            raise ValueError("only Python runs programs on the way")
         compiled = [self._call(call) for call in calls]
         for index, (call, (before, record, after)) in enumerate(zip(calls, compiled, strict=True)):
             left_out = compiled[index + 1 : index + 1 + call.skip]

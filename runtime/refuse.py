@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from runtime import sharing
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError
 from runtime.keys import NOTED, REFUSED
@@ -32,8 +33,11 @@ def _nic(asks: Callable[[Nic], bool]) -> Callable[[ContainerConfig], bool]:
 _VLANS = "is not in this version: bridge ports of ours know no VLANs; use a bridge per VLAN"
 # what is refused, by key: whether the configuration asks for it
 _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
-    ("lxc.hook", lambda config: bool(config.hooks), _NOT_YET),
-    ("lxc.namespace.share", lambda config: bool(config.namespace_share), _NOT_YET),
+    (
+        "lxc.namespace.share",
+        lambda config: any(name in {"user", "mnt"} for name, _ in config.namespace_share),
+        "user and mnt: the layers are mapped and mounted for one container alone",
+    ),
     ("lxc.ephemeral", lambda config: config.ephemeral, f"{_NOT_YET}; `mktemplate run` is"),
     ("lxc.cgroup.relative", lambda config: config.cgroup_relative, _NOT_YET),
     (
@@ -88,6 +92,16 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
 )
 
 
+_OF_NAMESPACES = (
+    ("net", "lxc.net"),
+    ("net", "lxc.sysctl.net"),
+    ("ipc", "lxc.sysctl.fs.mqueue"),
+    ("ipc", "lxc.sysctl.kernel"),
+    ("uts", "lxc.uts.name"),
+    ("time", "lxc.time.offset"),
+)
+
+
 def refuse(config: ContainerConfig) -> None:
     """Raise ConfigError (E_CONFIG_KEY) for the first key that a start cannot do."""
     for name, reason in REFUSED.items():
@@ -103,6 +117,11 @@ def notes(config: ContainerConfig) -> tuple[str, ...]:
     said = [f"{key}: {NOTED[key]}" for key in NOTED if key in config.set_keys]
     if config.tty_max:
         said.append("lxc.tty.max: no /dev/tty1 and up are made")
+    said += [
+        f"{key}: not applied, the {name} namespace is another's"
+        for name, key in _OF_NAMESPACES
+        if name in sharing.names(config) and any(one.startswith(key) for one in config.set_keys)
+    ]
     return tuple(said)
 
 

@@ -19,7 +19,7 @@ from runtime.idmap import IdMap, text
 from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
-from runtime.program import Call, Expect, Failure, Out, Slot, Struct, Text
+from runtime.program import Call, Expect, Failure, Out, Slot, Step, Struct, Text
 from runtime.steps import c
 
 _CLONE = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC
@@ -275,16 +275,16 @@ def map_commands(idmap: IdMap) -> tuple[tuple[str, ...], ...]:
 class Way:
     """The way from the host into the namespaces, as what each list has of it; `stage` is before the clone."""
 
-    stage: tuple[Call, ...]
+    stage: tuple[Step, ...]
     maps: tuple[tuple[str, ...], ...]
     host: tuple[Call, ...]
-    init: tuple[Call, ...]
+    init: tuple[Step, ...]
 
 
 def way(
     ids: IdMap | None,
     flags: int,
-    sources: tuple[Call, ...],
+    sources: tuple[Step, ...],
     attach: tuple[Call, ...],
     *,
     rootless: bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
-from runtime.program import Argument, Call, Out, Pointer, Program, Slot, Struct, Text
+from runtime.program import Argument, Call, Out, Pointer, Program, Slot, Step, Struct, Text
 
 _TITLES = (
     ("stage", "on the host's side, until init is cloned"),
@@ -81,8 +82,15 @@ def show(program: Program) -> str:
     """Return every call of `program`, one a line, with `name = ` before a result that later calls use."""
     lines: list[str] = []
     for name, title in _TITLES:
-        lines += [f"# {name}: {title}", *map(call, getattr(program, name)), ""]
+        lines += [f"# {name}: {title}", *map(step, getattr(program, name)), ""]
     return "\n".join([*lines, *(f"# note: {note}" for note in program.notes)]).rstrip() + "\n"
+
+
+def step(value: Step) -> str:
+    """Return one step as a line."""
+    if isinstance(value, Call):
+        return call(value)
+    return f"run({', '.join(map(json.dumps, value.argv))})  # {value.why}"
 
 
 def call(value: Call) -> str:

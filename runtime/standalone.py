@@ -37,7 +37,7 @@ from runtime.limits import Limits, limits
 from runtime.monitor import Order
 from runtime.network import Attached, connect, shares_host
 from runtime.prepare import Place
-from runtime.program import Call, Failure, Slot
+from runtime.program import Call, Failure, Slot, Step
 from runtime.startfile import StartFile
 from runtime.state import NOBODY, RunState
 
@@ -51,13 +51,16 @@ _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 def suffices(settings: ContainerConfig, config: Path) -> bool:
     """Whether a start of `settings`, which stand in the file `config`, can be written down.
 
-    It cannot where processes could outlive init, where an unknown file has its say, on other machines.
+    It cannot where processes could outlive init, where an unknown file or a program has its say, where a namespace
+    is somebody else's, on other machines.
     """
     return (
         MACHINE == "x86_64"
         and os.geteuid() == 0
         and "pid" not in settings.namespace_keep
         and (not settings.namespace_clone or "pid" in settings.namespace_clone)
+        and not settings.hooks
+        and not settings.namespace_share
         and b"lxc.include" not in config.read_bytes()
     )
 
@@ -187,9 +190,13 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
     return startprogram.write(program, duties, status)
 
 
-def _with_loopback(calls: tuple[Call, ...]) -> tuple[Call, ...]:
+def _with_loopback(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Let init bring lo up as soon as its network namespace is there (netdevice(7))."""
-    [there] = [index for index, call in enumerate(calls) if Slot("born") in call.args]
+    [there] = [
+        index
+        for index, step in enumerate(steps)
+        if isinstance(step, Call) and Slot("born") in step.args
+    ]
     failure = Failure("E_KERNEL_FEATURE", "lo", "cannot be brought up")
     up = (
         Call(
@@ -205,7 +212,7 @@ def _with_loopback(calls: tuple[Call, ...]) -> tuple[Call, ...]:
         ),
         Call(name="close", args=(Slot("socket"),)),
     )
-    return (*calls[:there], *up, *calls[there:])
+    return (*steps[:there], *up, *steps[there:])
 
 
 def _code_but_one() -> set[str]:

@@ -182,9 +182,8 @@ def test_a_plain_folder_is_a_root_too(make: Make, tiny: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "line",
     [
-        "lxc.hook.pre-start = /bin/true",
         "lxc.ephemeral = 1",
-        "lxc.namespace.share.net = 1",
+        "lxc.namespace.share.user = 1",
     ],
 )
 def test_a_key_that_would_have_no_effect_is_refused(make: Make, line: str) -> None:

@@ -20,7 +20,6 @@ _VETH = "lxc.net.0.type = veth\nlxc.net.0.link = br0\n"
         (_VETH + "lxc.net.0.veth.vlan.tagged.id = 7\n", "lxc.net.N.veth.vlan.tagged.id"),
         ("lxc.net.0.type = phys\nlxc.net.0.link = eth+\n", "lxc.net.N.link"),
         ("lxc.console.path = /dev/tty9\n", "lxc.console.path"),
-        ("lxc.hook.pre-start = /bin/true\n", "lxc.hook"),
     ],
 )
 def test_what_a_start_cannot_do_is_refused_by_name(text: str, key: str) -> None:
