@@ -58,7 +58,8 @@ def as_user(tiny: Path, needs: Callable[..., None]) -> Iterator[As]:
     place = Path(tempfile.mkdtemp(prefix="mktemplate-rootless-"))
     place.chmod(0o755)
     for name, line in FILES.items():
-        before = Path("/etc", name).read_text() if Path("/etc", name).exists() else ""
+        ours = name.startswith("sub")  # the host's may be root's already, as `create` writes them
+        before = "" if ours else Path("/etc", name).read_text()
         (place / name).write_text(before + line)
     for name in ("home", "run"):
         (place / name).mkdir(0o700)
