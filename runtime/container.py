@@ -262,25 +262,14 @@ class Container:
                 if run is not None:
                     self._finish(run)
             self._reclaim_if_left()
-            self._destroy_hooks()
-            from runtime import idmap, prepare, remove
+            from runtime import hooks, idmap, prepare, remove
 
+            hooks.before_destroy(self._lenient_config(), self.name, found.config)
             with remove.container(self.path, self.name):
                 idmap.release(self.path, found.record.id_range[0])
                 etcfiles.remove(self._place.etc)
                 prepare.forget_network(self.path, self.name)
                 state.forget(self.path, self.name)
-
-    def _destroy_hooks(self) -> None:
-        """Run lxc.hook.destroy; where one fails, nothing is removed."""
-        settings, file = self._lenient_config(), self.directory / "config"
-        if settings is None or not settings.hooks:
-            return
-        from runtime import hooks
-
-        if (told := hooks.of(settings, self.name, file)).at("destroy"):
-            hooks.vouched(settings, file)
-            told.run("destroy")
 
     @property
     def _place(self) -> prepare.Place:

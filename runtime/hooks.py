@@ -135,6 +135,13 @@ def mounted_at(config: ContainerConfig) -> str:
     return f"{config.rootfs_layers[-1]}/root" if config.rootfs_layers else ""
 
 
+def before_destroy(config: ContainerConfig | None, name: str, file: Path) -> None:
+    """Run lxc.hook.destroy; where one fails, nothing is to be removed. Without a readable `config` there is none."""
+    if config is not None and (told := of(config, name, file)).at("destroy"):
+        vouched(config, file)
+        told.run("destroy")
+
+
 def vouched(config: ContainerConfig, file: Path) -> None:
     """Raise ConfigError (E_CONFIG_GRANT) where somebody else could have written a hook that we are to run."""
     if not config.hooks:
