@@ -7,7 +7,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
-from mktemplate import hostpart, workshop
+from mktemplate import facts, hostpart, workshop
 from mktemplate.errors import CommandError
 from runtime import bundle, idmap
 from runtime import config as configs
@@ -76,6 +76,6 @@ def _config(found: Bundle, name: str, init: str, place: hostpart.Place) -> str:
         for line in lines
         if not line.key.startswith(_OWN) and not line.key.endswith(_ADDRESS)
     ]
-    reaper = f"{init} {init.rpartition('/')[0]}/reaper"
+    reaper = facts.REAPER if found.record.image else f"{init} {init.rpartition('/')[0]}/reaper"
     kept += [("lxc.uts.name", name), ("lxc.init.cmd", reaper)]
     return configs.render(kept) + hostpart.lines(place)

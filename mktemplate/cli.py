@@ -89,6 +89,7 @@ class Flags:
     update: bool = False
     check: bool = False
     fetch: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

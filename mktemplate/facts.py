@@ -18,6 +18,7 @@ _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _WEIGHT = 100_000  # the period of lxc.cgroup2.cpu.max, microseconds
 BRIDGE, INTERNAL_BRIDGE = "mkt0", "mkti0"  # the second one leads nowhere
 INIT = "/usr/lib/mktemplate"
+REAPER = f"{INIT}/reaper"
 REAPERS = {
     "amd64": "x86_64",
     "arm64": "aarch64",

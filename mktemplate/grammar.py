@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mktemplate import arguments
+from mktemplate.imageverbs import IMAGES
 from mktemplate.lifeverbs import LIFE
 from mktemplate.options import BUILD, FROM, RENDER, START, Option, flag, lines, seconds, value
 from mktemplate.shipverbs import SHIP
@@ -246,6 +247,7 @@ VERBS = (
         ),
     ),
     *LIFE,
+    *IMAGES,
     Verb(name="doctor", usage="", help="what this host can do, found by trying", most=0),
     Verb(
         name="help",

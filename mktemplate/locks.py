@@ -56,6 +56,14 @@ def of_container(bundle: Bundle) -> Lock:
     try:
         data = file.read_bytes()
     except FileNotFoundError:
+        image = bundle.record.image
+        if image:
+            raise CommandError(
+                "E_NOTFOUND",
+                bundle.name,
+                f"is of the image {escape(image)}: it has no package set of its own",
+                hints=("import or pull a newer image under another name",),
+            ) from None
         shared = bundle.record.shared_host
         why = "shares the host's packages" if shared else "was made before locks were kept"
         raise CommandError("E_NOTFOUND", bundle.name, f"{why}: it has no package set") from None

@@ -29,7 +29,7 @@ _BANNED = ("attr", "map", "format", "pprint", "xmlattr", "tojson", "urlize", "ra
 _LONGEST_RANGE = 10_000
 _LARGEST_OUTPUT = 4 << 20
 _MOUNTS = "fstabs"
-_SHARED = ("_distro", "_macros", "_init", _MOUNTS)
+_SHARED = ("_distro", "_image", "_macros", "_init", _MOUNTS)
 
 
 class Sandbox(ImmutableSandboxedEnvironment):

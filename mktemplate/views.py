@@ -69,6 +69,7 @@ def info(container: Container, *, isolation: bool = False) -> dict[str, object]:
             {"name": package, "version": version, "arch": arch}
             for package, version, arch in record.packages
         ],
+        "image": record.image or None,
         "profile": record.profile,
         "options": dict(record.options),
         "limits": {key: value for key, value in config.cgroup2 if not key.startswith("devices.")},

@@ -61,6 +61,7 @@ _MODULES = {
     "trust": ("trust", "trust"),
     "store": ("store", "store"),
     "prune": ("store", "prune"),
+    "import": ("image", "import_"),
     "doctor": ("doctor", "doctor"),
     "help": ("help", "help_"),
 }

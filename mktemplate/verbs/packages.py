@@ -91,7 +91,7 @@ def outdated(request: Request, console: Console) -> int:
     """Tell which packages have newer versions in the verified index; exit 1 where there are some."""
     path, status = containers_path(request), 0
     names = request.words or tuple(
-        each.name for each in containers(path) if not each.bundle.record.shared_host
+        each.name for each in containers(path) if _has_packages(each.bundle.record)
     )
     rows: list[dict[str, object]] = []
     shown: list[dict[str, object]] = []
@@ -111,6 +111,11 @@ def outdated(request: Request, console: Console) -> int:
     columns = ("container", "name", "installed", "available", "origin", "security")
     console.result(rows, console.table(columns, shown) if shown else "")
     return status or (_FOUND if shown else 0)
+
+
+def _has_packages(record: Record) -> bool:
+    """Whether a container is of packages of its own: not of its host's, nor of an image."""
+    return not record.shared_host and not record.image
 
 
 def _row(name: str, found: list[Newer]) -> dict[str, object]:

@@ -1,0 +1,33 @@
+"""The verbs that bring containers in and send them out, as rows of a table (cli.md). No behaviour, no parsing."""
+
+from __future__ import annotations
+
+from mktemplate.options import BUILDING, LIMITS, REACH, flag, value
+from mktemplate.verb import Verb
+
+_MAKING = (
+    *REACH,
+    *LIMITS,
+    *(each for each in BUILDING if each.field != "keep_failed"),
+    flag("--flat", "flat", "a plain rootfs/ directory: what lxc-start can start"),
+    flag("--start", "start", "start it afterwards"),
+)
+
+IMAGES = (
+    Verb(
+        name="import",
+        usage="FILE [NAME] [OPTIONS]",
+        help="a container of an image in a file",
+        more=(
+            "FILE is an OCI layout or archive, a docker-archive, a root file system as tar (gz, zstd, xz), or an LXC\n"
+            "container's directory or tar. The image says what runs, as whom and where; it gets our isolation, and\n"
+            "nothing of the host. NAME defaults to the name of FILE."
+        ),
+        least=1,
+        most=2,
+        options=(
+            value("--image", "NAME", "image", "of several images in FILE, this one"),
+            *_MAKING,
+        ),
+    ),
+)

@@ -1,0 +1,53 @@
+"""`import` and `pull`: a container of an image from a file or a registry."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+from mktemplate import importing, life
+from mktemplate.arguments import container_name
+from mktemplate.cli import Request
+from mktemplate.console import Console
+from mktemplate.making import Made
+from mktemplate.places import containers_path
+from mktemplate.views import container_object, timings
+from runtime.container import Container
+
+_ENDING = re.compile(r"(\.oci|\.docker)?(\.tar)?(\.gz|\.xz|\.zst|\.tgz|\.txz)?")
+
+
+def import_(request: Request, console: Console) -> int:
+    """Make a container of the image in a file."""
+    begun = time.monotonic()
+    file = request.words[0]
+    bare = os.path.basename(os.path.abspath(file))
+    name = container_name(request.words[1] if len(request.words) > 1 else _stem(bare))
+    facts = importing.facts(name, request.build)
+    path = containers_path(request)
+    made = importing.import_file(file, facts, request.flags.image, request, path, console)
+    return _report(made, request, console, begun)
+
+
+def _stem(name: str) -> str:
+    """Return a file's name without the endings of archives."""
+    for length in range(1, len(name)):
+        if _ENDING.fullmatch(name[length:]):
+            return name[:length]
+    return name
+
+
+def _report(made: Made, request: Request, console: Console, begun: float) -> int:
+    container = Container(containers_path(request), made.bundle.name)
+    if request.build.start:
+        from mktemplate.verbs.up import tell
+
+        life.bring_up(container, request, console, begun)
+        tell(container, console)
+        return 0
+    name = container.name
+    value = {**container_object(container.path, name), "timings": timings(console.timings)}
+    console.result(value, "")
+    console.step(f"{name}: made in {console.timings['total']:.1f} s; mktemplate start {name}")
+    return 0
