@@ -43,9 +43,10 @@ sys.path.insert(0, str(CHECKOUT))
 
 from provisioner import content  # noqa: E402 - the checkout must be found first
 from provisioner.store import Store  # noqa: E402
+from runtime import bundle, state  # noqa: E402
 from tests.archive import new_key, serve  # noqa: E402
 from tests.system.command import Mkt  # noqa: E402
-from tests.tiny import Tiny, publish_tiny, write_template  # noqa: E402
+from tests.tiny import HELLO, Tiny, publish_tiny, write_template  # noqa: E402
 
 CALLS = (
     "openat", "openat2", "write", "pwrite64", "sendfile", "copy_file_range", "ftruncate", "fsync", "mkdir", "mkdirat",
@@ -177,6 +178,19 @@ class Place:
             told = self.mkt("info", name, "--json")
             if told.returncode:
                 yield f"info {name}: exit {told.returncode}: {told.stderr.strip()}"
+            else:
+                yield from self._mixed(name)
+
+    def _mixed(self, name: str) -> Iterator[str]:
+        """Yield where two generations are mixed, once whoever locks the container next has finished a swap."""
+        place = self.mkt.path / name
+        with state.lock(self.mkt.path, name):
+            record = bundle.read(place).record
+            config = (place / "config").read_text()
+        if not all(digest in config for digest in record.layers):
+            yield f"{name}: its config names other layers than its record"
+        if (place / "upper/mark").exists() and record.upgraded:
+            yield f"{name}: layers of today below the upper of yesterday"
 
     def _damaged(self) -> Iterator[str]:
         store = Store(self.mkt.path / ".store")
@@ -307,6 +321,22 @@ def _with_containers(mkt: Mkt, tiny: Tiny) -> None:
     mkt.ok(*tiny.create("own"))
 
 
+def _with_newer(mkt: Mkt, tiny: Tiny) -> None:
+    """Leave a container that wrote something, and a package of it that is newer."""
+    tiny.release()
+    _with_containers(mkt, tiny)
+    (mkt.path / "own/upper/mark").write_text("of the old generation")
+    before = int(time.time())
+    while int(time.time()) == before:
+        time.sleep(0.05)  # a Release has whole seconds
+    tiny.release(replace(HELLO, version="2.0"))
+
+
+def _with_upgraded(mkt: Mkt, tiny: Tiny) -> None:
+    _with_newer(mkt, tiny)
+    mkt.ok("upgrade", "own")
+
+
 def _with_waste(mkt: Mkt, tiny: Tiny) -> None:
     """Leave layers of nobody, downloads, what killed commands were building, and half of a deleted tree."""
     mkt.ok(*tiny.create("own", "--packages", "other"))
@@ -334,6 +364,8 @@ SCENES = {
         Scene("create", _nothing, lambda tiny: tiny.create("own"), "E_EXISTS"),
         Scene("destroy", _with_containers, lambda tiny: ("destroy", "own"), "E_NOTFOUND"),
         Scene("prune", _with_waste, lambda tiny: ("prune",), ""),
+        Scene("upgrade", _with_newer, lambda tiny: ("upgrade", "own"), ""),
+        Scene("rollback", _with_upgraded, lambda tiny: ("rollback", "own"), ""),
         Scene("recover", _with_waste, lambda tiny: tiny.create("own"), "E_EXISTS"),
     )
 }

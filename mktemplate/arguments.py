@@ -223,6 +223,11 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split(",") if word)
 
 
+def is_package_file(word: str) -> bool:
+    """Whether a word of --packages is the path of a file, not a name."""
+    return word.endswith(".deb") or "/" in word
+
+
 def moment(text: str) -> str:
     """Return a moment as archives of the past spell it: `2026-11-24`, with or without a time, → 20261124T000000Z."""
     found = _MOMENT.fullmatch(text)

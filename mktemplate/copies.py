@@ -26,7 +26,7 @@ from runtime.config import ContainerConfig
 from runtime.container import Container
 from runtime.kernel.mount import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
-TEXTS = ("fstab", "seccomp", "lock")
+TEXTS = ("fstab", "seccomp", "lock", "config.made", "fstab.made")
 # What no two containers may share; the first start makes it (design: templates, first start).
 _IDENTITIES = ("etc/machine-id", "var/lib/mktemplate/started", "var/lib/dbus/machine-id")
 _HOST_KEYS = "etc/ssh"

@@ -150,13 +150,13 @@ def _tell_of_memory(container: Container) -> None:
 def _tell_differences(request: Request, found: Bundle, console: Console) -> None:
     """Name what the caller asked for and the existing container does not have: it keeps its options."""
     record = found.record
-    recorded = dict(record.options)
     asked = (request.words[0], record.template) if len(request.words) > 1 else None
     if asked and asked[0] != asked[1]:
         console.warning(f"{record.name} exists and is a {asked[1]}, not a {asked[0]}")
-    from mktemplate.recorded import given_options, option_name
+    from mktemplate.recorded import given_options, option_name, shown
 
-    for key, value in given_options(request):
+    recorded = shown(record.options)
+    for key, value in shown(given_options(request)).items():
         if recorded.get(key) != value:
             had = recorded.get(key, "the default")
             console.warning(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from mktemplate.arguments import is_package_file
 from mktemplate.errors import CommandError, escape
 from provisioner import disk
 from provisioner.deb import relation
@@ -23,14 +24,9 @@ _LARGEST_CONTROL = 16 << 20  # bytes, T-24
 _PIECE = 1 << 20  # bytes
 
 
-def is_file(word: str) -> bool:
-    """Whether a word of --packages is a path, not a name."""
-    return word.endswith(".deb") or "/" in word
-
-
 def take(wanted: Sequence[str], store: Store) -> tuple[tuple[str, ...], tuple[Package, ...]]:
     """Return the names that are wanted, and the packages among them that were given as files."""
-    local = {word: _package(Path(word), store) for word in wanted if is_file(word)}
+    local = {word: _package(Path(word), store) for word in wanted if is_package_file(word)}
     names = tuple(
         f"{local[word].name}={local[word].version}" if word in local else word for word in wanted
     )

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-from mktemplate import given, hostpart, keys, library, locks, sharehost, texts, workshop
+from mktemplate import given, hostpart, keys, layering, library, locks, sharehost, texts, workshop
 from mktemplate.cli import Build, Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
@@ -21,14 +20,11 @@ from mktemplate.facts import Facts, port
 from mktemplate.recorded import given_options
 from mktemplate.recovery import recover
 from mktemplate.spec import TemplateSpec
-from mktemplate.supply import Supply, supply, to_lock
+from mktemplate.supply import Supply, to_lock
 from mktemplate.texts import Plan
-from provisioner import distro as distros
-from provisioner import provision as provisioning
 from provisioner.lock import write as write_lock
 from provisioner.sandbox import Root
 from provisioner.store import Draft, Layer, Store
-from provisioner.tree import Fetched
 from runtime import bundle, idmap
 from runtime import config as configs
 from runtime.bundle import Bundle, Ready, Record
@@ -96,7 +92,7 @@ def make(
 
     def build(store: Store, draft: Draft) -> Built:
         plan = _plan(template, facts, request.build, draft, store.cache)
-        layers, got = _layers(plan, request.build, store, console)
+        layers, got = layering.build(plan, request.build, store, console)
         return Built(plan=plan, layers=layers, got=got)
 
     return assemble(facts, build, request, path, console)
@@ -177,48 +173,6 @@ def _plan(
     return texts.plan(template, facts, build.packages, cache)
 
 
-def _layers(
-    plan: Plan, build: Build, store: Store, console: Console
-) -> tuple[tuple[Layer, ...], Supply | None]:
-    tools = provisioning.Tools(
-        store=store,
-        sandbox=workshop.sandbox(),
-        progress=console,
-        keep_failed=build.keep_failed,
-        bring=partial(_bring, build, store, console),
-        timings=console.timings,
-    )
-    target = plan.facts.target
-    if plan.facts.shared_host:
-        return (provisioning.tree_layer(plan.tree, (), tools),), None
-    got = supply(plan.rendered.packages, target, build, store, console, plan.spec.repositories)
-    for warning in got.warnings:
-        console.warning(warning)
-    row = distros.find(target.distro)
-    facts = provisioning.Facts(
-        distro=target.distro,
-        release=target.release,
-        arch=target.arch,
-        merged_usr=distros.series(row, target.release).merged_usr,
-        sources=got.sources,
-        slim=got.slim,
-    )
-    with closing(got.fetch):
-        layers = provisioning.provision(
-            got.chosen, plan.tree, facts, tools, lambda wanted: got.download(wanted, console)
-        )
-    return layers, got
-
-
-def _bring(build: Build, store: Store, console: Console, wanted: Sequence[Fetched]) -> None:
-    """Fetch what a template pins by its hash."""
-    from provisioner import pinned
-    from provisioner.fetch import HttpFetch
-
-    with HttpFetch(os.environ) as fetch:
-        pinned.bring(wanted, store.cache, fetch, console, offline=build.offline)
-
-
 @contextmanager
 def _ids(path: Path, facts: Facts) -> Iterator[idmap.Allocation | None]:
     """Allot ids for the length of the block, and for good if it succeeds."""
@@ -237,7 +191,7 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
     """Write everything of the container into the draft and return its record."""
     built, allotted = parts.built, parts.allotted
     plan, layers, got = built.plan, built.layers, built.got
-    build, facts = request.build, plan.facts
+    build = request.build
     root = draft.path / ("rootfs" if build.flat else "upper")
     os.rename(draft.root, root)
     if build.flat:
@@ -248,32 +202,48 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
         if allotted:
             os.chown(draft.path, *allotted.idmap.root())  # lxc-start reads fstab as that root
     _write_secrets(plan.spec, build, root)
-    made = _root(root, layers, draft, flat=build.flat)
-    more = given.settle(build, parts.volumes, made, plan.config.mount_entries)
+    notes = write_texts(parts, build, path, draft, _root(root, layers, draft, flat=build.flat))
+    found = (*got.warnings, *got.notes) if got else built.notes
+    closed = hostpart.closed_parent(path) if build.flat and allotted else ""
+    if closed:
+        notes += (f"lxc-start will refuse it until others may walk through: chmod o+x {closed}",)
+    return record_of(parts, request, (*found, *(allotted.notes if allotted else ()), *notes))
+
+
+def write_texts(
+    parts: Parts, build: Build, path: Path, draft: Draft, root: Root
+) -> tuple[str, ...]:
+    """Write config, fstab, seccomp and lock of the container below `path` into the draft; return notes.
+
+    `root` is the container's as its volumes will see it. What is written stays beside as config.made and fstab.made,
+    by which `upgrade` tells what its owner changed.
+    """
+    built, allotted = parts.built, parts.allotted
+    plan = built.plan
+    more = given.settle(build, parts.volumes, root, plan.config.mount_entries)
     place = hostpart.Place(
-        path=path / facts.name,
-        layers=tuple(layer.path for layer in layers),
+        path=path / plan.facts.name,
+        layers=tuple(layer.path for layer in built.layers),
         no_new_privs=plan.config.no_new_privs,
         flat=build.flat,
         idmap=allotted.lines if allotted else (),
         network=parts.address,
     )
     config, clamped = hostpart.clamp_limits(plan.rendered.config)
-    grants = frozenset(build.grants)
+    config += hostpart.lines(place) + configs.render(more.config)
+    fstab = plan.rendered.fstab + more.fstab
     for name, text in (
-        ("config", config + hostpart.lines(place) + configs.render(more.config)),
-        ("fstab", plan.rendered.fstab + more.fstab),
-        ("seccomp", default_profile(plan.spec.profile, grants)),
+        ("config", config),
+        ("config.made", config),
+        ("fstab", fstab),
+        ("fstab.made", fstab),
+        ("seccomp", default_profile(plan.spec.profile, frozenset(build.grants))),
     ):
         (draft.path / name).write_text(text, encoding="utf-8")
-    if got:
-        lock = write_lock(to_lock(got, layers[-1].epoch))
+    if built.got:
+        lock = write_lock(to_lock(built.got, built.layers[-1].epoch))
         (draft.path / locks.NAME).write_text(lock, encoding="utf-8")
-    found = (*got.warnings, *got.notes) if got else built.notes
-    closed = hostpart.closed_parent(path) if build.flat and allotted else ""
-    if closed:
-        clamped += (f"lxc-start will refuse it until others may walk through: chmod o+x {closed}",)
-    return _record(parts, request, (*found, *(allotted.notes if allotted else ()), *clamped))
+    return clamped
 
 
 def _root(root: Path, layers: tuple[Layer, ...], draft: Draft, *, flat: bool) -> Root:
@@ -284,7 +254,8 @@ def _root(root: Path, layers: tuple[Layer, ...], draft: Draft, *, flat: bool) ->
     return Root(upper=root, lowers=lowers, work=draft.work)
 
 
-def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
+def record_of(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
+    """Return what is recorded of a container that is made now."""
     built, build, allotted = parts.built, request.build, parts.allotted
     spec, facts, got = built.plan.spec, built.plan.facts, built.got
     return Record(
@@ -305,6 +276,7 @@ def _record(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
         ready=Ready() if facts.idle else _ready(spec, facts),
         stop_signal=spec.stop_signal,
         connect=spec.connect.replace("{name}", facts.name),
+        login_keys=facts.keys,
         options=given_options(request),
         shared_host=facts.shared_host,
         flat=build.flat,

@@ -30,7 +30,12 @@ def groups(
     repositories: Sequence[Repository] = (),
     recorded: Sequence[HostMirror] = (),
 ) -> Groups:
-    """Return the sources that a request means; `recorded` mirrors are asked before the host's own."""
+    """Return the sources that a request means, none where a lock says it all.
+
+    `recorded` mirrors are asked before the host's own.
+    """
+    if build.lock:
+        return ()
     found = _distributions(target, build, recorded)
     for file in build.repos:
         found += sources.parse_repository(_read(file), target.arch, where=file)

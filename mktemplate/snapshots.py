@@ -16,7 +16,7 @@ from pathlib import Path
 from mktemplate import copies, workshop
 from mktemplate.errors import CommandError, escape
 from runtime import bundle, copytree
-from runtime.bundle import Bundle
+from runtime.bundle import Bundle, Record
 from runtime.container import Container
 
 FOLDER = "snapshots"
@@ -31,7 +31,7 @@ class Snapshot:
     name: str
     path: Path
     created: str  # RFC 3339, UTC
-    layers: tuple[str, ...]
+    record: Record
 
 
 def found(container: Container) -> tuple[Snapshot, ...]:
@@ -49,7 +49,7 @@ def layers(directory: Path) -> set[str]:
     used: set[str] = set()
     with suppress(FileNotFoundError):
         for name in os.listdir(directory / FOLDER):
-            used |= set(_read(directory / FOLDER / name).layers)
+            used |= set(_read(directory / FOLDER / name).record.layers)
     return used
 
 
@@ -106,8 +106,8 @@ def restore(container: Container, name: str) -> None:
         below = draft.path.relative_to(container.path)
         source = snapshot.path.relative_to(container.path)
         copytree.copy(container.path, f"{source}/{tree}", f"{below}/{tree}", copies.reach())
-        texts = _texts_of(snapshot, container)
-        with _stopped(container):
+        texts = texts_of(Bundle(path=snapshot.path, record=snapshot.record), container)
+        with stopped(container):
             os.rename(current.path / tree, draft.path / "old")
             os.rename(draft.path / tree, current.path / tree)
             for text, data in texts.items():
@@ -124,19 +124,18 @@ def delete(container: Container, name: str) -> None:
         os.rmdir(snapshot.path.parent)
 
 
-def _texts_of(snapshot: Snapshot, container: Container) -> dict[str, bytes]:
-    """Return the files of a snapshot as they are to be for a container that may have been renamed since."""
-    record = bundle.read(snapshot.path).record
+def texts_of(kept: Bundle, container: Container) -> dict[str, bytes]:
+    """Return the files of a state that was kept as they are to be for a container that may have been renamed since."""
+    record = kept.record
     moved = copies.Moved(path=container.path, old=record.name or container.name, new=container.name)
     texts = {}
     for name in ("config", *copies.TEXTS):
         with suppress(FileNotFoundError):
-            text = (snapshot.path / name).read_text(encoding="utf-8", errors="surrogateescape")
+            text = (kept.path / name).read_text(encoding="utf-8", errors="surrogateescape")
             text = copies.told_anew(text, moved) if name == "config" else moved(text)
             texts[name] = text.encode("utf-8", "surrogateescape")
     if record.created:
-        fresh = Bundle(path=snapshot.path, record=replace(record, name=container.name))
-        texts["state.json"] = bundle.encode(fresh.record)
+        texts["state.json"] = bundle.encode(replace(record, name=container.name))
     return texts
 
 
@@ -148,7 +147,7 @@ def _mode(path: Path) -> int:
 
 
 @contextmanager
-def _stopped(container: Container) -> Iterator[None]:
+def stopped(container: Container) -> Iterator[None]:
     """Hold the container's lock, so that nobody starts it, for the length of the block."""
     from runtime import state
 
@@ -199,4 +198,4 @@ def _read(path: Path) -> Snapshot:
         created = (path / "taken").read_text(encoding="ascii").strip()
     except FileNotFoundError:
         created = record.created
-    return Snapshot(name=path.name, path=path, created=created, layers=record.layers)
+    return Snapshot(name=path.name, path=path, created=created, record=record)

@@ -18,7 +18,6 @@ from mktemplate.cli import Build
 from mktemplate.console import Console
 from mktemplate.facts import Target
 from mktemplate.origins import UNVERIFIED, Groups
-from mktemplate.thirdparty import Repository
 from provisioner import lock as lock_file
 from provisioner import release as releases
 from provisioner.deb.index import DebIndex, read_index
@@ -85,16 +84,14 @@ def supply(
     build: Build,
     store: Store,
     console: Console,
-    repositories: Sequence[Repository] = (),
+    groups: Groups,
 ) -> Supply:
-    """Return the packages that `wanted` comes to: from a lock where one was given, else from verified indexes only."""
+    """Return the packages that `wanted` comes to: from a lock where one was given, else from what `groups` offer."""
     store.prepare()
     names, local = localdeb.take(wanted, store)
     if build.lock:
         return _locked(names, target, build, store, console)
-    offer = read_offer(
-        origins.groups(target, build, repositories), target.arch, build, store, console, local
-    )
+    offer = read_offer(groups, target.arch, build, store, console, local)
     with _closed_on_failure(offer.fetch), timed(console, "resolve"):
         chosen = resolve(names, offer.index, recommends=build.recommends)
     stale = [note for each in offer.releases for note in each.notes if "accepted as asked" in note]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from mktemplate.recorded import shown
 from runtime import cgroup as cgroups
 from runtime.bundle import Bundle
 from runtime.container import Container
@@ -71,7 +72,7 @@ def info(container: Container, *, isolation: bool = False) -> dict[str, object]:
         ],
         "image": record.image or None,
         "profile": record.profile,
-        "options": dict(record.options),
+        "options": shown(record.options),
         "limits": {key: value for key, value in config.cgroup2 if not key.startswith("devices.")},
         "usage": usage(container),
         "isolation": {

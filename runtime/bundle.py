@@ -61,6 +61,8 @@ class Record:
     ready: Ready = field(default_factory=Ready)
     stop_signal: str = "TERM"
     connect: str = ""  # how a person reaches it, `mktemplate ssh NAME`
+    login_keys: tuple[str, ...] = ()  # public ones, lines of its authorized_keys
+    upgraded: str = ""  # RFC 3339, UTC: when its present layers came; "" = with the container
     options: tuple[tuple[str, str], ...] = ()  # as given on the command line, no secrets
     shared_host: bool = False
     flat: bool = False

@@ -141,6 +141,8 @@ class Container:
 
         with state.lock(self.path, self.name) as lock:
             self._must_be_stopped()
+            if not os.path.exists(program.path):  # a swap took it: it mounts what is no longer
+                raise StateError("E_RUNNING", self.name, "was just swapped", hints=("try again",))
             with self._reclaiming():
                 return standalone.start(self._place, program, lock, self._look(), stdio)
 

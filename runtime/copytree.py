@@ -6,9 +6,11 @@ Everything goes by descriptor, one component at a time: nothing of a hostile tre
 from __future__ import annotations
 
 import errno
+import fnmatch
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +31,61 @@ def copy(top: Path, source: str, target: str, reach: Reach | None = None) -> Non
         _copy(top, source, target)
     else:
         reach(top, lambda: _copy(Path("/"), source, target))
+
+
+def carry(source: int, target: int, names: Sequence[str]) -> list[tuple[str, int]]:
+    """Copy what `names` name below the open directory `source` into `target`; return each path with its owner's id.
+
+    A name is a path, its last part a pattern (fnmatch(3)); what is not there is no failure. The folders on the way come
+    with owner and mode only, and what lies behind a link, or under another name already, stays behind.
+    """
+    found = []
+    for name in names:
+        folder, _, pattern = name.strip("/").rpartition("/")
+        with ExitStack() as opened:
+            reading = _descend(source, folder, opened)
+            matches = fnmatch.filter(os.listdir(reading), pattern) if reading >= 0 else []
+            writing = _follow(source, target, folder, opened) if matches else -1
+            taken = set(os.listdir(writing)) if matches else set()
+            for each in sorted(set(matches) - taken):
+                status = os.stat(each, dir_fd=reading, follow_symlinks=False)
+                _Copy(target).entry(reading, writing, each, f"{folder}/" if folder else "")
+                found.append((f"{folder}/{each}".strip("/"), status.st_uid))
+    return found
+
+
+def _descend(top: int, folder: str, opened: ExitStack) -> int:
+    """Open the folder below `top`, one part at a time; -1 where there is none, or a link."""
+    at = top
+    for part in filter(None, folder.split("/")):
+        try:
+            at = os.open(part, _DIRECTORY, dir_fd=at)
+        except (FileNotFoundError, NotADirectoryError):
+            return -1
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return -1
+            raise
+        opened.callback(os.close, at)
+    return at
+
+
+def _follow(source: int, target: int, folder: str, opened: ExitStack) -> int:
+    """Open the same folder below `target`; what is missing there is made with the owner and mode that `source` has."""
+    reading, writing = source, target
+    for part in filter(None, folder.split("/")):
+        reading = os.open(part, _DIRECTORY, dir_fd=reading)
+        opened.callback(os.close, reading)
+        made = part not in os.listdir(writing)
+        if made:
+            os.mkdir(part, 0o700, dir_fd=writing)
+        writing = os.open(part, _DIRECTORY, dir_fd=writing)
+        opened.callback(os.close, writing)
+        if made:
+            status = os.fstat(reading)
+            os.fchown(writing, status.st_uid, status.st_gid)
+            os.fchmod(writing, stat.S_IMODE(status.st_mode))
+    return writing
 
 
 def _copy(top: Path, source: str, target: str) -> bytes:
@@ -58,18 +115,22 @@ class _Copy:
         if depth > _DEEPEST:
             raise ResourceError("E_LIMIT", prefix[:80], f"deeper than {_DEEPEST} directories")
         for name in os.listdir(source):
-            status = os.stat(name, dir_fd=source, follow_symlinks=False)
-            if not stat.S_ISDIR(status.st_mode):
-                self._object(source, target, name, prefix, status)
-                continue
-            os.mkdir(name, 0o700, dir_fd=target)
-            below, there = (os.open(name, _DIRECTORY, dir_fd=fd) for fd in (source, target))
-            try:
-                self.directory(below, there, f"{prefix}{name}/", depth + 1)
-            finally:
-                os.close(below)
-                os.close(there)
+            self.entry(source, target, name, prefix, depth)
         _metadata(source, target, os.fstat(source))
+
+    def entry(self, source: int, target: int, name: str, prefix: str, depth: int = 0) -> None:
+        """Copy one name of `source`, whatever it is; `prefix` is its folder's path in what is written."""
+        status = os.stat(name, dir_fd=source, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            self._object(source, target, name, prefix, status)
+            return
+        os.mkdir(name, 0o700, dir_fd=target)
+        below, there = (os.open(name, _DIRECTORY, dir_fd=fd) for fd in (source, target))
+        try:
+            self.directory(below, there, f"{prefix}{name}/", depth + 1)
+        finally:
+            os.close(below)
+            os.close(there)
 
     def _object(
         self, source: int, target: int, name: str, prefix: str, status: os.stat_result

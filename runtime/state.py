@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runtime import swap
 from runtime.bundle import replace_file
 from runtime.errors import ResourceError
 
@@ -198,7 +199,7 @@ def forget(path: Path, name: str) -> None:
 
 @contextmanager
 def lock(path: Path, name: str, *, wait: bool = True) -> Iterator[int]:
-    """Hold the container's lock, by the descriptor that this yields.
+    """Hold the container's lock, by the descriptor that this yields; a swap that was cut short is finished.
 
     ResourceError (E_LOCKED): another has it and we do not wait.
     """
@@ -216,6 +217,7 @@ def lock(path: Path, name: str, *, wait: bool = True) -> Iterator[int]:
             break
         os.close(descriptor)  # its holder removed it: the next is a new file
     try:
+        swap.finish(path / name)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -58,6 +58,8 @@ _MODULES = {
     "diff": ("diff", "diff"),
     "why": ("packages", "why"),
     "outdated": ("packages", "outdated"),
+    "upgrade": ("upgrade", "upgrade"),
+    "rollback": ("upgrade", "rollback"),
     "trust": ("trust", "trust"),
     "store": ("store", "store"),
     "prune": ("store", "prune"),

@@ -78,4 +78,4 @@ def snapshot(request: Request, console: Console) -> int:
 
 
 def _row(one: Snapshot) -> dict[str, object]:
-    return {"name": one.name, "created": one.created, "layers": len(one.layers)}
+    return {"name": one.name, "created": one.created, "layers": len(one.record.layers)}

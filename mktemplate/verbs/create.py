@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from mktemplate import asked, life, making, texts
+from mktemplate import asked, life, making, origins, texts
 from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.places import containers_path
@@ -45,7 +45,7 @@ def plan(request: Request, console: Console) -> int:
         request.build,
         store,
         console,
-        template.spec.repositories,
+        origins.groups(facts.target, request.build, template.spec.repositories),
     )
     got.tell(console)
     rows = _rows(got)

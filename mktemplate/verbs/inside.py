@@ -141,8 +141,8 @@ def _identities(found: Bundle, own: Path) -> tuple[str, ...]:
         return (str(own),)
     from mktemplate.keys import identities
 
-    given = dict(found.record.options).get("ssh_keys", "")
-    return identities(tuple(given.split(", ")) if given else (), os.environ)
+    given = tuple(text for key, text in found.record.options if key == "ssh_keys")
+    return identities(given, os.environ)
 
 
 def _host_key(found: Bundle) -> str:

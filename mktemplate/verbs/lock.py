@@ -96,7 +96,7 @@ def _renew(file: str, request: Request, store: Store, console: Console) -> int:
         "changes": [asdict(change) for change in changes],
         "security": security,
     }
-    console.result(value, _page(changes))
+    console.result(value, page(changes))
     console.step(f"{file}: {len(changes)} changes, {security} of them for security")
     return _FOUND if changes and request.flags.check else 0
 
@@ -107,7 +107,8 @@ def _kept(old: Lock) -> list[str]:
     return [file for file, usual in zip(old.files, plain, strict=True) if file != usual]
 
 
-def _page(changes: Sequence[Change]) -> str:
+def page(changes: Sequence[Change]) -> str:
+    """Return changes of a package set as lines: + added, - removed, ~ the rest."""
     signs = {"added": "+", "removed": "-"}
     return "\n".join(
         f"{signs.get(change.kind, '~')} {change.name} "

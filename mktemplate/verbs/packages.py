@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from mktemplate import library, locks, origins, workshop
+from mktemplate import library, locks, origins, recorded, workshop
 from mktemplate.arguments import container_name
-from mktemplate.cli import Build, Request
+from mktemplate.cli import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape, exit_status, nearest
 from mktemplate.origins import Groups
@@ -23,7 +23,7 @@ from provisioner.lock import Lock
 from provisioner.resolver import why as chain_to
 from provisioner.store import Store
 from runtime import bundle
-from runtime.bundle import Bundle, Record
+from runtime.bundle import Bundle
 from runtime.container import containers
 
 _FOUND = 1  # exit status where something is outdated
@@ -154,8 +154,9 @@ class _Archives:
     def newer(self, made: Bundle) -> list[Newer]:
         """Return what there is newer than what the container has."""
         held = locks.of_container(made)
-        build = _as_made(self._request.build, made.record)
-        template = library.load(made.record.template, self._request.template_path, os.environ)
+        build = recorded.build(made.record, self._request)
+        place = self._request.template_path or recorded.template_path(made.record)
+        template = library.load(made.record.template, place, os.environ)
         groups = origins.groups(
             locks.target_of(held),
             build,
@@ -178,18 +179,6 @@ class _Archives:
             for newest in offer.index.versions(package.name)[:1]
             if version.compare(package.version, newest.version) < 0
         ]
-
-
-def _as_made(build: Build, record: Record) -> Build:
-    """Return the options of a request with those of the container's making, where the request has none."""
-    made = dict(record.options)
-    return replace(
-        build,
-        mirror=build.mirror or ("" if "as_of" in made else made.get("mirror", "")),
-        keyring=build.keyring or made.get("keyring", ""),
-        repos=build.repos or tuple(filter(None, made.get("repos", "").split(", "))),
-        grants=tuple(filter(None, made.get("grants", "").split(", "))),
-    )
 
 
 def _is_security(package: Package, offer: Offer) -> bool:

@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
-from mktemplate import snapshots, workshop
+from mktemplate import generations, snapshots, workshop
 from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError, escape, exit_status
@@ -71,7 +71,8 @@ def _used(path: Path) -> set[str]:
     used: set[str] = set()
     for container in containers(path):
         with suppress(StateError):  # E_NOTFOUND: destroyed since it was listed
-            used |= set(container.bundle.record.layers) | snapshots.layers(container.directory)
+            used |= set(container.bundle.record.layers)
+            used |= snapshots.layers(container.directory) | generations.layers(container.directory)
     return used
 
 

@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.system
 BENCH = Path(__file__).resolve().parents[2] / "bench/crash.py"
 SEED = 3  # one sample for all; the whole enumeration is the command `python bench/crash.py`
-SCENES = ("create", "destroy", "prune", "recover")
+SCENES = ("create", "destroy", "prune", "upgrade", "rollback", "recover")
 
 
 def crashes(*words: str, timeout: float) -> str:
