@@ -111,6 +111,8 @@ def upgrade(container: Container, request: Request, console: Console) -> Outcome
 def _refuse(found: Bundle) -> None:
     """Raise E_PARAM for a container that has no layers of packages to exchange."""
     record = found.record
+    if record.image:
+        locks.of_container(found)  # says why there are none
     for wrong, why in (
         (not record.template, "was not made from a template"),
         (record.shared_host, "shares the host's packages: upgrade the host"),

@@ -23,7 +23,7 @@ from provisioner.lock import Lock
 from provisioner.resolver import why as chain_to
 from provisioner.store import Store
 from runtime import bundle
-from runtime.bundle import Bundle
+from runtime.bundle import Bundle, Record
 from runtime.container import containers
 
 _FOUND = 1  # exit status where something is outdated
