@@ -154,6 +154,30 @@ def test_a_users_flat_container_has_the_owners_of_the_layers(user: UserMkt) -> N
     user.ok("destroy", "--force", "plain")
 
 
+def test_a_users_container_is_upgraded_and_rolled_back(user: UserMkt) -> None:
+    place = user.place / "templates/own"
+    place.mkdir(parents=True)
+    tree = '{% extends "_distro/" ~ distro.name ~ ".tree.j2" %}\n{% block service %}\n'
+    texts = {
+        "template.toml": 'summary = "own"\ndistros = ["debian"]\ncommand = []\n',
+        "config.j2": '{% extends "_distro/" ~ distro.name ~ ".config.j2" %}\n',
+        "tree.j2": f"{tree}f+ /etc/words 0644 root root - old\n{{% endblock %}}\n",
+    }
+    for name, text in texts.items():
+        (place / name).write_text(text)
+    user.ok("up", "own", "--no-sync", "--distro", "debian", "--template-path", str(place.parent))
+    machine = user.ok("exec", "own", "--", "cat", "/etc/machine-id")
+    (place / "tree.j2").write_text(texts["tree.j2"].replace(" - old", " - new"))
+
+    user.ok("upgrade", "own", "--offline")
+    new = user.ok("exec", "own", "--", "cat", "/etc/words", "/etc/machine-id")
+    user.ok("rollback", "own")
+    old = user.ok("exec", "own", "--", "cat", "/etc/words", "/etc/machine-id")
+
+    assert (new, old) == (f"new{machine}", f"old{machine}")
+    user.ok("destroy", "--force", "own")
+
+
 def test_run_leaves_nothing_and_has_the_commands_status(user: UserMkt) -> None:
     done = user("run", "base", "--", "sh", "-c", "id -u; exit 3")
 
