@@ -19,6 +19,7 @@ from runtime.bundle import Bundle
 
 NAME = "lock"  # of a container's own, PATH/NAME/lock
 _AS_OF = "as-of="
+_LONGEST_HEAD = 64 << 10  # bytes
 
 
 def tool() -> str:
@@ -52,9 +53,19 @@ def read_file(file: str) -> Lock:
 
 def of_container(bundle: Bundle) -> Lock:
     """Return what a container was made of, or raise E_NOTFOUND where no packages are its own."""
-    file = bundle.path / NAME
+    text = _text_of_container(bundle, lock_file.MAX_LOCK + 1)
+    return lock_file.read(text, str(bundle.path / NAME))
+
+
+def head_of_container(bundle: Bundle) -> str:
+    """Return the first stanza of a container's lock, or raise E_NOTFOUND where no packages are its own."""
+    return _text_of_container(bundle, _LONGEST_HEAD).partition("\n\n")[0]
+
+
+def _text_of_container(bundle: Bundle, limit: int) -> str:
     try:
-        data = file.read_bytes()
+        with open(bundle.path / NAME, "rb") as file:
+            return file.read(limit).decode("utf-8", "replace")
     except FileNotFoundError:
         image = bundle.record.image
         if image:
@@ -67,7 +78,6 @@ def of_container(bundle: Bundle) -> Lock:
         shared = bundle.record.shared_host
         why = "shares the host's packages" if shared else "was made before locks were kept"
         raise CommandError("E_NOTFOUND", bundle.name, f"{why}: it has no package set") from None
-    return lock_file.read(data.decode("utf-8", "replace"), str(file))
 
 
 def beside(file: str) -> Path:

@@ -6,7 +6,6 @@ Each value stands by itself, spelled as the command line takes it, paths absolut
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 
 from mktemplate.arguments import Device, Volume, is_package_file
@@ -21,7 +20,7 @@ _SHAPING = (
 _FILES = frozenset(("ssh_keys", "repos", "lock", "keyring"))
 _OF_ITS_DAY = frozenset(("as_of", "lock", "allow_stale"))  # they chose the packages of that day
 
-Options = Sequence[tuple[str, str]]
+Options = tuple[tuple[str, str], ...]
 
 
 def given_options(request: Request) -> tuple[tuple[str, str], ...]:

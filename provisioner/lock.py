@@ -210,13 +210,11 @@ def read(text: str, where: str) -> Lock:
 
     Raises E_PARAM where it is no lock or one of a format to come, E_TRUST_FIELD where a field is not what it may be.
     """
-    if len(text) > MAX_LOCK or not text.startswith(f"Package: {HEAD}\n"):
-        raise _no_lock(where, f'does not begin with "Package: {HEAD}"')
+    head, *rest = (part for part in text.split("\n\n") if part.strip("\n")) if text else ("",)
+    told = read_head(head if len(text) <= MAX_LOCK else "", where)
     if found := _FOREIGN.search(text):
         raise _bad(where, f"holds {found[0]!a}, and a lock is printable ASCII")
-    head, *rest = (part for part in text.split("\n\n") if part.strip("\n"))
-    fields = _parse_head(head, where)
-    read_one = _Reader(fields["x-arch"], where)
+    read_one = _Reader(told.arch, where)
     entries = [read_one(stanza.strip("\n") + "\n") for stanza in rest]
     packages = [package for package, _, _ in entries]
     if len({package.name for package in packages}) < len(packages):
@@ -224,6 +222,17 @@ def read(text: str, where: str) -> Lock:
     base = sum(layer == "base" for _, _, layer in entries)
     if any(layer != "base" for _, _, layer in entries[:base]):
         raise _bad(where, "packages of the base layer do not stand first")
+    chosen = replace(told.chosen, essential=tuple(packages[:base]), added=tuple(packages[base:]))
+    return replace(told, chosen=chosen, files=tuple(file for _, file, _ in entries))
+
+
+def read_head(text: str, where: str) -> Lock:
+    """Return what the first stanza, `text`, says of a Lock: all but its packages. Raises as `read` does."""
+    if not text.startswith(f"Package: {HEAD}\n"):
+        raise _no_lock(where, f'does not begin with "Package: {HEAD}"')
+    if found := _FOREIGN.search(text):
+        raise _bad(where, f"holds {found[0]!a}, and a lock is printable ASCII")
+    fields = _parse_head(text, where)
     return Lock(
         tool=fields.get("x-tool", ""),
         distro=fields["x-distro"],
@@ -232,12 +241,7 @@ def read(text: str, where: str) -> Lock:
         epoch=int(fields["x-epoch"]),
         options=tuple(fields.get("x-options", "").split()),
         sources=tuple(_parse_line(line, where) for line in _lines(fields.get("x-sources", ""))),
-        chosen=PackageSet(
-            essential=tuple(packages[:base]),
-            added=tuple(packages[base:]),
-            wanted=tuple(fields.get("x-wanted", "").split()),
-        ),
-        files=tuple(file for _, file, _ in entries),
+        chosen=PackageSet(essential=(), added=(), wanted=tuple(fields.get("x-wanted", "").split())),
     )
 
 

@@ -12,7 +12,9 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -164,16 +166,17 @@ def _foreign(path: Path) -> Record:
 
 def _build(kind: Any, value: Any) -> Any:  # noqa: ANN401  # whatever the field's type says
     """Return `value`, as JSON has it, as the type `kind` of a record's field; TypeError where it is none."""
+    if kind is type(value):  # most are: a text, a number, true or false
+        return value
     if is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        known = {item.name for item in fields(kind)}
-        if not isinstance(value, Mapping) or set(value) - known:
+        hints = _fields(typing.cast("type", kind))
+        if not isinstance(value, Mapping) or value.keys() - hints.keys():
             raise TypeError(f"{value!r} is no {getattr(kind, '__name__', kind)}")
         return typing.cast(Any, kind)(
             **{name: _build(hints[name], item) for name, item in value.items()}
         )
-    if typing.get_origin(kind) is tuple:
-        return _build_tuple(typing.get_args(kind), value)
+    if kinds := _kinds(kind):
+        return _build_tuple(kinds, value)
     if isinstance(kind, types.UnionType):
         return None if value is None else _build(typing.get_args(kind)[0], value)
     if kind is float and isinstance(value, int):
@@ -183,9 +186,31 @@ def _build(kind: Any, value: Any) -> Any:  # noqa: ANN401  # whatever the field'
     return value
 
 
+@cache
+def _kinds(kind: Any) -> tuple[Any, ...]:  # noqa: ANN401  # as in _build
+    """Return what a tuple type holds, () for another type."""
+    return typing.get_args(kind) if typing.get_origin(kind) is tuple else ()
+
+
+@cache
+def _fields(kind: type) -> Mapping[str, Any]:
+    """Return the fields of a record's dataclass with their types."""
+    return typing.get_type_hints(kind)
+
+
 def _build_tuple(kinds: tuple[Any, ...], value: object) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise TypeError(f"{value!r} is no list")
     if len(kinds) == 2 and kinds[1] is ...:
-        return tuple(_build(kinds[0], item) for item in value)
+        return _rows(kinds[0], value) or tuple([_build(kinds[0], item) for item in value])
+    if tuple(map(type, value)) == kinds:
+        return tuple(value)
     return tuple(_build(kind, item) for kind, item in zip(kinds, value, strict=True))
+
+
+def _rows(kind: Any, value: list[Any]) -> tuple[Any, ...]:  # noqa: ANN401  # as in _build
+    """Return rows of texts, as `packages` has hundreds; () where they are anything else."""
+    texts = _kinds(kind)
+    if set(texts) != {str} or {*map(type, value)} != {list} or {*map(len, value)} != {len(texts)}:
+        return ()
+    return tuple(map(tuple, value)) if {*map(type, chain(*value))} == {str} else ()

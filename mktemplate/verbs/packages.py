@@ -16,7 +16,9 @@ from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape, exit_status, nearest
 from mktemplate.origins import Groups
 from mktemplate.places import containers_path
+from mktemplate.recorded import Options
 from mktemplate.supply import Offer, read_offer
+from provisioner import lock as lock_file
 from provisioner.deb import version
 from provisioner.index import Package
 from provisioner.lock import Lock
@@ -90,16 +92,17 @@ class Newer:
 def outdated(request: Request, console: Console) -> int:
     """Tell which packages have newer versions in the verified index; exit 1 where there are some."""
     path, status = containers_path(request), 0
-    names = request.words or tuple(
-        each.name for each in containers(path) if _has_packages(each.bundle.record)
-    )
     rows: list[dict[str, object]] = []
     shown: list[dict[str, object]] = []
+    words = request.words or tuple(each.name for each in containers(path))
     with closing(workshop.store(path)) as store:
         archives = _Archives(request, store, console)
-        for word in names:
+        for word in words:
             try:
-                found = archives.newer(bundle.read(path / container_name(word)))
+                made = bundle.read(path / container_name(word))
+                if not request.words and not _has_packages(made.record):
+                    continue
+                found = archives.newer(made)
             except Exception as failure:
                 if not hasattr(failure, "code"):
                     raise
@@ -143,17 +146,34 @@ def _cells(each: Newer) -> dict[str, object]:
 
 
 class _Archives:
-    """What the sources of containers offer today; containers of the same sources ask once."""
+    """What the sources of containers offer today; what containers have in common is asked once."""
 
     def __init__(self, request: Request, store: Store, console: Console) -> None:
         self._request = request
         self._store = store
         self._console = console
         self._offers: dict[tuple[Groups, str], Offer] = {}
+        self._made: dict[tuple[str, str, Options], Offer] = {}  # by template, lock and options
+        self._newer: dict[tuple[int, str, str], Newer | None] = {}  # by offer, name and version
 
     def newer(self, made: Bundle) -> list[Newer]:
         """Return what there is newer than what the container has."""
-        held = locks.of_container(made)
+        record = made.record
+        key = record.template, locks.head_of_container(made), record.options
+        offer = self._made.get(key)
+        if offer is None:
+            offer = self._made[key] = self._offer(made, key[1])
+        found = []
+        for name, installed, _ in record.packages:
+            which = id(offer), name, installed
+            if which not in self._newer:
+                self._newer[which] = _newest(name, installed, offer)
+            if newest := self._newer[which]:
+                found.append(newest)
+        return found
+
+    def _offer(self, made: Bundle, head: str) -> Offer:
+        held = lock_file.read_head(head, str(made.path / locks.NAME))
         build = recorded.build(made.record, self._request)
         place = self._request.template_path or recorded.template_path(made.record)
         template = library.load(made.record.template, place, os.environ)
@@ -167,18 +187,21 @@ class _Archives:
         if offer is None:
             offer = read_offer(groups, held.arch, build, self._store, self._console)
             self._offers[groups, held.arch] = offer
-        return [
-            Newer(
-                name=package.name,
-                installed=package.version,
-                available=newest.version,
-                origin=newest.origin,
-                security=_is_security(newest, offer),
-            )
-            for package in held.chosen.packages
-            for newest in offer.index.versions(package.name)[:1]
-            if version.compare(package.version, newest.version) < 0
-        ]
+        return offer
+
+
+def _newest(name: str, installed: str, offer: Offer) -> Newer | None:
+    """Return the newest version of a package, None where that is not newer than the installed one."""
+    newest = next(iter(offer.index.versions(name)), None)
+    if newest is None or version.compare(installed, newest.version) >= 0:
+        return None
+    return Newer(
+        name=name,
+        installed=installed,
+        available=newest.version,
+        origin=newest.origin,
+        security=_is_security(newest, offer),
+    )
 
 
 def _is_security(package: Package, offer: Offer) -> bool:
