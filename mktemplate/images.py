@@ -182,6 +182,7 @@ def spec(image: ImageConfig, subject: str) -> TemplateSpec:
         trusted=False,
         stop_signal=_signal(image.stop_signal, subject),
         distros=(NAME,),
+        ports=tuple(tcp),
         ready=Readiness(port=tcp[0]) if len(tcp) == 1 else Readiness(),
     )
 

@@ -30,4 +30,17 @@ IMAGES = (
             *_MAKING,
         ),
     ),
+    Verb(
+        name="pull",
+        usage="REF [NAME] [OPTIONS]",
+        help="a container of an image in a registry",
+        more=(
+            "REF is HOST[:PORT]/REPOSITORY[:TAG][@sha256:HEX]; no registry is assumed. Plain http is spoken to this\n"
+            "machine only. A login is what docker, podman or skopeo login left. Layers that are here already are not\n"
+            "fetched again. NAME defaults to the last part of REPOSITORY."
+        ),
+        least=1,
+        most=2,
+        options=_MAKING,
+    ),
 )

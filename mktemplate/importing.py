@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,11 @@ from provisioner.image.blob import Image
 from provisioner.image.config import ImageConfig
 from provisioner.image.furnish import furnish
 from provisioner.image.manifest import Platform
+from provisioner.image.pull import Pull
+from provisioner.image.reference import Reference
+from provisioner.image.registry import Registry
 from provisioner.image.unpack import unpack, unpack_rootfs
+from provisioner.image.wire import Wire
 from provisioner.provision import Tools
 from provisioner.sandbox import Root
 from provisioner.store import Draft, Layer, Store
@@ -94,6 +99,27 @@ def import_file(
             archive = replace(found.archive, first_id=config.first_id)
             layers = unpack_rootfs(archive, found.digest, place.tools, place.notes.append)
             return place.built(config.image, layers, subject, _origin(subject, found.digest))
+
+    return making.assemble(facts, build, request, path, console)
+
+
+def pull(
+    reference: Reference, facts: Facts, request: Request, path: Path, console: Console
+) -> Made:
+    """Make a container of an image in a registry."""
+
+    def build(store: Store, draft: Draft) -> Built:
+        place = Workplace(facts, store, draft, console)
+        with closing(Wire(os.environ)) as wire, store.lock("downloads", shared=True):
+            source = Pull(Registry(reference, os.environ, wire), store, console)
+            image = source.image(platform())
+            images.check(image.config, image.subject)
+            told = place.notes.append
+            layers = unpack(image.layers, image.subject, place.tools, told, source.bring)
+        pinned = replace(reference, digest=image.digest)
+        if not reference.digest:
+            told(f"its registry alone says what {reference.tag} is; this one: {pinned}")
+        return place.built(image.config, layers, image.subject, str(pinned))
 
     return making.assemble(facts, build, request, path, console)
 

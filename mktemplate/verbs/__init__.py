@@ -64,6 +64,7 @@ _MODULES = {
     "store": ("store", "store"),
     "prune": ("store", "prune"),
     "import": ("image", "import_"),
+    "pull": ("image", "pull"),
     "doctor": ("doctor", "doctor"),
     "help": ("help", "help_"),
 }

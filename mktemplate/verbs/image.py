@@ -13,6 +13,7 @@ from mktemplate.console import Console
 from mktemplate.making import Made
 from mktemplate.places import containers_path
 from mktemplate.views import container_object, timings
+from provisioner.image import reference as references
 from runtime.container import Container
 
 _ENDING = re.compile(r"(\.oci|\.docker)?(\.tar)?(\.gz|\.xz|\.zst|\.tgz|\.txz)?")
@@ -27,6 +28,17 @@ def import_(request: Request, console: Console) -> int:
     facts = importing.facts(name, request.build)
     path = containers_path(request)
     made = importing.import_file(file, facts, request.flags.image, request, path, console)
+    return _report(made, request, console, begun)
+
+
+def pull(request: Request, console: Console) -> int:
+    """Make a container of an image in a registry."""
+    begun = time.monotonic()
+    reference = references.parse(request.words[0])
+    last = reference.repository.rpartition("/")[2]
+    name = container_name(request.words[1] if len(request.words) > 1 else last)
+    facts = importing.facts(name, request.build)
+    made = importing.pull(reference, facts, request, containers_path(request), console)
     return _report(made, request, console, begun)
 
 
