@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -32,11 +32,11 @@ def main(argv: Sequence[str]) -> int:
         status = perform(request, console)
         sys.stdout.flush()
     except BaseException as failure:  # noqa: BLE001  # the one funnel: whatever was raised becomes a status here
-        return _answer(failure, request, console)
+        return answer(failure, request, console)
     return status
 
 
-def _answer(failure: BaseException, request: Request | None, console: Console) -> int:
+def answer(failure: BaseException, request: Request | None, console: Console) -> int:
     """Tell about a failure and return the exit status that it stands for."""
     try:
         return _tell(failure, request, console)
@@ -108,14 +108,14 @@ def _open_standard_files() -> None:
             reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def run() -> NoReturn:
-    """Be the program: signals, descriptors, umask, then main; leave without the interpreter's farewell."""
+def run(command: Callable[[Sequence[str]], int] = main) -> NoReturn:
+    """Be the program: signals, descriptors, umask, then `command`; leave without the interpreter's farewell."""
     _open_standard_files()
     os.umask(0o022)  # under a user's 0002 sshd would refuse /run/sshd
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish stands
             signal.signal(number, _interrupt)
-    status = main(sys.argv[1:])
+    status = command(sys.argv[1:])
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -24,6 +24,7 @@ from runtime import config as configs
 from runtime import lease, state
 from runtime import network as networks
 from runtime.fstab import MountEntry
+from runtime.idmap import is_nested
 
 _REFUSED_BELOW = ("/proc", "/sys", "/dev", "/run/mktemplate")  # F-5
 _SYS_RESOURCE = 1 << 24
@@ -64,7 +65,7 @@ def lines(place: Place) -> str:
 
 def may_map() -> bool:
     """Whether mounts can be id-mapped; what a normal user makes has the container's owners on disk already."""
-    return os.geteuid() == 0
+    return os.geteuid() == 0 and not is_nested()
 
 
 def check_path(path: Path) -> None:
@@ -98,7 +99,7 @@ def clamp_limits(text: str) -> tuple[str, tuple[str, ...]]:
 def _may_raise() -> bool:
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         found = re.search(r"^CapEff:\s*([0-9a-f]+)$", file.read(), re.MULTILINE)
-    return bool(found and int(found[1], 16) & _SYS_RESOURCE)
+    return bool(found and int(found[1], 16) & _SYS_RESOURCE) and not is_nested()
 
 
 def volumes(

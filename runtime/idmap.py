@@ -142,15 +142,26 @@ def allocate(path: Path, name: str, files: tuple[Path, Path] = FILES) -> Allocat
 
 
 def for_build(files: tuple[Path, Path] = FILES) -> IdMap:
-    """Return the map that builds use: the last range of root's, or of what root would be given."""
+    """Return the map that builds use: the last range of root's, or of what root would be given.
+
+    The root of another user namespace has nothing but the ids that this maps: builds have the same.
+    """
     if os.geteuid() != 0:
         return _rootless(files)
+    if is_nested():
+        return single_range(0)
     try:
         first, count = _common([_own(file) for file in files], files)
     except HostError:
         usual = usual_range(files)
         first, count = usual.first, usual.count
     return single_range(first + (count // COUNT - 1) * COUNT)
+
+
+def is_nested() -> bool:
+    """Whether our user namespace is not the host's: then its root can id-map no mount of the host's."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return [int(word) for word in file.read().split()] != [0, 0, _END]
 
 
 def read(file: Path) -> tuple[Line, ...]:

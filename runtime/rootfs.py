@@ -102,6 +102,12 @@ def map_ids(idmap: IdMap) -> tuple[Call, ...]:
     )
 
 
+def _proc() -> Call:
+    """Open the procfs that is there: the root of another user namespace may mount none for its pid namespace."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    return Call(name="openat", args=(m.AT_FDCWD, c("/proc"), flags), result="host_proc")
+
+
 def idmapped(slot: str, path: Path, attributes: int = 0) -> Call:
     """Let the detached mount in `slot` show its owners as the container's: nothing on disk is shifted."""
     return Call(
@@ -289,14 +295,18 @@ def way(
     *,
     rootless: bool,
 ) -> Way:
-    """Return the way: `sources` are cloned and `attach`ed by the host's root; a normal user's init does it itself."""
+    """Return the way: `sources` are cloned and `attach`ed by the host's root; a normal user's init does it itself.
+
+    So does that of another user namespace's root, who needs nobody to map its ids.
+    """
     go = Call(name="write", args=(Slot("go_write"), b"g", 1))
     stand, *leave = enter(flags)
     if rootless:
+        helped = ids is not None and os.geteuid() != 0
         return Way(
             stage=(),
-            maps=map_commands(ids) if ids else (),
-            host=(go,),
+            maps=map_commands(ids) if ids and helped else (),
+            host=(*((_proc(), *map_ids(ids)) if ids and not helped else ()), go),
             init=(*leave, *unseen(), *sources, *attach, stand),
         )
     return Way(

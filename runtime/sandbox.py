@@ -24,7 +24,7 @@ from typing import NoReturn, Protocol
 from runtime import capabilities, confinement, kernelfs, steps
 from runtime.birth import ANSWER, FAILURE, TRACE, Born, Pipe, bear, failure, gone
 from runtime.errors import LaunchError
-from runtime.idmap import IdMap
+from runtime.idmap import IdMap, is_nested
 from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
@@ -129,7 +129,7 @@ def _program(root: Root, idmap: IdMap, *, with_system: bool) -> Program:
     flags = (
         ns.CLONE_NEWNS | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWNET | ns.CLONE_NEWCGROUP
     )
-    rootless = os.geteuid() != 0
+    rootless = os.geteuid() != 0 or is_nested()
     attributes = m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID
     layers = stage(root.lowers, root.upper, root.work, "build", attributes, mapped=not rootless)
     sources = (*(kernelfs.host_devices() if with_system else ()), *layers.clone)

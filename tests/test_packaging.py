@@ -51,11 +51,12 @@ def test_templates_hold_no_symlink_and_no_dot_file() -> None:
     assert odd == []
 
 
-def test_the_command_is_a_shell_script_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    [name] = [name for name in wheel.namelist() if name.endswith("scripts/mktemplate")]
+@pytest.mark.parametrize("script", ["mktemplate", "lxc-mktemplate"])
+def test_the_command_is_a_shell_script_in_the_wheel(wheel: zipfile.ZipFile, script: str) -> None:
+    [name] = [name for name in wheel.namelist() if name.endswith(f"scripts/{script}")]
 
     assert wheel.read(name).startswith(b"#!/bin/sh\n")
-    assert os.access(ROOT / "scripts/mktemplate", os.X_OK)
+    assert os.access(ROOT / "scripts" / script, os.X_OK)
 
 
 def test_an_installed_wheel_renders_without_the_checkout(
