@@ -5,7 +5,7 @@ from __future__ import annotations
 from mktemplate.options import flag, value
 from mktemplate.verb import Verb
 
-FORMATS = ("tar", "oci")
+FORMATS = ("tar", "oci", "docker")
 _MORE = """\
 What is secret or must differ stays here: given secrets, ssh host keys, the machine id. The first start makes its own.
 The data of volumes stays, too. What else a format cannot carry is a note, with --strict an error.

@@ -13,7 +13,7 @@ from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path
 from mktemplate.shipment import Shipment, shipment
-from provisioner.export import compress, flat, oci, output
+from provisioner.export import compress, docker, flat, oci, output
 from runtime.container import Container
 
 
@@ -89,4 +89,14 @@ def _oci(shipped: Shipment, target: str, console: Console) -> None:
         oci.pack(folder, file.write, mtime=image.epoch)
 
 
-_FORMATS = {"tar": _Format(write=_tar), "oci": _Format(write=_oci)}
+def _docker(shipped: Shipment, target: str, console: Console) -> None:
+    with output.workplace(_place(target)) as folder, output.file(_place(target)) as file:
+        docker.finish(oci.assemble(shipped.image, folder, console))
+        oci.pack(folder, file.write, mtime=shipped.image.epoch)
+
+
+_FORMATS = {
+    "tar": _Format(write=_tar),
+    "oci": _Format(write=_oci),
+    "docker": _Format(write=_docker, carries=frozenset({"health"})),
+}

@@ -233,7 +233,8 @@ def _health(image: Image) -> dict[str, object]:
         return {}
     return {
         "Test": ["CMD", *image.health],
-        "Interval": 30_000_000_000,
+        "Interval": 30_000_000_000,  # nanoseconds, as all of these
+        "StartInterval": 1_000_000_000,
         "StartPeriod": 60_000_000_000,
     }
 

@@ -39,12 +39,12 @@ class Cell:
         return done.stdout
 
     @contextmanager
-    def running(self, *argv: str | Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """Have a program run for the length of the block; it is ended by SIGTERM, its output is kept."""
-        process = subprocess.Popen(
-            self.argv(*argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, env=os.environ | environment,
-        )  # fmt: skip
+    def running(self, *argv: str | Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """Have a program run for the length of the block and write to `log`; SIGTERM ends it."""
+        with open(log, "wb") as said:
+            process = subprocess.Popen(
+                self.argv(*argv), stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+            )
         try:
             yield process
         finally:
@@ -53,7 +53,7 @@ class Cell:
                 process.wait(timeout=30)
             except subprocess.TimeoutExpired:
                 process.kill()
-            process.communicate()
+                process.wait()
 
 
 @contextmanager

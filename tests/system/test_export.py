@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def apart() -> Iterator[Cell]:
     """Namespaces in which an engine and its clients are alone."""
     with cell() as made:
         yield made
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of sockets (unix(7): 108 bytes)."""
+    with tempfile.TemporaryDirectory(prefix="mkt-", dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture
@@ -140,3 +149,28 @@ def test_strict_refuses_what_the_format_does_not_carry(mkt: Mkt, sshd: str, tmp_
     assert done.returncode == 2
     assert "error[E_PARAM]: Web.1 --strict: tar does not carry its readiness check" in done.stderr
     assert not (tmp_path / "web.tar").exists()
+
+
+@pytest.mark.slow
+def test_docker_runs_the_docker_archive_and_finds_it_healthy(
+    mkt: Mkt, sshd: str, key: Path, short: Path, apart: Cell, needs: Needs
+) -> None:
+    needs("dockerd", "docker")
+    mkt.ok("export", sshd, "-o", f"{short}/web.tar", "--format", "docker", "--strict")
+    docker = ("docker", "-H", f"unix://{short}/socket")
+    daemon = (
+        "dockerd", "--data-root", short / "data", "--exec-root", short / "run", "-p", short / "pid",
+        "-H", f"unix://{short}/socket", "--bridge=none", "--iptables=false", "--ip6tables=false",
+    )  # fmt: skip
+
+    with apart.running(*daemon, log=short / "log"):
+        until(lambda: apart.run(*docker, "info").returncode == 0, 20, (short / "log").read_text)
+        assert "web.1:latest" in apart.ok(*docker, "load", "-i", short / "web.tar")
+        apart.ok(*docker, "run", "-d", "--name", "web", "--network", "host", "web.1")
+        until(lambda: answers(apart, key, "127.0.0.1"), 20)
+
+        health = (*docker, "inspect", "-f", "{{.State.Health.Status}}", "web")
+        until(lambda: apart.ok(*health).strip() == "healthy", 40)
+        apart.ok(*docker, "stop", "-t", "8", "web")
+        assert apart.ok(*docker, "inspect", "-f", "{{.State.ExitCode}}", "web").strip() == "0"
+        apart.ok(*docker, "rm", "web")
