@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from mktemplate import copies, workshop
 from mktemplate.errors import CommandError
@@ -26,7 +27,7 @@ _PIDS = "2048"  # what every container may have, unless it was told otherwise
 class Note:
     """Something of a container that an image does not hold."""
 
-    topic: str  # health, limits, ports, volumes, devices, restart, network
+    topic: str  # health, limits, ports, volumes, devices, user, restart, network
     text: str
 
 
@@ -38,6 +39,7 @@ class Shipment:
     bundle: Bundle
     config: ContainerConfig
     notes: tuple[Note, ...]
+    draft: Path  # an empty folder that is gone afterwards, also where this command is killed
     paused: bool  # it ran, and stands still
 
     def left_out(self, carried: frozenset[str]) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ def shipment(container: Container) -> Iterator[Shipment]:
         parts.append(Part(path=found.path / copies.tree_of(found), title="written"))
         config = container.config
         mounts = _mounts(found, config)
+        draft = stack.enter_context(store.draft("export"))
         paused = stack.enter_context(copies.standing_still(container))
         epoch = max((layer.epoch for layer in layers if layer), default=0)
         yield Shipment(
@@ -67,6 +70,7 @@ def shipment(container: Container) -> Iterator[Shipment]:
             bundle=found,
             config=config,
             notes=tuple(_notes(found, config, mounts)),
+            draft=draft.root,
             paused=paused,
         )
 
@@ -153,6 +157,8 @@ def _notes(
         yield Note(topic="ports", text=f"the published port {where}")
     yield from map(_mounted, mounts)
     yield from _limits(dict(config.cgroup2))
+    if config.init_uid or config.init_gid:
+        yield Note(topic="user", text=f"the user of PID 1: {config.init_uid}:{config.init_gid}")
     if record.restart != "no":
         yield Note(topic="restart", text=f"the restart policy {record.restart}")
     kinds = (nic.kind for nic in config.nics if nic.kind not in {"veth", "empty"})

@@ -5,13 +5,27 @@ from __future__ import annotations
 from mktemplate.options import flag, value
 from mktemplate.verb import Verb
 
-FORMATS = ("tar", "oci", "docker")
+_TARGETS = (
+    ("tar", "the whole root"),
+    (
+        "oci",
+        "an OCI archive, for podman, skopeo and registries; with FILE/ the image layout as a folder",
+    ),
+    ("docker", "what `docker load` takes"),
+    ("lxc", "NAME/config and NAME/rootfs: unpack it in /var/lib/lxc"),
+    ("incus", "what `incus image import` takes"),
+    ("proxmox", "what `pct create` takes"),
+    ("nspawn", "NAME/ and NAME.nspawn: unpack it in /var/lib/machines"),
+    ("squashfs", "the whole root as a read-only file system (needs mksquashfs)"),
+    ("erofs", "the same as erofs (needs mkfs.erofs)"),
+)
+FORMATS = tuple(name for name, _ in _TARGETS)
 _MORE = """\
 What is secret or must differ stays here: given secrets, ssh host keys, the machine id. The first start makes its own.
 The data of volumes stays, too. What else a format cannot carry is a note, with --strict an error.
+A tar is packed as FILE ends: .tar, .tar.gz or .tar.zst.
 
-  tar   the whole root; .tar, .tar.gz or .tar.zst, as FILE ends
-  oci   an OCI archive, for podman, skopeo and registries; with FILE/ the image layout as a folder"""
+""" + "\n".join(f"  {name:<9} {told}" for name, told in _TARGETS)
 
 SHIP = (
     Verb(

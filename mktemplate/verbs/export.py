@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mktemplate import lxctexts
 from mktemplate.arguments import container_name
 from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path
 from mktemplate.shipment import Shipment, shipment
-from provisioner.export import compress, docker, flat, oci, output
+from provisioner.export import compress, docker, flat, incus, nspawn, oci, output, proxmox, readonly
 from runtime.container import Container
 
 
@@ -73,9 +75,30 @@ def _place(text: str) -> Path:
 
 
 def _tar(shipped: Shipment, target: str, console: Console) -> None:
+    _flat(shipped, target, console, flat.PLAIN)
+
+
+def _flat(shipped: Shipment, target: str, console: Console, arrangement: flat.Arrangement) -> None:
     stream = compress.by_name(target)
     with output.file(_place(target)) as file, console.phase("export"):
-        flat.write(shipped.image, stream(file.write))
+        flat.write(shipped.image, stream(file.write), arrangement)
+
+
+def _lxc(shipped: Shipment, target: str, console: Console) -> None:
+    folder, texts = f"{shipped.image.name}/rootfs", lxctexts.texts(shipped)
+    _flat(shipped, target, console, flat.Arrangement(folder=folder, texts=texts))
+
+
+def _incus(shipped: Shipment, target: str, console: Console) -> None:
+    _flat(shipped, target, console, incus.arrangement(shipped.image))
+
+
+def _nspawn(shipped: Shipment, target: str, console: Console) -> None:
+    _flat(shipped, target, console, nspawn.arrangement(shipped.image))
+
+
+def _proxmox(shipped: Shipment, target: str, console: Console) -> None:
+    _flat(shipped, target, console, proxmox.ARRANGEMENT)
 
 
 def _oci(shipped: Shipment, target: str, console: Console) -> None:
@@ -84,19 +107,38 @@ def _oci(shipped: Shipment, target: str, console: Console) -> None:
         with output.folder(_place(target)) as folder:
             oci.finish(oci.assemble(image, folder, console))
         return
-    with output.workplace(_place(target)) as folder, output.file(_place(target)) as file:
-        oci.finish(oci.assemble(image, folder, console))
+    folder = shipped.draft
+    oci.finish(oci.assemble(image, folder, console))
+    with output.file(_place(target)) as file:
         oci.pack(folder, file.write, mtime=image.epoch)
 
 
 def _docker(shipped: Shipment, target: str, console: Console) -> None:
-    with output.workplace(_place(target)) as folder, output.file(_place(target)) as file:
-        docker.finish(oci.assemble(shipped.image, folder, console))
-        oci.pack(folder, file.write, mtime=shipped.image.epoch)
+    docker.finish(oci.assemble(shipped.image, shipped.draft, console))
+    with output.file(_place(target)) as file:
+        oci.pack(shipped.draft, file.write, mtime=shipped.image.epoch)
+
+
+def _read_only(maker: readonly.Maker) -> Callable[[Shipment, str, Console], None]:
+    def write(shipped: Shipment, target: str, console: Console) -> None:
+        made = shipped.draft / "image"
+        with output.file(_place(target)) as file:
+            with console.phase("export"):
+                readonly.write(shipped.image, maker, made)
+            with open(made, "rb") as source:
+                shutil.copyfileobj(source, file)
+
+    return write
 
 
 _FORMATS = {
     "tar": _Format(write=_tar),
     "oci": _Format(write=_oci),
     "docker": _Format(write=_docker, carries=frozenset({"health"})),
+    "lxc": _Format(write=_lxc, carries=frozenset({"limits", "network", "user"})),
+    "incus": _Format(write=_incus),
+    "proxmox": _Format(write=_proxmox),
+    "nspawn": _Format(write=_nspawn),
+    "squashfs": _Format(write=_read_only(readonly.SQUASHFS)),
+    "erofs": _Format(write=_read_only(readonly.EROFS)),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
 
 from provisioner.export import view
 from provisioner.export.archive import Archive
@@ -11,31 +12,66 @@ from provisioner.export.image import Image
 from provisioner.export.pour import pour
 
 
-def write(image: Image, stream: Stream) -> None:
-    """Send the tree of `image` to `stream` as a tar, its root at the archive's top."""
-    pour(image, lambda parts, archive: tree(parts, archive, ""), stream.write)
-    stream.close()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addition:
+    """A file of root's that a target wants in the tree; a directory where `body` is None."""
+
+    path: str
+    body: bytes | None = None
+    mode: int = 0o755
 
 
-def beside(image: Image, stream: Stream, folder: str, texts: Mapping[str, bytes]) -> None:
-    """Send a tar to `stream`: `texts` by name, then the tree of `image` below `folder`."""
+def nothing(image: Image, seen: Set[str]) -> Iterator[Addition]:
+    """Add nothing to a tree."""
+    yield from ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrangement:
+    """How the archive is laid out."""
+
+    folder: str = ""  # where in it the tree is
+    texts: Mapping[str, bytes] = field(
+        default_factory=dict
+    )  # what lies beside it, by name; comes first
+    additions: Callable[[Image, Set[str]], Iterator[Addition]] = (
+        nothing  # by the paths that are there
+    )
+
+
+PLAIN = Arrangement()
+
+
+def write(image: Image, stream: Stream, arrangement: Arrangement = PLAIN) -> None:
+    """Send a tar of the tree of `image` and of what lies beside it to `stream`, and close that."""
 
     def fill(parts: tuple[int, ...], archive: Archive) -> None:
         made: set[str] = set()
-        for name, body in texts.items():
+        for name, body in arrangement.texts.items():
             _parents(name, archive, made, image.epoch)
             archive.file(name, body, mtime=image.epoch)
-        _parents(folder, archive, made, image.epoch)
-        tree(parts, archive, folder)
+        _parents(arrangement.folder, archive, made, image.epoch)
+        _tree(image, parts, archive, arrangement)
 
     pour(image, fill, stream.write)
     stream.close()
 
 
-def tree(parts: tuple[int, ...], archive: Archive, folder: str) -> None:
-    """Add what the open `parts`, topmost first, come to below `folder`."""
+def _tree(image: Image, parts: tuple[int, ...], archive: Archive, arrangement: Arrangement) -> None:
+    seen: set[str] = set()
     for entry in view.merged(parts):
-        archive.add(entry, f"{folder}/{entry.path}".strip("/") or ".")
+        seen.add(entry.path)
+        archive.add(entry, _below(arrangement.folder, entry.path))
+    for each in arrangement.additions(image, seen):
+        name = _below(arrangement.folder, each.path)
+        if each.body is None:
+            archive.directory(name, mode=each.mode, mtime=image.epoch)
+        else:
+            archive.file(name, each.body, mode=each.mode, mtime=image.epoch)
+
+
+def _below(folder: str, path: str) -> str:
+    return f"{folder}/{path}".strip("/") or "."
 
 
 def _parents(name: str, archive: Archive, made: set[str], mtime: int) -> None:

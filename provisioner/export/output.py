@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,20 +18,46 @@ from provisioner.errors import StoreFailed
 def file(target: Path) -> Iterator[BinaryIO]:
     """Open what becomes the file `target` when the block ends well; 0600, for it holds what only root reads inside."""
     _folder(target)
-    draft = _draft(target)
     try:
-        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(fd, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(target)
+        fd, draft = _anonymous(target)
+        try:
+            with open(fd, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(fd)
+                if not draft.exists():
+                    _name(fd, draft)
+            draft.replace(target)
+        finally:
+            with suppress(FileNotFoundError):
+                draft.unlink()
         fsync_directory(target.parent)
     except OSError as problem:
         raise disk_error(problem, target) from problem
+
+
+def _name(fd: int, draft: Path) -> None:
+    """Give the nameless file its name (open(2), O_TMPFILE)."""
+    folder = os.open(draft.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # The descriptor makes it linkat(2) with AT_SYMLINK_FOLLOW.
+        os.link(f"/proc/self/fd/{fd}", draft.name, dst_dir_fd=folder)
     finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
+        os.close(folder)
+
+
+def _anonymous(target: Path) -> tuple[int, Path]:
+    """Open a file beside `target` that has no name as long as it is not whole, where its file system has such files.
+
+    Return it and the name that it is to have in between, or has already.
+    """
+    draft = _draft(target)
+    try:
+        return os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o600), draft
+    except OSError as problem:
+        if problem.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+            raise
+    return os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), draft
 
 
 @contextmanager
@@ -46,20 +73,6 @@ def folder(target: Path) -> Iterator[Path]:
         _settle(draft)
         draft.rename(target)
         fsync_directory(target.parent)
-    except OSError as problem:
-        raise disk_error(problem, target) from problem
-    finally:
-        _remove(draft)
-
-
-@contextmanager
-def workplace(target: Path) -> Iterator[Path]:
-    """Make an empty directory beside `target`, on its file system, for the length of the block."""
-    _folder(target)
-    draft = _draft(target)
-    try:
-        draft.mkdir(mode=0o700)
-        yield draft
     except OSError as problem:
         raise disk_error(problem, target) from problem
     finally:
