@@ -14,9 +14,9 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from mktemplate.errors import CommandError
+from mktemplate.errors import CommandError, Several
 
 _SECONDS = 5  # of processor time
 _WALL = 15.0  # seconds
@@ -44,16 +44,9 @@ def confined(
             "E_TEMPLATE_LIMIT", name, f"needs more than {_SECONDS} s, or more than 256 MiB"
         )
     answer = json.loads(data)
-    if "error" in answer:
-        failure = answer["error"]
-        raise CommandError(
-            failure["code"],
-            failure["subject"],
-            failure["detail"],
-            hints=tuple(failure["hints"]),
-            path=failure["path"],
-            line=failure["line"],
-        )
+    if "errors" in answer:
+        failures = tuple(_told(failure) for failure in answer["errors"])
+        raise failures[0] if len(failures) == 1 else Several(failures)
     bodies = {key: base64.b64decode(body) for key, body in answer["bodies"].items()}
     return answer["texts"], bodies
 
@@ -89,27 +82,36 @@ def _answer(
 ) -> dict[str, object]:
     try:
         texts, bodies = act()
+    except Several as several:
+        return {"errors": [_failure(one) for one in several.failures]}
     except Exception as error:  # noqa: BLE001  # it goes to the parent, which raises it
-        if not hasattr(error, "code") or not hasattr(error, "subject"):
-            return {"error": _failure("E_TEMPLATE_SYNTAX", "template", f"{type(error).__name__}")}
-        failure = _failure(str(error.code), str(error.subject), str(getattr(error, "detail", "")))
-        failure["hints"] = list(getattr(error, "hints", ()))
-        failure["path"] = getattr(error, "path", None)
-        failure["line"] = getattr(error, "line", None)
-        return {"error": failure}
+        return {"errors": [_failure(error)]}
     encoded = {key: base64.b64encode(body).decode() for key, body in bodies.items()}
     return {"texts": dict(texts), "bodies": encoded}
 
 
-def _failure(code: str, subject: str, detail: str) -> dict[str, object]:
+def _failure(error: Exception) -> dict[str, object]:
+    """Return a failure of the contract as JSON has it; of another exception only its kind is told."""
+    known = hasattr(error, "code") and hasattr(error, "subject")
     return {
-        "code": code,
-        "subject": subject,
-        "detail": detail,
-        "hints": [],
-        "path": None,
-        "line": None,
+        "code": str(getattr(error, "code", "")) if known else "E_TEMPLATE_SYNTAX",
+        "subject": str(getattr(error, "subject", "")) if known else "template",
+        "detail": str(getattr(error, "detail", "")) if known else type(error).__name__,
+        "hints": list(getattr(error, "hints", ())),
+        "path": getattr(error, "path", None),
+        "line": getattr(error, "line", None),
     }
+
+
+def _told(failure: Mapping[str, Any]) -> CommandError:
+    return CommandError(
+        failure["code"],
+        failure["subject"],
+        failure["detail"],
+        hints=tuple(failure["hints"]),
+        path=failure["path"],
+        line=failure["line"],
+    )
 
 
 def _read(reading: int, deadline: float) -> bytes:

@@ -24,6 +24,7 @@ from mktemplate.facts import Facts
 from mktemplate.render import Renderer, renderer
 from mktemplate.render import Value as Told
 from mktemplate.spec import Step, TemplateSpec
+from mktemplate.whence import told_of
 from provisioner import tree as trees
 from provisioner.tree import Tree
 from runtime import config as configs
@@ -96,7 +97,9 @@ def _render(
     jinja = renderer(template.folder, spec.name, values, compiled)
     tree = jinja.file("tree.j2")
     files = _bodies(template, facts, jinja)
-    drafted = trees.parse(tree, {**files, "init": b"", "reaper": b""}, f"{spec.name}/tree.j2")
+    with told_of(template.folder, spec.name, "tree.j2", tree):
+        bodies = {**files, "init": b"", "reaper": b""}
+        drafted = trees.parse(tree, bodies, f"{spec.name}/tree.j2")
     files["init"] = _init(spec, drafted, jinja, str(values["init_folder"])).encode()
     if values["reaper"]:
         files["reaper"] = library.built_in().read(
@@ -203,9 +206,11 @@ def _checked_config(
     template: library.Template, facts: Facts, text: str, compiled: BytecodeCache | None
 ) -> ContainerConfig:
     """Return what `text` says, if the template kept to its part of it."""
-    lines = configs.read(text, "config")[0]
-    check_grants([line for line in lines if line.key == "lxc.include"])  # before it is followed
-    parsed = configs.parse(text, "config")
+    name = template.spec.name
+    with told_of(template.folder, name, "config.j2", text):
+        lines = configs.read(text, "config")[0]
+        check_grants([line for line in lines if line.key == "lxc.include"])  # before it is followed
+        parsed = configs.parse(text, "config")
     values = cast("dict[str, Told]", facts_.values(template.spec, facts))
     plain = renderer(library.built_in(), "common", values, compiled).file(
         f"_distro/{facts.target.distro}.config.j2"
@@ -218,7 +223,8 @@ def _checked_config(
             left[(line.key, line.value)] -= 1
         else:
             added.append(line)
-    check_grants(added)
+    with told_of(template.folder, name, "config.j2", text):
+        check_grants(added)
     for key, value in left.elements():
         if key not in _REPLACEABLE:
             raise CommandError(

@@ -13,7 +13,12 @@ from __future__ import annotations
 
 
 class ProvisionError(Exception):
-    """A failure with the product's error code, its object, what is wrong and what to do."""
+    """A failure with the product's error code, its object, what is wrong and what to do.
+
+    `also` holds the other wrong lines of the same text.
+    """
+
+    also: tuple[ProvisionError, ...] = ()
 
     def __init__(
         self,

@@ -256,19 +256,30 @@ def parse(text: str, bodies: Mapping[str, bytes], source: str) -> Tree:
     """Return the tree that `text` describes; see `tree.parse`."""
     nodes: list[Node] = []
     places: dict[str, int] = {}
+    wrong: list[ProvisionError] = []
     for number, raw in enumerate(text.split("\n"), 1):
         if not raw.strip() or raw.lstrip().startswith("#"):
             continue
-        line = _Line(raw, source, number, bodies)
-        node = _node(line)
-        if not isinstance(node, User | Group | Member | Adjust):
-            first = places.setdefault(node.path, number)
-            if first != number:
-                raise line.wrong(f"{node.path} is already made in line {first}")
-        nodes.append(node)
+        try:
+            line = _Line(raw, source, number, bodies)
+            nodes.append(_placed_once(line, _node(line), places))
+        except ProvisionError as failure:
+            wrong.append(failure)
+    if wrong:
+        wrong[0].also = tuple(wrong[1:])
+        raise wrong[0]
     tree = Tree(nodes=tuple(nodes))
     _check_groups(tree, source)
     return tree
+
+
+def _placed_once(line: _Line, node: Node, places: dict[str, int]) -> Node:
+    """Return the node, unless another line made something at its path."""
+    if not isinstance(node, User | Group | Member | Adjust):
+        first = places.setdefault(node.path, line.number)
+        if first != line.number:
+            raise line.wrong(f"{node.path} is made by an earlier line already")
+    return node
 
 
 def _node(line: _Line) -> Node:

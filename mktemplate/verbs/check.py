@@ -116,12 +116,15 @@ def _as_findings(error: Exception, path: Path) -> Iterator[Finding]:
         error.failures if isinstance(error, Several) else (error, *getattr(error, "also", ()))
     )
     for failure in failures:
+        where = str(getattr(failure, "path", None) or path)
+        subject = str(getattr(failure, "subject", ""))
+        detail = str(getattr(failure, "detail", failure))
         yield Finding(
             severity="error",
             code=str(getattr(failure, "code", "E_IO")),
-            path=str(getattr(failure, "path", None) or path),
+            path=where,
             line=int(getattr(failure, "line", None) or 1),
-            detail=f"{getattr(failure, 'subject', '')}: {getattr(failure, 'detail', failure)}",
+            detail=detail if subject.startswith(where) else f"{subject}: {detail}",
         )
 
 
