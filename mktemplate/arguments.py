@@ -256,3 +256,11 @@ def solver(text: str) -> str:
     if text != "internal":
         raise CommandError("E_PARAM", "--solver", f'"{escape(text)}" is neither internal nor 3.0')
     return text
+
+
+def control_key(text: str) -> bytes:
+    """Return the byte of a key with Ctrl: `a`, `^a`, as lxc-console takes it."""
+    letter = text.removeprefix("^").lower()
+    if len(letter) != 1 or not "a" <= letter <= "z":
+        raise CommandError("E_PARAM", "-e", f'"{escape(text)}" is no letter')
+    return bytes((ord(letter) - 96,))

@@ -76,6 +76,7 @@ class Flags:
     tty: bool = False
     follow: bool = False
     lines: int | None = None
+    escape: bytes = b""
     isolation: bool = False
     output: str = ""
     format: str = "tar"

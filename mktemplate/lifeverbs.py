@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mktemplate.arguments import control_key
 from mktemplate.options import flag, value
 from mktemplate.verb import Verb
 
@@ -41,9 +42,15 @@ LIFE = (
     Verb(
         name="console",
         usage="NAME",
-        help="what the container writes to its console, as it comes",
+        help="be at the container's /dev/console",
+        more="Ctrl-a q leaves it, Ctrl-a Ctrl-a types one Ctrl-a. It has a console unless lxc.console.path is none.",
         least=1,
         most=1,
+        options=(
+            value(
+                "-e", "KEY", "escape", "the key before q: a letter with Ctrl", convert=control_key
+            ),
+        ),
     ),
     Verb(
         name="autostart",

@@ -8,7 +8,7 @@ import resource
 import signal
 from dataclasses import dataclass
 
-from runtime import capabilities, rootfs, steps
+from runtime import capabilities, consolepty, rootfs, steps
 from runtime.config import ContainerConfig
 from runtime.kernel import mount as m
 from runtime.kernel import process
@@ -192,14 +192,22 @@ def stand_in(directory: str) -> tuple[Call, ...]:
     )
 
 
-def session(*, terminal: bool) -> tuple[Call, ...]:
-    """Lead a session of one's own, with the standard streams of the slots stdin, stdout and stderr."""
+def session(*, terminal: bool = False, console: bool = False) -> tuple[Call, ...]:
+    """Lead a session of one's own, with the standard streams of the slots stdin, stdout and stderr.
+
+    With `terminal` the first is its terminal; with `console` that is the container's, and what is not given is it, too.
+    """
+    streams = (
+        consolepty.session()
+        if console
+        else tuple(
+            Call(name="dup3", args=(Slot(slot), number, 0))
+            for number, slot in enumerate(("stdin", "stdout", "stderr"))
+        )
+    )
     return (
         Call(name="umask", args=(0o022,), why="under a user's 0002 sshd refuses /run/sshd"),
         Call(name="setsid", why="no terminal of the host's"),
-        *(
-            Call(name="dup3", args=(Slot(slot), number, 0))
-            for number, slot in enumerate(("stdin", "stdout", "stderr"))
-        ),
+        *streams,
         *((Call(name="ioctl", args=(0, _TIOCSCTTY, 0)),) if terminal else ()),
     )

@@ -105,7 +105,7 @@ class Streams:
         """Serve until the process has ended, or for `timeout` seconds; return whether it has. Our signals it gets."""
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         ended = False
-        with _signals({} if self.kept else self._handlers(pidfd)), _raw(self.master):
+        with handling({} if self.kept else self._handlers(pidfd)), raw(self.master):
             self.resize()
             while not ended and (left := deadline - time.monotonic()) > 0:
                 ended = self._turn(pidfd, left)
@@ -267,13 +267,13 @@ def _drain(route: _Route) -> None:
 
 
 @contextmanager
-def _raw(master: int) -> Iterator[None]:
+def raw(master: int) -> Iterator[None]:
     """Have our terminal pass every key on, for the length of the block."""
     if master < 0 or not os.isatty(0):
         yield
         return
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is not lost
     try:
         yield
     finally:
@@ -281,7 +281,7 @@ def _raw(master: int) -> Iterator[None]:
 
 
 @contextmanager
-def _signals(handlers: dict[int, Callable[[], None]]) -> Iterator[None]:
+def handling(handlers: dict[int, Callable[[], None]]) -> Iterator[None]:
     """Handle signals for the length of the block; outside the main thread Python cannot."""
     if threading.current_thread() is not threading.main_thread():
         yield

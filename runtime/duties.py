@@ -38,4 +38,5 @@ class Duties:
     instead: tuple[
         str, ...
     ] = ()  # a command that does the same where a person executes it and it is stale
+    console: bool = False  # init has one, whose master it hands over
     sealed: bool = False  # run from a sealed copy: the container's root could write to the file (CVE-2019-5736)

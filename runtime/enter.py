@@ -261,7 +261,7 @@ def inside(container: Container, function: Callable[[], bytes]) -> bytes:
     with _joined(container) as target:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), null)
-        program = target.join(Account(), confinement.session(terminal=False), ())
+        program = target.join(Account(), confinement.session(), ())
         try:
             born = bear(program, container.name, body, {**target.slots, **streams})
             try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from runtime import (
     cgroupfs,
     confinement,
+    consolepty,
     fstab,
     idmap,
     kernelfs,
@@ -250,6 +251,8 @@ def _system(config: ContainerConfig, flags: int, *, loopback: bool) -> tuple[Cal
         calls += kernelfs.device_directory(config.autodev_tmpfs_size)
         if config.pty_max + config.tty_max:
             calls += kernelfs.terminals(config.pty_max + config.tty_max)
+        if consolepty.has(config):
+            calls += consolepty.make()
     calls += kernelfs.new_proc()
     calls += procfiles.sysctls(config, flags)
     calls += procfiles.time_offsets(config)
@@ -316,7 +319,7 @@ def _identity(config: ContainerConfig) -> tuple[Call, ...]:
                 ignore=(errno.ENOSYS, errno.EPERM, errno.EDQUOT),
             )
         )
-    calls += confinement.session(terminal=False)
+    calls += confinement.session(console=consolepty.has(config))
     if config.init_cwd:
         calls += confinement.stand_in(config.init_cwd)
     return tuple(calls)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
 import signal
 import traceback
+from _socket import socket, socketpair
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ from runtime.birth import FAILURE, Born, Pipe, bear, failure
 from runtime.errors import ContainerError, LaunchError
 from runtime.hooks import NONE, Hooks
 from runtime.kernel import process
-from runtime.log import Log
+from runtime.log import Log, keep
 from runtime.program import Program
 from runtime.state import Identity, RunState
 
@@ -55,6 +55,7 @@ class Order:
     ]  # with a descriptor of init's network namespace, and init's pid
     release: Callable[[], None]  # gives back network, cgroup and files
     stdio: tuple[int, int, int] | None = None  # the caller's, in the foreground
+    console: bool = False  # init has one, whose master it hands over
     shared: Mapping[str, int] = field(default_factory=dict)  # namespaces of others, by slot
     hooks: Hooks = NONE
     after: Callable[[], None] = lambda: None  # when all is given back, and nobody else supervises
@@ -153,25 +154,10 @@ def _live(order: Order, run: RunState, result: int) -> tuple[int, RunState]:
         stack.callback(output.close)
         stdio = _streams(order, output)
         output.close_write()
-        _let_go(order, {result, output.read, *stdio, *order.shared.values()})
-        born_pipe, net = Pipe.open(), Pipe.open()
-        slots = {
-            **dict(zip(("stdin", "stdout", "stderr"), stdio, strict=True)),
-            "born": born_pipe.write,
-            "net_go": net.read,
-            **order.shared,
-        }
-        born = bear(order.program, run.name, lambda _: os._exit(125), slots)
-        stack.callback(born.close)
-        stack.callback(_reap, born)
-        for descriptor in (*stdio, *order.shared.values()):
-            os.close(descriptor)
-        born_pipe.close_write()
-        net.close_read()
-        _forward(order, born)
-        with closing(born_pipe), closing(net):
-            reached = _network(order, born, born_pipe.read, net.write)
-            _start_host(order, born, born_pipe.read, net.write)
+        _let_go(order, {result, output.read, *stdio, *order.shared.values()} - {-1})
+        console, theirs = socketpair()
+        stack.callback(console.close)
+        born, reached = _bear(order, stdio, theirs, stack)
         namespaces = _namespaces(order, born, stack)
         report = born.heard()
         if report:
@@ -187,9 +173,37 @@ def _live(order: Order, run: RunState, result: int) -> tuple[int, RunState]:
         state.save(run)
         _tell(result)
         os.close(result)
-        _watch(born, order, output.read)
+        keep(born.pidfd, _sink(order), console if order.console else output.read)
         _stop_hooks(order, namespaces)
         return _status(born), run
+
+
+def _bear(
+    order: Order, stdio: tuple[int, int, int], theirs: socket, given: ExitStack
+) -> tuple[Born, Reached]:
+    """Let init come to life with its streams and `theirs` for its console, and attach its network."""
+    born_pipe, net = Pipe.open(), Pipe.open()
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    slots = {
+        **dict(zip(("stdin", "stdout", "stderr", "null"), (*stdio, null), strict=True)),
+        "born": born_pipe.write,
+        "net_go": net.read,
+        "console_out": theirs.fileno(),
+        **order.shared,
+    }
+    born = bear(order.program, order.run.name, lambda _: os._exit(125), slots)
+    given.callback(born.close)
+    given.callback(_reap, born)
+    theirs.close()
+    for descriptor in {*stdio, null, *order.shared.values()} - {-1}:
+        os.close(descriptor)
+    born_pipe.close_write()
+    net.close_read()
+    _forward(order, born)
+    with closing(born_pipe), closing(net):
+        reached = _network(order, born, born_pipe.read, net.write)
+        _start_host(order, born, born_pipe.read, net.write)
+    return born, reached
 
 
 def _reap(born: Born) -> None:
@@ -200,6 +214,8 @@ def _reap(born: Born) -> None:
 
 def _streams(order: Order, output: Pipe) -> tuple[int, int, int]:
     """Return the descriptors that become init's 0, 1 and 2."""
+    if order.console and order.stdio is None:
+        return -1, -1, -1  # the console
     if order.stdio is not None:
         return tuple(_high(descriptor) for descriptor in order.stdio)  # type: ignore[return-value]  # three in, three out
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -288,23 +304,11 @@ def _stop_hooks(order: Order, namespaces: list[tuple[str, int]]) -> None:
     order.hooks.tell("stop", () if order.hooks.version else words, more)
 
 
-def _watch(born: Born, order: Order, output: int) -> None:
-    """Keep the log until init has ended."""
-    poll = select.poll()
-    poll.register(born.pidfd, select.POLLIN)
-    log = None
+def _sink(order: Order) -> Log | None:
+    """Return where to what init writes goes: the log; in the foreground our output has what the console has."""
     if order.stdio is None:
-        log = Log.open(order.log)
-        os.set_blocking(output, False)
-        poll.register(output, select.POLLIN)
-    while True:
-        events = dict(poll.poll())
-        if log and output in events and not log.take(output):
-            poll.unregister(output)
-        if born.pidfd in events:
-            if log:
-                log.take(output)
-            return
+        return Log.open(order.log)
+    return Log(None, 1, 0) if order.console else None
 
 
 def _status(born: Born) -> int:

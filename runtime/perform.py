@@ -33,7 +33,8 @@ def perform(steps: Sequence[Step], slots: dict[str, int]) -> None:
             _run(call, slots, index)
             index += 1
             continue
-        native = [_resolve(argument, slots) for argument in call.args]
+        held: list[bytes] = []  # what structures point to, until the call is made
+        native = [_resolve(argument, slots, held) for argument in call.args]
         result = raw(NUMBERS[call.name], *native)
         if result < 0:
             if -result not in call.ignore:
@@ -49,10 +50,10 @@ def perform(steps: Sequence[Step], slots: dict[str, int]) -> None:
 
 
 def _run(program: Run, slots: dict[str, int], index: int) -> None:
-    streams = [
-        (os.POSIX_SPAWN_DUP2, slots[name], number)
-        for number, name in enumerate(("stdin", "stdout", "stderr"))
-    ]
+    streams: list[tuple[int, ...]] = []
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        own = slots[name] if slots[name] >= 0 else slots.get("console", slots["null"])
+        streams.append((os.POSIX_SPAWN_DUP2, own, number))
     try:
         child = os.posix_spawn(
             program.argv[0], program.argv, dict(program.environment), file_actions=streams
@@ -64,12 +65,12 @@ def _run(program: Run, slots: dict[str, int], index: int) -> None:
         raise Failed(index, -status if status > 0 else status - 128)
 
 
-def _resolve(argument: Argument, slots: dict[str, int]) -> _Native:
+def _resolve(argument: Argument, slots: dict[str, int], held: list[bytes]) -> _Native:
     match argument:
         case Slot(name):
             return slots[name]
-        case Struct(layout, values):
-            return struct.pack(layout, *(_value(value, slots) for value in values))
+        case Struct():
+            return _packed(argument, slots, held)
         case Text(form, names):
             return (form % tuple(slots[slot.name] for slot in names)).encode() + b"\0"
         case Out(size):
@@ -77,10 +78,18 @@ def _resolve(argument: Argument, slots: dict[str, int]) -> _Native:
     return argument
 
 
-def _value(value: int | Slot | Pointer, slots: dict[str, int]) -> int:
+def _packed(made: Struct, slots: dict[str, int], held: list[bytes]) -> bytes:
+    return struct.pack(made.layout, *(_value(value, slots, held) for value in made.values))
+
+
+def _value(value: int | Slot | Pointer, slots: dict[str, int], held: list[bytes]) -> int:
     if isinstance(value, Slot):
         return slots[value.name]
-    return address(value.data) if isinstance(value, Pointer) else value
+    if isinstance(value, int):
+        return value
+    data = value.data if isinstance(value.data, bytes) else _packed(value.data, slots, held)
+    held.append(data)
+    return address(data)
 
 
 def _check(call: Call, native: list[_Native], index: int) -> None:

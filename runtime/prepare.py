@@ -15,6 +15,7 @@ from runtime import (
     capabilities,
     cgroup,
     cgroupfs,
+    consolepty,
     etcfiles,
     hierarchy,
     hooks,
@@ -123,6 +124,7 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
         attach=attach,
         release=release,
         after=_after(place, found),
+        console=consolepty.has(settings),
         hooks=told,
     )
 

@@ -22,7 +22,7 @@ class Slot:
 class Pointer:
     """The address of `data`, where a structure holds a pointer."""
 
-    data: bytes
+    data: bytes | Struct
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,14 +228,7 @@ class Table:
         self, layout: str, values: tuple[int | Slot | Pointer, ...], before: list[Record]
     ) -> int:
         places = _places(layout)
-        fixed = [
-            self.place(value.data)
-            if isinstance(value, Pointer)
-            else 0
-            if isinstance(value, Slot)
-            else value
-            for value in values
-        ]
+        fixed = [self._fixed(value, before) for value in values]
         data = struct.pack(layout, *fixed)
         changing = [
             (place, value)
@@ -249,6 +242,16 @@ class Table:
             self._known(slot.name)
             before.append(Record(operation=STORE, values=(start + offset, slot), width=width))
         return start
+
+    def _fixed(self, value: int | Slot | Pointer, before: list[Record]) -> int:
+        """Return what stands in a structure before the call is made: nothing yet where it is a result."""
+        if isinstance(value, Slot):
+            return 0
+        if isinstance(value, int):
+            return value
+        if isinstance(value.data, bytes):
+            return self.place(value.data)
+        return self._struct(value.data.layout, value.data.values, before)
 
     def _text(self, form: str, names: tuple[Slot, ...], start: int) -> Record:
         for slot in names:

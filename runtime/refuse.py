@@ -77,7 +77,7 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
     (
         "lxc.console.path",
         lambda config: config.console_path not in {"", "none"},
-        f"{_NOT_YET}: what init writes goes to the log",
+        f"{_NOT_YET}: unset, it is a terminal of the container's own; none: init writes to the log alone",
     ),
     (
         "lxc.cgroup.dir.container.inner",

@@ -9,6 +9,7 @@ from runtime.records import ADD, BRANCH, LOAD, Label, Table
 
 CLOEXEC, NONBLOCK = 0o2000000, 0o4000
 BUFFER = 4096
+F_SETFL = 4
 P_PID, WEXITED, WNOHANG = 1, 4, 1
 SI_PID = 16  # offsets in siginfo_t of SIGCHLD
 _SI_CODE, _SI_STATUS, _CLD_EXITED = 8, 24, 1

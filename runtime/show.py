@@ -126,12 +126,16 @@ def _made(argument: Slot | Struct | Text | Out | None) -> str:
             return name
         case Text(form, slots):
             return _text(form, slots)
-        case Struct(layout, values):
-            null = "NULL" if "P" in layout else "0"
-            return "{" + ", ".join(_member(value, null) for value in values) + "}"
+        case Struct():
+            return _struct(argument)
         case Out(size):
             return f"<{size} bytes>"
     return "NULL"
+
+
+def _struct(argument: Struct) -> str:
+    null = "NULL" if "P" in argument.layout else "0"
+    return "{" + ", ".join(_member(value, null) for value in argument.values) + "}"
 
 
 def _text(form: str, slots: tuple[Slot, ...]) -> str:
@@ -144,7 +148,7 @@ def _member(value: int | Slot | Pointer, null: str) -> str:
     if isinstance(value, Slot):
         return value.name
     if isinstance(value, Pointer):
-        return _string(value.data)
+        return _string(value.data) if isinstance(value.data, bytes) else _struct(value.data)
     return null if value == 0 else str(value)
 
 

@@ -182,6 +182,7 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
         finish=ending.command(
             order.run, network=parts.network, delegated=parts.delegated, restarts=parts.restarts
         ),
+        console=order.console,
         sealed=not parts.mapped,
     )
     program = order.program

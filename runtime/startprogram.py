@@ -15,7 +15,7 @@ import errno
 import signal
 from collections.abc import Callable
 
-from runtime import failurewords, startentry, startwatch
+from runtime import failurewords, startconsole, startentry, startwatch
 from runtime.duties import Duties
 from runtime.elf import executable
 from runtime.failurewords import HEAD, NAME, REASONS, STATUS, TAIL, Sentences
@@ -38,13 +38,12 @@ from runtime.records import (
     Label,
     pattern,
 )
-from runtime.scribe import BUFFER, CLOEXEC, NONBLOCK, P_PID, WEXITED, Scribe, ended_well
+from runtime.scribe import BUFFER, CLOEXEC, F_SETFL, NONBLOCK, P_PID, WEXITED, Scribe, ended_well
 from runtime.startentry import ABOVE, BORN, F_DUPFD_CLOEXEC
 
 _MONITOR, _STAGE, _INIT = range(1, 4)
 _ALL_SIGNALS = (1 << 64) - 1
 _RDWR = 2
-_F_SETFL = 4
 _CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _STARTTIME = 21  # spaces before it, proc_pid_stat(5)
@@ -86,6 +85,8 @@ class _Writer(Scribe):
         self.do("rt_sigprocmask", 0, self.table.place(_ALL_SIGNALS.to_bytes(8, "little")), 0, 8)
         self.let("role", _MONITOR)
         self.table.calls(self.duties.prepare)
+        if self.duties.console:
+            startconsole.socket(self)
         self.pipe("lifeline", "lifeline_write", NONBLOCK)
         self.pipe("ready_read", "ready_write")
         self.pipe("net_go", "net_go_write")
@@ -119,13 +120,21 @@ class _Writer(Scribe):
         for number in range(3):
             self.do("dup3", Slot("null"), number, 0)
         self.close("null")
+        if self.duties.console:
+            self.close("stdin")
+            for name in ("stdin", "stdout", "stderr"):
+                self.let(name, -1)
+        else:
+            self._pipe_to_log()
+        self._open_log()
+
+    def _pipe_to_log(self) -> None:
         self.pipe("output", "stdout")
         self.let("stderr", Slot("stdout"))
-        self.do("fcntl", Slot("output"), _F_SETFL, NONBLOCK)
+        self.do("fcntl", Slot("output"), F_SETFL, NONBLOCK)
         uid, gid = self.duties.root_ids
         self.do("fchown", Slot("stdout"), uid, gid)  # so that /dev/stdout can be opened inside
         self.do("fchmod", Slot("stdout"), 0o622)
-        self._open_log()
 
     def _open_log(self) -> None:
         """Open the log for appending; a symlink there is refused (CVE-2024-9676)."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 
+from runtime import startconsole
 from runtime.duties import Duties
 from runtime.elf import PASSING
 from runtime.kernel import mount as m
 from runtime.program import Slot
 from runtime.records import ADD, LOAD, STORE, TEXT, pattern
 from runtime.scribe import BUFFER, CLOEXEC, NONBLOCK, P_PID, SI_PID, WEXITED, WNOHANG, Scribe
-from runtime.startentry import GO
+from runtime.startentry import ABOVE, F_DUPFD_CLOEXEC, GO
 
 LOG_FLAGS = (
     0o1 | 0o2000 | 0o100 | 0o400000 | CLOEXEC | NONBLOCK
@@ -31,6 +32,8 @@ def begin(s: Scribe, duties: Duties) -> None:
     """Hear whether init was executed, and tell the world."""
     s.mark("born")
     s.close("ready_write", "lifeline", "net_go", "born", "stdin", "stdout")
+    if duties.console:
+        s.close("console_out")
     _let_go(s, duties)
     s.when("foreground", 1, "streams are closed")
     s.close("stderr")
@@ -42,6 +45,11 @@ def begin(s: Scribe, duties: Duties) -> None:
     s.go("release")
     s.mark("running")
     s.close("ready_read", "lock")
+    if duties.console:
+        startconsole.receive(s)
+        s.when("foreground", 0, "console is received")
+        s.do("fcntl", 1, F_DUPFD_CLOEXEC, ABOVE, result="log")
+        s.mark("console is received")
     identities = [_identity(s, process) for process in ("monitor", "init")]
     _state(s, duties, duties.running, *identities, Slot("more"))
     s.when("words", 1, "told")
@@ -97,7 +105,8 @@ def watch(s: Scribe, duties: Duties) -> None:
     s.do("signalfd4", -1, s.table.place(mask), 8, CLOEXEC | NONBLOCK, result="signals")
     s.do(STORE, polled, Slot("signals"), width=4)
     s.do(STORE, polled + 4, _POLLIN, width=2)
-    s.when("foreground", 1, "no log")
+    if not duties.console:
+        s.when("foreground", 1, "no log")
     s.do(STORE, polled + 8, Slot("output"), width=4)
     s.do(STORE, polled + 12, _POLLIN, width=2)
     s.go("wait")
@@ -107,8 +116,14 @@ def watch(s: Scribe, duties: Duties) -> None:
     s.do("ppoll", polled, 2, 0, 0, 8)
     s.do(LOAD, polled + 8 + _REVENTS, 0, result="events", width=2)
     s.when("events", 0, "signals")
+    if duties.console:
+        s.when("events", startconsole.POLLHUP, "hung up")
     _keep_log(s, duties, "signals")
     s.do(STORE, polled + 8, -1, width=4)  # its end
+    if duties.console:
+        s.go("signals")
+        s.mark("hung up")
+        startconsole.hung_up(s, polled + 8, "signals")
     s.mark("signals")
     _hear_signals(s, duties)
 
@@ -121,6 +136,7 @@ def _keep_log(s: Scribe, duties: Duties, after: str) -> None:
     s.when("count", 0, f"no more before {after}")
     s.do("write", Slot("log"), s.buffer, Slot("count"), result="count")
     s.when("count", -1, after)  # a full disk must not end the container
+    s.when("foreground", 1, after)  # it is no file of ours
     s.do(ADD, Slot("size"), Slot("count"), result="size")
     size = s.table.address("size")
     s.do(LOAD, size + _LOG_LIMIT_BYTES, 0, result="over", width=8 - _LOG_LIMIT_BYTES)
@@ -147,7 +163,8 @@ def _hear_signals(s: Scribe, duties: Duties) -> None:
     s.do(LOAD, s.siginfo + SI_PID, 0, result="who", width=4)
     s.when("who", 0, "wait")
     s.status("ended")
-    s.when("foreground", 1, "release")
+    if not duties.console:
+        s.when("foreground", 1, "release")
     s.mark("rest")
     _keep_log(s, duties, "rest of the log")
     s.go("release")

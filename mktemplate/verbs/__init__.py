@@ -36,7 +36,7 @@ _MODULES = {
     "snapshot": ("copies", "snapshot"),
     "cp": ("cp", "copy_files"),
     "top": ("top", "top"),
-    "console": ("look", "console"),
+    "console": ("inside", "at_console"),
     "autostart": ("boot", "autostart"),
     "unit": ("boot", "unit"),
     "adopt": ("adopt", "adopt"),

@@ -48,6 +48,19 @@ def shell(request: Request, console: Console) -> int:
     return run_inside(container, replace(request, command=command), console)
 
 
+def at_console(request: Request, console: Console) -> int:
+    """Be at the container's /dev/console: what it writes there comes, what is typed goes there."""
+    from runtime import attach
+
+    container = _container(request)
+    prefix = request.flags.escape or b"\x01"
+    log = Path(container.config.console_logfile or container.bundle.log)
+    key = f"Ctrl-{chr(prefix[0] + 96)}"
+    leave = f"{container.name}: at its console; {key} q leaves, {key} {key} types {key}"
+    attach.at_console(container, log, prefix, lambda: console.note(leave))
+    return 0
+
+
 def ssh(request: Request, console: Console) -> int:
     """Log in over ssh with the host key that the container made and the key that it was given."""
     container = _container(request)

@@ -12,8 +12,6 @@ from mktemplate.errors import CommandError, escape
 from mktemplate.places import containers_path
 from runtime.container import Container, containers
 
-_CONSOLE_LINES = 24
-
 
 def list_all(request: Request, console: Console) -> int:
     """List the containers below PATH; one that is damaged is named, the others are still shown."""
@@ -117,14 +115,3 @@ def logs(request: Request, console: Console) -> int:
             raw.write(chunk)
             raw.flush()
     return 0
-
-
-def console(request: Request, screen: Console) -> int:
-    """Show what the container writes to its console as it comes: no terminal of ours is inside, so none can type."""
-    from dataclasses import replace
-
-    flags = replace(request.flags, follow=True, lines=request.flags.lines or _CONSOLE_LINES)
-    if Container(containers_path(request), container_name(request.words[0])).state() == "STOPPED":
-        flags = replace(flags, follow=False)
-    screen.note("the console is written, not read; `mktemplate shell` gives a terminal inside")
-    return logs(replace(request, flags=flags), screen)

@@ -25,6 +25,7 @@ _NUMBERS = {
     "getpid": (39, 172),
     "clone": (56, 220),
     "socket": (41, 198),
+    "sendmsg": (46, 211),
     "execve": (59, 221),
     "execveat": (322, 281),
     "wait4": (61, 260),
@@ -94,6 +95,7 @@ _NUMBERS = {
     "clone3": (435, 435),
     "close_range": (436, 436),
     "openat2": (437, 437),
+    "pidfd_getfd": (438, 438),
     "mount_setattr": (442, 442),
 }
 _MACHINES = {"x86_64": 0, "aarch64": 1}

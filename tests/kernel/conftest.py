@@ -19,6 +19,7 @@ from runtime.seccomp_profile import default_profile
 PROGRAMS = (
     *("sh", "cat", "id", "ls", "sleep", "mount", "true", "touch", "chown", "stat", "kill"),
     *("readlink", "hostname", "mknod", "umount", "env", "stty", "tty", "ps", "mkdir", "ln", "head"),
+    "setsid",
 )
 FOLDERS = ("etc", "proc", "sys", "dev", "run", "tmp", "root", "bin", "mnt")
 
@@ -105,6 +106,7 @@ def _config(container: Container, root: Path, init: str, lines: tuple[str, ...])
             f"lxc.init.cmd = {init}",
             "lxc.signal.halt = SIGTERM",
             "lxc.pty.max = 8",
+            "lxc.console.path = none",
             "lxc.no_new_privs = 1",
             f"lxc.cap.drop = {dropped}",
             "lxc.prlimit.core = 0:0",

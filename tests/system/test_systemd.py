@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
+import sys
 import time
 from pathlib import Path
 
@@ -61,6 +65,33 @@ def test_stop_halts_it_as_systemd_wants_and_its_groups_go_with_it(mkt: Mkt) -> N
     assert left == []
     mkt.ok("start", "system")
     mkt.ok("wait", "system", "--state", "READY", "--timeout", "60")
+
+
+def test_the_console_has_a_login_prompt(mkt: Mkt) -> None:
+    mkt.ok("up", "system", "--distro", "debian")
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "mktemplate",
+        "--path",
+        str(mkt.path),
+        "console",
+        "system",
+    ]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, command, mkt.environment)
+    for awaited, answer in ((b"leaves", b"\r"), (b"login: ", b"nobody\r"), (b"Password:", b"")):
+        seen = b""
+        while awaited not in seen:
+            assert select.select([terminal], [], [], 20)[0], seen
+            seen += os.read(terminal, 4096)
+        os.write(terminal, answer)
+    os.write(terminal, b"\x01q")
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
 
 
 def test_systemd_is_not_started_without_a_user_namespace(mkt: Mkt) -> None:
