@@ -65,8 +65,7 @@ def understood(request: Request) -> tuple[library.Template, Facts]:
 
 def _check_secrets(spec: TemplateSpec, request: Request) -> None:
     for secret in request.build.secrets:
-        option = spec.option(secret.key)
-        if option is None or option.type != "secret":
+        if all(option.name != secret.key for option in spec.secrets):
             raise CommandError(
                 "E_PARAM", secret.key, f"template {spec.name} has no secret of this name"
             )

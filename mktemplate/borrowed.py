@@ -7,7 +7,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
-from mktemplate import facts, hostpart, workshop
+from mktemplate import facts, hostpart, volumes, workshop
 from mktemplate.errors import CommandError
 from runtime import bundle, idmap
 from runtime import config as configs
@@ -50,8 +50,8 @@ def borrow(lender: Container, name: str) -> None:
                 idmap=allotted.lines if allotted else (),
             )
             (draft.path / "config").write_text(_config(found, name, config.init_argv[0], place))
-            for text in ("fstab", "seccomp"):
-                (draft.path / text).write_bytes((found.path / text).read_bytes())
+            (draft.path / "seccomp").write_bytes((found.path / "seccomp").read_bytes())
+            (draft.path / "fstab").write_text(_fstab(found))
             record = replace(
                 found.record,
                 name=name,
@@ -68,13 +68,23 @@ def borrow(lender: Container, name: str) -> None:
             raise
 
 
+def _fstab(found: Bundle) -> str:
+    """Return the lender's fstab without its managed volumes: the data are its own."""
+    text = (found.path / "fstab").read_text(encoding="utf-8")
+    own = f"{found.path / volumes.FOLDER}/"
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(own))
+
+
 def _config(found: Bundle, name: str, init: str, place: hostpart.Place) -> str:
     """Return the lender's configuration with what is its own taken out, and the borrower's put in."""
     lines = configs.read(found.config.read_text(encoding="utf-8"), "config")[0]
+    own = f"{found.path / volumes.FOLDER}/"
     kept = [
         (line.key, line.value)
         for line in lines
-        if not line.key.startswith(_OWN) and not line.key.endswith(_ADDRESS)
+        if not line.key.startswith(_OWN)
+        and not line.key.endswith(_ADDRESS)
+        and not (line.key == "lxc.mount.entry" and line.value.startswith(own))
     ]
     reaper = facts.REAPER if found.record.image else f"{init} {init.rpartition('/')[0]}/reaper"
     kept += [("lxc.uts.name", name), ("lxc.init.cmd", reaper)]

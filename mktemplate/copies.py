@@ -16,9 +16,10 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mktemplate import hostpart, making, workshop
+from mktemplate import hostpart, making, volumes, workshop
 from mktemplate.facts import BRIDGE, INTERNAL_BRIDGE, Network
 from provisioner.sandbox import Root
+from provisioner.store import Draft
 from runtime import bundle, copytree, hooks, idmap
 from runtime import config as configs
 from runtime.bundle import Bundle, Record
@@ -46,9 +47,24 @@ def standing_still(container: Container) -> Iterator[bool]:
         container.unfreeze()
 
 
-def tree_of(found: Bundle) -> str:
-    """Return the name of the folder that holds what the container wrote."""
-    return "rootfs" if (found.path / "rootfs").is_dir() else "upper"
+def trees_of(place: Path) -> tuple[str, ...]:
+    """Return the names of the folders that hold what a container at `place` wrote: its root's first, its volumes."""
+    tree = "rootfs" if (place / "rootfs").is_dir() else "upper"
+    return (tree, volumes.FOLDER) if (place / volumes.FOLDER).is_dir() else (tree,)
+
+
+def copy_trees(container: Container, source: Path, draft: Draft) -> bool:
+    """Copy the trees of `source`, a place of `container`, into a draft; say whether it ran: then it stood still."""
+    tree, *more = trees_of(source)
+    os.rename(draft.root, draft.path / tree)
+    for name in more:
+        (draft.path / name).mkdir()
+    top = container.path
+    below, place = source.relative_to(top), draft.path.relative_to(top)
+    with standing_still(container) as ran:
+        for name in (tree, *more):
+            copytree.copy(top, f"{below}/{name}", f"{place}/{name}", reach())
+    return ran
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +110,9 @@ def make(container: Container, name: str) -> tuple[str, ...]:
         fresh = _config(container, moved, allotted, address)
         (draft.path / "config").write_text(fresh, encoding="utf-8", errors="surrogateescape")
         _copy_texts(found.path, draft.path, moved)
-        tree = tree_of(found)
-        os.rename(draft.root, draft.path / tree)
-        place = f"{draft.path.relative_to(path)}/{tree}"
-        with standing_still(container) as ran:
-            copytree.copy(path, f"{container.name}/{tree}", place, reach())
-        _forget_identities(path / place)
+        ran = copy_trees(container, found.path, draft)
+        tree = trees_of(draft.path)[0]
+        _forget_identities(draft.path / tree)
         if found.record.flat and allotted:  # lxc-start reads fstab as that root
             os.chown(draft.path, allotted.first, allotted.first)
         if found.record.created:

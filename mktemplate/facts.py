@@ -159,6 +159,10 @@ def values(spec: TemplateSpec, facts: Facts) -> dict[str, object]:
         "reaper": facts.target.arch in REAPERS,
         "idle": facts.idle,
         "init_folder": SHARED_INIT if facts.shared_host else INIT,
+        "volumes": [
+            {"name": each.name, "path": each.path, "owner": each.owner, "mode": f"{each.mode:04o}"}
+            for each in spec.volumes
+        ],
         "login_keys": spec.login_keys,
         "login_user": user,
         "login_home": "/root" if user == "root" else f"/home/{user}",

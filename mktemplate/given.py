@@ -1,17 +1,22 @@
-"""What --volume and --device give: places and names of the container settled once, inside its own root, at create."""
+"""What --volume, --device and `[[device]]` give: places and names inside, settled once, in the container's own root."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from mktemplate import workshop
+from mktemplate import hostpart, secretfiles, volumes, workshop
 from mktemplate.arguments import Device, Volume
 from mktemplate.cli import Build
+from mktemplate.declared import NeededDevice
 from mktemplate.errors import CommandError, escape
+from mktemplate.spec import TemplateSpec
+from mktemplate.texts import Plan
+from mktemplate.volumes import Place
 from provisioner.sandbox import Root
 from runtime import fstab as fstabs
 from runtime import passwd
@@ -22,15 +27,86 @@ _RESERVED = ("proc", "sys", "dev", "run/mktemplate")  # F-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class Lines:
     """Lines for the container's files."""
 
     fstab: str = ""
     config: tuple[tuple[str, str], ...] = ()
 
 
-def check(build: Build, *, flat: bool) -> None:
-    """Refuse what can never be given, before anything is built."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What is given, where it belongs."""
+
+    volumes: tuple[MountEntry, ...] = ()
+    devices: tuple[MountEntry, ...] = ()
+    allowed: tuple[tuple[str, str], ...] = ()  # lines of the config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """What the caller and this host hand in, read and checked before anything is built."""
+
+    volumes: tuple[MountEntry, ...]
+    devices: tuple[Device, ...]
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+def found(spec: TemplateSpec, build: Build, store: Path, *, userns: bool) -> Handed:
+    """Return what is handed in, without secrets; refuse what can never be given."""
+    wanted = devices(spec, build)
+    check(build, wanted, flat=build.flat)
+    return Handed(
+        volumes=hostpart.volumes(build.volumes, store, build.grants, userns=userns), devices=wanted
+    )
+
+
+def read(spec: TemplateSpec, build: Build, store: Path, *, userns: bool) -> Handed:
+    """Return what is handed in, with the secrets; refuse what can never be given."""
+    secrets = secretfiles.read(spec.secrets, build.secrets, spec.name)
+    return replace(found(spec, build, store, userns=userns), secrets=secrets)
+
+
+def hand_over(plan: Plan, handed: Handed, build: Build, place: Place) -> Lines:
+    """Put what is handed in, and the volumes of the template, where they belong; return the lines of it."""
+    if handed.secrets:
+        workshop.sandbox().call(place.root, lambda: secretfiles.write(handed.secrets))
+    settled = settle(build.volumes, handed.volumes, handed.devices, place.root)
+    taken = {entry.target for entry in settled.volumes}
+    managed = volumes.lay(plan.spec.volumes, taken, place, userns=plan.facts.userns)
+    return lines(settled, managed, plan.config.mount_entries)
+
+
+def devices(spec: TemplateSpec, build: Build) -> tuple[Device, ...]:
+    """Return the devices that a container gets: the caller's, and those that its template needs and this host has."""
+    found = [_needed(spec, device, build) for device in spec.devices]
+    own = {device.path for device in build.devices}
+    return (*build.devices, *(device for device in found if device and device.path not in own))
+
+
+def _needed(spec: TemplateSpec, needed: NeededDevice, build: Build) -> Device | None:
+    """Return a device of the template's, None where it is optional and cannot be had."""
+    grant = f"device:{needed.path}"
+    if not spec.trusted and grant not in build.grants:
+        if needed.optional:
+            return None
+        raise CommandError(
+            "E_CONFIG_GRANT",
+            spec.name,
+            f"is not trusted, and wants the device {needed.path}",
+            hints=(f"--grant {grant}",),
+        )
+    device = Device(path=needed.path, group=needed.group)
+    if needed.optional:
+        try:
+            _check_device(device, flat=build.flat)
+        except CommandError:
+            return None
+    return device
+
+
+def check(build: Build, wanted: Sequence[Device], *, flat: bool) -> None:
+    """Refuse what can never be given, before anything is built; `wanted` are the devices."""
     for volume in build.volumes:
         shown = f"--volume {escape(volume.source)} owner={volume.owner}"
         if volume.owner and os.geteuid() != 0:
@@ -44,53 +120,62 @@ def check(build: Build, *, flat: bool) -> None:
             raise CommandError(
                 "E_IDMAP", shown, "lxc-start knows no owners", hints=("leave --flat out",)
             )
-    for device in build.devices:
-        try:
-            kind = os.stat(device.path).st_mode
-        except OSError as error:
-            raise CommandError(
-                "E_MOUNT_SOURCE", f"--device {escape(device.path)}", f"{error.strerror}"
-            ) from None
-        if not (stat.S_ISCHR(kind) or stat.S_ISBLK(kind)):
-            raise CommandError("E_MOUNT_SOURCE", f"--device {escape(device.path)}", "is no device")
-        if device.group and (flat or os.geteuid() != 0):
-            raise CommandError(
-                "E_IDMAP",
-                f"--device {escape(device.path)}",
-                "a group needs root, and a container that is not --flat",
-            )
+    for device in wanted:
+        _check_device(device, flat=flat)
+
+
+def _check_device(device: Device, *, flat: bool) -> None:
+    shown = f"--device {escape(device.path)}"
+    try:
+        kind = os.stat(device.path).st_mode
+    except OSError as error:
+        raise CommandError("E_MOUNT_SOURCE", shown, f"{error.strerror}") from None
+    if not (stat.S_ISCHR(kind) or stat.S_ISBLK(kind)):
+        raise CommandError("E_MOUNT_SOURCE", shown, "is no device")
+    if device.group and (flat or os.geteuid() != 0):
+        raise CommandError(
+            "E_IDMAP", shown, "a group needs root, and a container that is not --flat"
+        )
 
 
 def settle(
-    build: Build, entries: Sequence[MountEntry], root: Root, mounted: Sequence[MountEntry]
+    given: Sequence[Volume], entries: Sequence[MountEntry], wanted: Sequence[Device], root: Root
 ) -> Given:
-    """Return the lines of what is given: `entries` are the volumes as they were understood.
+    """Return what is given, settled inside `root`: `entries` are the volumes `given` as they were understood."""
+    if not entries and not wanted:
+        return Given()
+    names = {
+        "targets": [entry.target for entry in entries],
+        "users": [volume.owner for volume in given if volume.owner],
+        "groups": [device.group for device in wanted if device.group],
+    }
+    found = json.loads(workshop.sandbox().call(root, lambda: _looked_up(names)))
+    if "refused" in found:
+        raise CommandError("E_USER", found["refused"], "is neither a user nor a group inside")
+    return Given(
+        volumes=tuple(
+            _volume(volume, entry, place, found)
+            for volume, entry, place in zip(given, entries, found["targets"], strict=True)
+        ),
+        devices=tuple(_device(device, found) for device in wanted),
+        allowed=tuple(_allowed(device) for device in wanted),
+    )
+
+
+def lines(given: Given, managed: Sequence[MountEntry], mounted: Sequence[MountEntry]) -> Lines:
+    """Return the lines of what is given and of the `managed` volumes, parents before children.
 
     What lies below a place that the config has `mounted` must be mounted after it, so it stands there, too.
     """
-    if not entries and not build.devices:
-        return Given()
-    wanted = {
-        "targets": [entry.target for entry in entries],
-        "users": [volume.owner for volume in build.volumes if volume.owner],
-        "groups": [device.group for device in build.devices if device.group],
-    }
-    found = json.loads(workshop.sandbox().call(root, lambda: _looked_up(wanted)))
-    if "refused" in found:
-        raise CommandError("E_USER", found["refused"], "is neither a user nor a group inside")
-    volumes = [
-        _volume(volume, entry, place, found)
-        for volume, entry, place in zip(build.volumes, entries, found["targets"], strict=True)
-    ]
-    devices = [_device(device, found) for device in build.devices]
-    tops = [f"{entry.target.strip('/')}/" for entry in mounted]
-    late = [volume for volume in volumes if f"{volume.target}/".startswith(tuple(tops))]
-    first = [volume for volume in volumes if volume not in late]
-    return Given(
-        fstab=fstabs.render([*first, *devices]) if first or devices else "",
+    bound = sorted((*managed, *given.volumes), key=lambda entry: entry.target.count("/"))
+    tops = tuple(f"{entry.target.strip('/')}/" for entry in mounted)
+    late = [entry for entry in bound if f"{entry.target}/".startswith(tops)]
+    first = [entry for entry in bound if entry not in late]
+    return Lines(
+        fstab=fstabs.render([*first, *given.devices]) if first or given.devices else "",
         config=(
-            *(("lxc.mount.entry", fstabs.render([volume]).rstrip("\n")) for volume in late),
-            *(_allowed(device) for device in build.devices),
+            *(("lxc.mount.entry", fstabs.render([entry]).rstrip("\n")) for entry in late),
+            *given.allowed,
         ),
     )
 

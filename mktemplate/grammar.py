@@ -144,7 +144,8 @@ VERBS = (
     Verb(
         name="destroy",
         usage="NAME…",
-        help="remove containers",
+        help="remove containers, with what they wrote and their volumes",
+        more="A directory that --volume gave is the caller's: it stays.",
         least=1,
         options=(_FORCE,),
         everyday=True,

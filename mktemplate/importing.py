@@ -19,6 +19,7 @@ from mktemplate.console import Console
 from mktemplate.errors import escape
 from mktemplate.facts import Facts
 from mktemplate.making import Built, Made
+from mktemplate.spec import TemplateSpec
 from provisioner.image import files
 from provisioner.image.blob import Image
 from provisioner.image.config import ImageConfig
@@ -44,8 +45,12 @@ def platform() -> Platform:
 
 def facts(name: str, build: Build) -> Facts:
     """Return what the request says of a container that is to be of an image."""
-    empty = images.spec(ImageConfig(platform=platform()), "")
-    return facts_.gather(empty, build, name, images.target(platform().architecture), {})
+    return facts_.gather(_spec(), build, name, images.target(platform().architecture), {})
+
+
+def _spec() -> TemplateSpec:
+    """Return what is known of an image before it is read."""
+    return images.spec(ImageConfig(platform=platform()), "")
 
 
 class Workplace:
@@ -100,7 +105,7 @@ def import_file(
             layers = unpack_rootfs(archive, found.digest, place.tools, place.notes.append)
             return place.built(config.image, layers, subject, _origin(subject, found.digest))
 
-    return making.assemble(facts, build, request, path, console)
+    return making.assemble(_spec(), facts, build, request, path, console)
 
 
 def pull(
@@ -121,7 +126,7 @@ def pull(
             told(f"its registry alone says what {reference.tag} is; this one: {pinned}")
         return place.built(image.config, layers, image.subject, str(pinned))
 
-    return making.assemble(facts, build, request, path, console)
+    return making.assemble(_spec(), facts, build, request, path, console)
 
 
 def _origin(subject: str, digest: str) -> str:

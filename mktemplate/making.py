@@ -12,7 +12,18 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mktemplate import given, hostpart, keys, layering, library, locks, sharehost, texts, workshop
+from mktemplate import (
+    given,
+    hostpart,
+    keys,
+    layering,
+    library,
+    locks,
+    sharehost,
+    texts,
+    volumes,
+    workshop,
+)
 from mktemplate.cli import Build, Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
@@ -25,13 +36,11 @@ from mktemplate.texts import Plan
 from provisioner.lock import write as write_lock
 from provisioner.sandbox import Root
 from provisioner.store import Draft, Layer, Store
+from provisioner.tree import File
 from runtime import bundle, idmap
 from runtime import config as configs
 from runtime.bundle import Bundle, Ready, Record
-from runtime.fstab import MountEntry
 from runtime.seccomp_profile import default_profile
-
-_SECRETS = "var/lib/mktemplate/secrets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +69,7 @@ class Parts:
     built: Built
     allotted: idmap.Allocation | None
     address: tuple[tuple[str, str], ...]  # lines of its nic
-    volumes: tuple[MountEntry, ...]  # as they were understood
+    handed: given.Handed
 
 
 def store_of(path: Path, build: Build) -> Store:
@@ -88,17 +97,18 @@ def make(
     template: library.Template, facts: Facts, request: Request, path: Path, console: Console
 ) -> Made:
     """Make the container that `facts` describe below `path`; raise with nothing left behind."""
-    facts = _with_host(template.spec, facts)
+    facts = _with_host(facts)
 
     def build(store: Store, draft: Draft) -> Built:
         plan = _plan(template, facts, request.build, draft, store.cache)
         layers, got = layering.build(plan, request.build, store, console)
         return Built(plan=plan, layers=layers, got=got)
 
-    return assemble(facts, build, request, path, console)
+    return assemble(template.spec, facts, build, request, path, console)
 
 
 def assemble(
+    spec: TemplateSpec,
     facts: Facts,
     make_parts: Callable[[Store, Draft], Built],
     request: Request,
@@ -112,8 +122,7 @@ def assemble(
         idmap.allocate(path, facts.name)  # raises: it knows what a normal user lacks
     hostpart.check_path(path)
     refuse_existing(path, facts.name)
-    given.check(build, flat=build.flat)
-    volumes = hostpart.volumes(build.volumes, path / ".store", build.grants, userns=facts.userns)
+    handed = given.read(spec, build, path / ".store", userns=facts.userns)
     store = store_of(path, build)
     for weaker in workshop.degraded():
         console.warning(f"degraded: {weaker}")
@@ -131,7 +140,7 @@ def assemble(
             _ids(path, facts) as allotted,
             hostpart.address(path, facts.name, facts.network) as address,
         ):
-            parts = Parts(built=built, allotted=allotted, address=address, volumes=volumes)
+            parts = Parts(built=built, allotted=allotted, address=address, handed=handed)
             record = _write(parts, request, path, draft)
             console.timings["total"] = time.monotonic() - started
             record = replace(record, timings=tuple(console.timings.items()))
@@ -145,7 +154,7 @@ def assemble(
     return Made(bundle=Bundle(path=path / facts.name, record=record), timings=console.timings)
 
 
-def _with_host(spec: TemplateSpec, facts: Facts) -> Facts:
+def _with_host(facts: Facts) -> Facts:
     """Return the facts with what `--share-host` must know of this host."""
     if not facts.shared_host:
         return facts
@@ -156,7 +165,6 @@ def _with_host(spec: TemplateSpec, facts: Facts) -> Facts:
             "--share-host",
             f"this host is {host or 'unknown'}, not {facts.target.distro}",
         )
-    sharehost.check_programs(spec)
     return replace(facts, merged_usr=sharehost.merged_usr())
 
 
@@ -170,7 +178,13 @@ def _plan(
         if chosen.made:
             lines = (keys.make_pair(draft.path / "ssh", facts.name),)
         facts = replace(facts, keys=lines)
-    return texts.plan(template, facts, build.packages, cache)
+    plan = texts.plan(template, facts, build.packages, cache)
+    if facts.shared_host:
+        own = {node.path for node in plan.tree.nodes if isinstance(node, File)}
+        sharehost.check_programs(
+            plan.spec, (program for program in plan.rendered.programs if program not in own)
+        )
+    return plan
 
 
 @contextmanager
@@ -190,7 +204,7 @@ def _ids(path: Path, facts: Facts) -> Iterator[idmap.Allocation | None]:
 def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
     """Write everything of the container into the draft and return its record."""
     built, allotted = parts.built, parts.allotted
-    plan, layers, got = built.plan, built.layers, built.got
+    layers, got = built.layers, built.got
     build = request.build
     root = draft.path / ("rootfs" if build.flat else "upper")
     os.rename(draft.root, root)
@@ -201,7 +215,6 @@ def _write(parts: Parts, request: Request, path: Path, draft: Draft) -> Record:
         draft.work.rmdir()
         if allotted:
             os.chown(draft.path, *allotted.idmap.root())  # lxc-start reads fstab as that root
-    _write_secrets(plan.spec, build, root)
     notes = write_texts(parts, build, path, draft, _root(root, layers, draft, flat=build.flat))
     found = (*got.warnings, *got.notes) if got else built.notes
     closed = hostpart.closed_parent(path) if build.flat and allotted else ""
@@ -220,7 +233,8 @@ def write_texts(
     """
     built, allotted = parts.built, parts.allotted
     plan = built.plan
-    more = given.settle(build, parts.volumes, root, plan.config.mount_entries)
+    inside = volumes.Place(root=root, draft=draft.path, final=path / plan.facts.name)
+    more = given.hand_over(plan, parts.handed, build, inside)
     place = hostpart.Place(
         path=path / plan.facts.name,
         layers=tuple(layer.path for layer in built.layers),
@@ -273,11 +287,12 @@ def record_of(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
         ),
         ports=build.publish,
         exposes=tuple(f"{port(each, facts)}/tcp" for each in spec.ports),
-        ready=Ready() if facts.idle else _ready(spec, facts),
+        ready=Ready() if facts.idle else _ready(parts.built.plan),
         stop_signal=spec.stop_signal,
         connect=spec.connect.replace("{name}", facts.name),
         login_keys=facts.keys,
         options=given_options(request),
+        secrets=tuple(each.name for each in spec.secrets if each.name not in parts.handed.secrets),
         shared_host=facts.shared_host,
         flat=build.flat,
         degraded=(
@@ -292,45 +307,13 @@ def record_of(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
     )
 
 
-def _ready(spec: TemplateSpec, facts: Facts) -> Ready:
-    ready = spec.ready
+def _ready(plan: Plan) -> Ready:
+    ready = plan.spec.ready
     for kind, value in (
-        ("port", str(port(ready.port, facts)) if ready.port else ""),
-        ("command", ready.command),
+        ("port", str(port(ready.port, plan.facts)) if ready.port else ""),
+        ("command", plan.rendered.ready),
         ("file", ready.file),
     ):
         if value:
             return Ready(kind=kind, value=value, timeout=float(ready.timeout))
     return Ready()
-
-
-def _write_secrets(spec: TemplateSpec, build: Build, root: Path) -> None:
-    """Put each secret into the container's own root as a 0600 file; its init takes and removes it."""
-    del spec  # its options were checked when the request was understood
-    if not build.secrets:
-        return
-    folder = root
-    for part in _SECRETS.split("/"):
-        folder = folder / part
-        if not folder.exists():
-            folder.mkdir(mode=0o700 if part in ("mktemplate", "secrets") else 0o755)
-    for secret in build.secrets:
-        body = _secret_body(secret.kind, secret.where, secret.key)
-        handle = os.open(
-            folder / secret.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600
-        )
-        with open(handle, "wb") as file:
-            file.write(body)
-
-
-def _secret_body(kind: str, where: str, key: str) -> bytes:
-    import sys
-
-    try:
-        if kind == "stdin":
-            return sys.stdin.buffer.read(1 << 20).rstrip(b"\n")
-        if kind == "env":
-            return os.fsencode(os.environ[where])
-        return Path(where).read_bytes()[: 1 << 20].rstrip(b"\n")
-    except (OSError, KeyError) as error:
-        raise CommandError("E_PARAM", f"--secret {key}", f"cannot be read: {error}") from None

@@ -111,6 +111,11 @@ class Renderer:
         with _told(self.name, file):
             return self._bounded(self.environment.get_template(file), file, more)
 
+    def text(self, source: str, shown: str) -> str:
+        """Return what a template that is given as text renders to."""
+        with _told(self.name, shown):
+            return self._bounded(self.environment.from_string(source), shown, {})
+
     def _bounded(self, template: Template, shown: str, more: Mapping[str, Value]) -> str:
         parts, length = [], 0
         for part in template.generate({**self.values, **more}):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from mktemplate.errors import CommandError
 from mktemplate.values import problem
@@ -19,7 +20,7 @@ class Report:
         self._lines = _line_table(text)
 
     def add(self, where: str, detail: str, hint: str = "") -> None:
-        """Add that the value at `where`, `table.key`, is wrong."""
+        """Add that the value at `where` (`table.key`, `list[0].key`) is wrong."""
         line = self._lines.get(where) or self._lines.get(where.rpartition(".")[0]) or 1
         self.failures.append(
             CommandError(
@@ -57,6 +58,19 @@ class Report:
             return ()
         return tuple(value)
 
+    def tables(self, value: object, name: str) -> list[Mapping[str, object]]:
+        """Return the tables that are written as `[[name]]`."""
+        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+            self.add(name, f"must be written as [[{name}]]")
+            return []
+        return value
+
+    def known(self, table: Mapping[str, object], where: str, keys: Sequence[str]) -> None:
+        """Add every key of the table at `where` that is none of `keys`."""
+        for key in table:
+            if key not in keys:
+                self.add(f"{where}.{key}", f"unknown key: there is {', '.join(keys)}")
+
     def whole(
         self, table: Mapping[str, object], key: str, where: str, *, default: int, highest: int
     ) -> int:
@@ -69,16 +83,21 @@ class Report:
 
 
 def _line_table(text: str) -> dict[str, int]:
-    """Return the line at which each `table.key` of a TOML text is written first."""
-    table = ""
+    """Return the line at which each `table.key` of a TOML text is written first, and each `list[0].key`."""
+    names: tuple[str, ...] = ("",)
     found: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for number, line in enumerate(text.split("\n"), 1):
-        header = re.fullmatch(r"\s*\[{1,2}\s*([^\]]+?)\s*\]{1,2}\s*(?:#.*)?", line)
+        header = re.fullmatch(r"\s*(\[{1,2})\s*([^\]]+?)\s*\]{1,2}\s*(?:#.*)?", line)
         if header:
-            table = header[1].replace('"', "")
-            found.setdefault(table, number)
+            table = header[2].replace('"', "")
+            names = (table, f"{table}[{seen[table]}]") if header[1] == "[[" else (table,)
+            seen[table] += 1
+            for name in names:
+                found.setdefault(name, number)
             continue
         key = re.match(r"\s*\"?([A-Za-z0-9_/.-]+)\"?\s*=", line)
         if key:
-            found.setdefault(f"{table}.{key[1]}" if table else key[1], number)
+            for name in names:
+                found.setdefault(f"{name}.{key[1]}" if name else key[1], number)
     return found

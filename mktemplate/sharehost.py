@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from mktemplate.errors import CommandError
 from mktemplate.spec import TemplateSpec
@@ -40,11 +40,9 @@ def merged_usr() -> bool:
     return all(os.path.islink(path) for path in ("/bin", "/sbin", "/lib"))
 
 
-def check_programs(spec: TemplateSpec) -> None:
-    """Raise E_NOTFOUND where this host lacks a program that the template starts."""
-    wanted = [spec.command[0]] if spec.command else []
-    wanted += [step.run[0] for step in spec.first_start]
-    for program in wanted:
+def check_programs(spec: TemplateSpec, programs: Iterable[str]) -> None:
+    """Raise E_NOTFOUND where this host lacks one of the `programs` that the template starts."""
+    for program in programs:
         if not os.access(program, os.X_OK):
             package = next(iter(spec.packages.get("deb", ())), "")
             hint = (

@@ -59,7 +59,7 @@ def shipment(container: Container) -> Iterator[Shipment]:
         if None in layers:
             raise CommandError("E_CORRUPT", container.name, "one of its layers is gone")
         parts = [Part(path=layer.path, title=layer.origin) for layer in layers if layer]
-        parts.append(Part(path=found.path / copies.tree_of(found), title="written"))
+        parts.append(Part(path=found.path / copies.trees_of(found.path)[0], title="written"))
         config = container.config
         mounts = _mounts(found, config)
         draft = stack.enter_context(store.draft("export"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mktemplate import copies, workshop
 from mktemplate.errors import CommandError, escape
-from runtime import bundle, copytree
+from runtime import bundle
 from runtime.bundle import Bundle, Record
 from runtime.container import Container
 
@@ -67,7 +67,6 @@ def create(container: Container, name: str) -> Snapshot:
             "already exists",
             hints=(f"mktemplate snapshot {container.name} delete {name}",),
         )
-    tree = copies.tree_of(current)
     with (
         closing(workshop.store(container.path)) as store,
         store.lock(f"create.{container.name}"),
@@ -76,12 +75,7 @@ def create(container: Container, name: str) -> Snapshot:
         for text in _TEXTS:
             with suppress(FileNotFoundError):
                 (draft.path / text).write_bytes((current.path / text).read_bytes())
-        os.rename(draft.root, draft.path / tree)
-        below = draft.path.relative_to(container.path)
-        with copies.standing_still(container):
-            copytree.copy(
-                container.path, f"{container.name}/{tree}", f"{below}/{tree}", copies.reach()
-            )
+        copies.copy_trees(container, current.path, draft)
         draft.work.rmdir()
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         (draft.path / "taken").write_text(created + "\n", encoding="ascii")
@@ -96,20 +90,17 @@ def restore(container: Container, name: str) -> None:
     snapshot = _one(container, name)
     current = container.bundle
     _must_be_stopped(container)
-    tree = copies.tree_of(current)
     with (
         closing(workshop.store(container.path)) as store,
         store.lock(f"create.{container.name}"),
         store.draft("container") as draft,
     ):
-        os.rename(draft.root, draft.path / tree)
-        below = draft.path.relative_to(container.path)
-        source = snapshot.path.relative_to(container.path)
-        copytree.copy(container.path, f"{source}/{tree}", f"{below}/{tree}", copies.reach())
+        copies.copy_trees(container, snapshot.path, draft)
         texts = texts_of(Bundle(path=snapshot.path, record=snapshot.record), container)
         with stopped(container):
-            os.rename(current.path / tree, draft.path / "old")
-            os.rename(draft.path / tree, current.path / tree)
+            for tree in copies.trees_of(draft.path):
+                os.rename(current.path / tree, draft.path / f"{tree}.old")
+                os.rename(draft.path / tree, current.path / tree)
             for text, data in texts.items():
                 bundle.replace_file(current.path / text, data, _mode(current.path / text))
 

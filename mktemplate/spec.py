@@ -10,8 +10,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mktemplate import thirdparty
+from mktemplate import declared, firststart, thirdparty
+from mktemplate.declared import DataVolume, NeededDevice
 from mktemplate.errors import CommandError, Several, escape, nearest
+from mktemplate.firststart import Step
 from mktemplate.report import Report
 from mktemplate.thirdparty import Download, Repository
 from mktemplate.values import TYPES, Option, check
@@ -37,9 +39,13 @@ _KEYS = frozenset(
         "login_keys",
         "repository",
         "download",
+        "volume",
+        "device",
+        "keep",
+        "service_user",
     )
 )
-_LATER = frozenset(("volume", "device"))
+_OPTION = ("type", "default", "help", "choices", "pattern", "packages", "required", "made")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}(?::[a-z0-9-]{1,32})?")
 _SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "PWR", "KILL", "RTMIN+3")
@@ -56,14 +62,6 @@ class Readiness:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """`[[first_start]]`: an argv that the container runs once, unless the file is there already."""
-
-    run: tuple[str, ...]
-    unless: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateSpec:
     """The facts of one template."""
 
@@ -75,6 +73,7 @@ class TemplateSpec:
     needs_setuid: bool | str = False  # or the bool option that decides
     init_safe: bool = False  # the service handles SIGCHLD and SIGTERM itself, so it may be PID 1
     command: tuple[str, ...] = ()
+    service_user: str = "root"  # who runs the command, a name inside
     stop_signal: str = "TERM"
     connect: str = ""
     user: str = "root"
@@ -88,10 +87,20 @@ class TemplateSpec:
     first_start: tuple[Step, ...] = ()
     repositories: tuple[Repository, ...] = ()
     downloads: tuple[Download, ...] = ()
+    volumes: tuple[DataVolume, ...] = ()
+    devices: tuple[NeededDevice, ...] = ()
+    keep: tuple[
+        str, ...
+    ] = ()  # paths that are the container's identity: an upgrade carries them over
 
     def option(self, name: str) -> Option | None:
         """Return the option `name`, or None."""
         return next((option for option in self.options if option.name == name), None)
+
+    @property
+    def secrets(self) -> tuple[Option, ...]:
+        """The options that are secrets."""
+        return tuple(option for option in self.options if option.type == "secret")
 
 
 def parse(name: str, text: str, path: str, *, origin: str, trusted: bool) -> TemplateSpec:
@@ -127,6 +136,7 @@ def _spec(
         needs_setuid=_setuid(data, options, report),
         init_safe=report.truth(data, "init_safe", "init_safe"),
         command=report.strings(data.get("command", []), "command"),
+        service_user=report.text(data, "service_user", "service_user", "root"),
         stop_signal=_one_of(data, "stop_signal", _SIGNALS, "TERM", report),
         connect=report.text(data, "connect", "connect"),
         user=report.text(data, "user", "user", "root"),
@@ -137,9 +147,12 @@ def _spec(
         packages=_packages(data.get("packages", {}), report),
         options=options,
         ready=_ready(data.get("ready", {}), options, report),
-        first_start=_steps(data.get("first_start", []), report),
+        first_start=firststart.steps(data.get("first_start", []), options, report),
         repositories=thirdparty.repositories(data.get("repository", []), report, trusted=trusted),
         downloads=thirdparty.downloads(data.get("download", []), report),
+        volumes=declared.volumes(data.get("volume", []), report),
+        devices=declared.devices(data.get("device", []), report),
+        keep=declared.kept(data.get("keep", []), report),
     )
     _whole(spec, report)
     return spec
@@ -153,17 +166,17 @@ def _whole(spec: TemplateSpec, report: Report) -> None:
         report.add(
             "distros", 'is required: distributions or families, such as ["debian"] or ["deb"]'
         )
-    if spec.command and not spec.command[0].startswith("/"):
+    if spec.command and not spec.command[0].startswith(("/", "{{")):
         report.add("command", "must begin with an absolute path")
+    if declared.ACCOUNT.fullmatch(spec.service_user) is None:
+        report.add("service_user", "is no user's name")
     if spec.init_safe and not spec.command:
         report.add("init_safe", "needs a command")
 
 
 def _unknown_keys(data: Mapping[str, object], report: Report) -> None:
     for key in data:
-        if key in _LATER:
-            report.add(key, "not in this version")
-        elif key not in _KEYS:
+        if key not in _KEYS:
             close = nearest(key, tuple(_KEYS))
             report.add(key, "unknown key", f"did you mean {close[0]}?" if close else "")
 
@@ -226,7 +239,7 @@ def _option(name: str, table: object, report: Report) -> Option:
         report.add(where, "must be a table, named a-z 0-9 _ from a letter on")
         return Option(name=name, type="str")
     for key in table:
-        if key not in ("type", "default", "help", "choices", "pattern", "packages", "required"):
+        if key not in _OPTION:
             report.add(f"{where}.{key}", "unknown key")
     kind = table.get("type")
     if kind not in TYPES:
@@ -241,6 +254,7 @@ def _option(name: str, table: object, report: Report) -> Option:
         pattern=report.text(table, "pattern", f"{where}.pattern"),
         packages=report.strings(table.get("packages", []), f"{where}.packages"),
         required=report.truth(table, "required", f"{where}.required"),
+        made=kind == "secret" and report.truth({"made": True, **table}, "made", f"{where}.made"),
     )
     for detail in check(option):
         report.add(where, detail)
@@ -266,17 +280,3 @@ def _ready(value: object, options: tuple[Option, ...], report: Report) -> Readin
         file=report.text(value, "file", "ready.file"),
         timeout=report.whole(value, "timeout", "ready.timeout", default=60, highest=3600),
     )
-
-
-def _steps(value: object, report: Report) -> tuple[Step, ...]:
-    if not isinstance(value, list):
-        report.add("first_start", "must be written as [[first_start]]")
-        return ()
-    steps = []
-    for table in value:
-        run = report.strings(table.get("run", []), "first_start.run")
-        if not run or not run[0].startswith("/"):
-            report.add("first_start.run", "must be an argv that begins with an absolute path")
-            continue
-        steps.append(Step(run=run, unless=report.text(table, "unless", "first_start.unless")))
-    return tuple(steps)

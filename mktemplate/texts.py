@@ -17,13 +17,13 @@ from typing import cast
 from jinja2 import BytecodeCache
 
 from mktemplate import facts as facts_
-from mktemplate import jail, library
+from mktemplate import firststart, jail, library, secretfiles
 from mktemplate.compiled import kept
 from mktemplate.errors import CommandError
 from mktemplate.facts import Facts
 from mktemplate.render import Renderer, renderer
 from mktemplate.render import Value as Told
-from mktemplate.spec import Step, TemplateSpec
+from mktemplate.spec import TemplateSpec
 from mktemplate.whence import told_of
 from provisioner import tree as trees
 from provisioner.tree import Tree
@@ -54,6 +54,8 @@ class Rendered:
     fstab: str
     config: str
     files: Mapping[str, bytes]  # the bodies that the tree names
+    ready: str = ""  # the command of the readiness check
+    programs: tuple[str, ...] = ()  # what the service and its first start execute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +87,15 @@ def render(
         fstab=made["fstab"],
         config=made["config"],
         files=dict(sorted(files.items())),
+        ready=made["ready"],
+        programs=tuple(shlex.split(made["programs"])),
     )
 
 
 def _render(
     template: library.Template, facts: Facts, compiled: BytecodeCache | None = None
 ) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Return the three texts by name, and the bodies."""
+    """Return the texts by name, and the bodies."""
     spec = template.spec
     values = cast("dict[str, Told]", facts_.values(spec, facts))
     jinja = renderer(template.folder, spec.name, values, compiled)
@@ -107,7 +111,27 @@ def _render(
         )
     mounts = f"{'shared-host' if facts.shared_host else 'provisioned'}.fstab.j2"
     fstab = jinja.file(f"fstabs/{mounts}")
-    return {"tree": tree, "fstab": fstab, "config": jinja.file("config.j2")}, files
+    fill = _filling(spec, jinja)
+    argvs = (spec.command, *(step.run for step in spec.first_start))
+    made = {
+        "tree": tree,
+        "fstab": fstab,
+        "config": jinja.file("config.j2"),
+        "ready": fill(spec.ready.command),
+        "programs": shlex.join(fill(argv[0]) for argv in argvs if argv),
+    }
+    return made, files
+
+
+def _filling(spec: TemplateSpec, jinja: Renderer) -> firststart.Fill:
+    """Return what fills in the words of template.toml that a container executes."""
+
+    def fill(word: str) -> str:
+        if "{{" not in word and "{%" not in word:
+            return word
+        return jinja.text(word, f"{spec.name}/template.toml")
+
+    return fill
 
 
 def _bodies(template: library.Template, facts: Facts, jinja: Renderer) -> dict[str, bytes]:
@@ -123,24 +147,25 @@ def _bodies(template: library.Template, facts: Facts, jinja: Renderer) -> dict[s
 
 def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, folder: str) -> str:
     """Return the text of the container's PID 1."""
-    command = shlex.join(spec.command)
+    fill = _filling(spec, jinja)
+    command = shlex.join(map(fill, spec.command))
     if not spec.init_safe:
         if not jinja.values["reaper"]:
             raise CommandError(
                 "E_USAGE", spec.name, "is not init_safe, and this architecture has no reaper"
             )
         command = f"{folder}/reaper {command}".rstrip()
+    as_user = firststart.as_user(spec.service_user) if spec.service_user != "root" else "exec"
     return jinja.file(
         "_init/init.j2",
         starts=[line for node in tree.volatile for line in _at_start(node)],
-        steps=[_step(step) for step in spec.first_start],
-        command=command,
+        secrets=[
+            {"name": secret.name, "variable": secretfiles.variable(secret.name)}
+            for secret in spec.secrets
+        ],
+        steps=[firststart.shell(step, spec.option(step.secret), fill) for step in spec.first_start],
+        command=f"{as_user} {command}",
     )
-
-
-def _step(step: Step) -> str:
-    run = f"{shlex.join(step.run)} </dev/null"
-    return f"[ -e {shlex.quote(step.unless)} ] || {run}" if step.unless else run
 
 
 def _at_start(node: trees.Placed) -> tuple[str, ...]:

@@ -58,30 +58,17 @@ class Download:
 def repositories(value: object, report: Report, *, trusted: bool) -> tuple[Repository, ...]:
     """Return what `[[repository]]` says."""
     return tuple(
-        _repository(table, report, trusted) for table in _tables("repository", value, report)
+        _repository(table, report, trusted) for table in report.tables(value, "repository")
     )
 
 
 def downloads(value: object, report: Report) -> tuple[Download, ...]:
     """Return what `[[download]]` says."""
-    return tuple(_download(table, report) for table in _tables("download", value, report))
-
-
-def _tables(name: str, value: object, report: Report) -> list[Mapping[str, object]]:
-    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
-        report.add(name, f"must be written as [[{name}]]")
-        return []
-    return value
-
-
-def _known(name: str, table: Mapping[str, object], keys: tuple[str, ...], report: Report) -> None:
-    for key in table:
-        if key not in keys:
-            report.add(f"{name}.{key}", f"unknown key: there is {', '.join(keys)}")
+    return tuple(_download(table, report) for table in report.tables(value, "download"))
 
 
 def _repository(table: Mapping[str, object], report: Report, trusted: bool) -> Repository:
-    _known("repository", table, _REPOSITORY, report)
+    report.known(table, "repository", _REPOSITORY)
     words = {
         key: _words(table.get(key, []), f"repository.{key}", report)
         for key in ("uris", "suites", "components", "fingerprint", "only", "distros")
@@ -147,7 +134,7 @@ def _key(value: object, report: Report, *, trusted: bool) -> str:
 
 
 def _download(table: Mapping[str, object], report: Report) -> Download:
-    _known("download", table, _DOWNLOAD, report)
+    report.known(table, "download", _DOWNLOAD)
     defaults = {
         "url": "",
         "sha256": "",

@@ -22,7 +22,6 @@ from mktemplate import (
     asked,
     edits,
     given,
-    hostpart,
     keys,
     layering,
     locks,
@@ -30,6 +29,7 @@ from mktemplate import (
     recorded,
     supply,
     texts,
+    volumes,
     workshop,
     written,
 )
@@ -92,7 +92,8 @@ def upgrade(container: Container, request: Request, console: Console) -> Outcome
         timeout = request.flags.timeout
 
         def bring() -> None:
-            kept.extend(_carry(found, draft, IDENTITY))
+            kept.extend(_carry(found, draft, (*IDENTITY, *parts.built.plan.spec.keep)))
+            volumes.take_in(draft.path, found.path)
             swap.complete(draft.path, found.path)
             if not store.place(draft, found.path / swap.INCOMING):
                 raise CommandError("E_EXISTS", container.name, "another upgrade is at it")
@@ -133,12 +134,11 @@ def _parts(found: Bundle, build: Build, request: Request, store: Store, console:
     )
     template, facts = asked.understood(again)
     facts = replace(facts, keys=_keys(found, build) if template.spec.login_keys else ())
-    given.check(build, flat=False)
-    volumes = hostpart.volumes(build.volumes, store.path, build.grants, userns=facts.userns)
+    handed = given.found(template.spec, build, store.path, userns=facts.userns)
     plan = texts.plan(template, facts, build.packages, store.cache)
     layers, got = layering.build(plan, build, store, console, locks.mirrors(held))
     built = Built(plan=plan, layers=layers, got=got)
-    return Parts(built=built, allotted=None, address=(), volumes=volumes)
+    return Parts(built=built, allotted=None, address=(), handed=handed)
 
 
 def _keys(found: Bundle, build: Build) -> tuple[str, ...]:

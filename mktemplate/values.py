@@ -26,9 +26,10 @@ class Option:
     default: object = None
     help: str = ""
     choices: tuple[str, ...] = ()
-    pattern: str = ""  # what a str, or each word of a list, must match as a whole
+    pattern: str = ""  # what a str, a secret or each word of a list must match as a whole
     packages: tuple[str, ...] = ()  # added when a bool option is true
     required: bool = False
+    made: bool = False  # a secret that is made inside where none was given
 
 
 def problem(text: str) -> str:
@@ -53,15 +54,17 @@ def check(option: Option) -> Iterator[str]:
         yield "a choice needs choices"
     if option.packages and option.type != "bool":
         yield "only a bool option brings packages"
+    try:
+        re.compile(option.pattern)
+    except re.error as error:
+        yield f"pattern: {error}"
+        return
     if option.default is None:
         if not option.required and option.type != "secret":
             yield "needs a default, or required = true"
         return
     try:
-        re.compile(option.pattern)
         read(option, _as_text(option.default))
-    except re.error as error:
-        yield f"pattern: {error}"
     except CommandError as error:
         yield f"default: {error.detail}"
 

@@ -66,6 +66,7 @@ class Record:
     login_keys: tuple[str, ...] = ()  # public ones, lines of its authorized_keys
     upgraded: str = ""  # RFC 3339, UTC: when its present layers came; "" = with the container
     options: tuple[tuple[str, str], ...] = ()  # as given on the command line, no secrets
+    secrets: tuple[str, ...] = ()  # names of those that were not given, never a secret
     shared_host: bool = False
     flat: bool = False
     degraded: tuple[str, ...] = ()

@@ -38,7 +38,7 @@ def listening(pid: int, port: int) -> bool:
 
 
 def exists(pid: int, path: str) -> bool:
-    """Whether `path` exists in the root of process `pid`; no link leads out of it."""
+    """Whether `path` exists in the root of process `pid`; no link leads out of it. PermissionError on a closed way."""
     resolve = m.RESOLVE_IN_ROOT | m.RESOLVE_NO_MAGICLINKS
     try:
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -47,7 +47,7 @@ def exists(pid: int, path: str) -> bool:
     try:
         os.close(m.openat2(root, path, os.O_PATH, resolve=resolve))
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return False
         raise
     finally:
@@ -60,7 +60,10 @@ def is_ready(check: Ready, pid: int, run: Run) -> bool:
     if check.kind == "port":
         return listening(pid, int(check.value))
     if check.kind == "file":
-        return exists(pid, check.value)
+        try:
+            return exists(pid, check.value)
+        except PermissionError:  # a folder of a user inside, which the normal user outside is not
+            return run(("test", "-e", check.value))
     if check.kind == "command":
         return run(shlex.split(check.value))
     return True

@@ -7,12 +7,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from mktemplate import asked, keys, library, texts
+from mktemplate import asked, keys, library, secretfiles, texts
 from mktemplate.cli import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
 from mktemplate.spec import TemplateSpec
 from mktemplate.texts import Rendered
+from mktemplate.values import Option
 from provisioner import distro as distros
 
 
@@ -130,6 +131,7 @@ def _about(spec: TemplateSpec) -> dict[str, object]:
                 "help": option.help,
                 "choices": list(option.choices),
                 "required": option.required,
+                **_of_secret(option),
             }
             for option in spec.options
         ],
@@ -142,8 +144,30 @@ def _about(spec: TemplateSpec) -> dict[str, object]:
         ],
         "ports": [_port(spec, port) for port in spec.ports],
         "users": [spec.user] if spec.login_keys else [],
-        "mounts": [],
+        "mounts": [volume.path for volume in spec.volumes],
+        "volumes": [
+            {
+                "name": volume.name,
+                "path": volume.path,
+                "owner": volume.owner,
+                "group": volume.group or volume.owner,
+                "mode": f"{volume.mode:04o}",
+                "help": volume.help,
+            }
+            for volume in spec.volumes
+        ],
+        "devices": [
+            {
+                "path": device.path,
+                "group": device.group or None,
+                "optional": device.optional,
+                "help": device.help,
+            }
+            for device in spec.devices
+        ],
+        "keep": list(spec.keep),
         "command": list(spec.command),
+        "service_user": spec.service_user,
         "init_safe": spec.init_safe,
         "ready": {
             "port": _port(spec, spec.ready.port) if spec.ready.port else None,
@@ -152,6 +176,17 @@ def _about(spec: TemplateSpec) -> dict[str, object]:
             "timeout": spec.ready.timeout,
         },
         "connect": spec.connect,
+    }
+
+
+def _of_secret(option: Option) -> dict[str, object]:
+    """Return what is told of a secret alone: whether it is made where none was given, and how an image takes it."""
+    if option.type != "secret":
+        return {}
+    return {
+        "made": option.made,
+        "made_file": f"/{secretfiles.MADE}/{option.name}" if option.made else None,
+        "environment": secretfiles.variable(option.name),
     }
 
 
@@ -166,7 +201,7 @@ def _page(spec: TemplateSpec, console: Console) -> str:
         {
             "option": option.name,
             "type": option.type,
-            "default": _default(option.default),
+            "default": _default(option),
             "help": option.help,
         }
         for option in spec.options
@@ -181,18 +216,41 @@ def _page(spec: TemplateSpec, console: Console) -> str:
         ),
         *(f"download: {each.url} to {each.to}" for each in spec.downloads),
         f"ports: {', '.join(map(str, _list(about['ports']))) or 'none'}",
-        f"runs: {' '.join(spec.command) or 'nothing but its init'}",
+        f"runs: {' '.join(spec.command) or 'nothing but its init'}"
+        + (f" as {spec.service_user}" if spec.command else ""),
+        *(
+            f"volume {each.name}: {each.path}, of {each.owner}{each.help and f': {each.help}'}"
+            for each in spec.volumes
+        ),
+        *(
+            f"device: {each.path}{' (optional)' if each.optional else ''}{each.help and f': {each.help}'}"
+            for each in spec.devices
+        ),
     ]
     if rows:
         lines += ["", console.table(("option", "type", "default", "help"), rows)]
+    lines += [_secret_lines(option) for option in spec.secrets]
     return "\n".join(lines)
+
+
+def _secret_lines(option: Option) -> str:
+    """Return how a secret is given, and how it is read where it was made."""
+    name = option.name
+    made = f"; made: mktemplate exec NAME -- cat /{secretfiles.MADE}/{name}" if option.made else ""
+    variable = secretfiles.variable(name)
+    return f"\n{name}: --secret {name}=@FILE|-|env:VAR{made}; in an exported image: {variable}"
 
 
 def _list(value: object) -> list[object]:
     return list(value) if isinstance(value, list) else []
 
 
-def _default(value: object) -> str:
+def _default(option: Option) -> str:
+    value = option.default
+    if option.required:
+        return "(required)"
+    if option.type == "secret":
+        return "(made at first start)" if option.made else "(none)"
     if isinstance(value, bool):
         return "true" if value else "false"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

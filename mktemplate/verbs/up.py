@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mktemplate import life
 from mktemplate.cli import Request
 from mktemplate.console import Console
@@ -20,12 +22,25 @@ def up(request: Request, console: Console) -> int:
 
 def tell(container: Container, console: Console) -> None:
     """Report a container that has just become ready."""
+    secrets = _made_secrets(container)
     value = {**container_object(container.path, container.name), "ready": True}
-    console.result({**value, "timings": timings(console.timings)}, "")
-    _say(container, console)
+    console.result({**value, "secrets": secrets, "timings": timings(console.timings)}, "")
+    _say(container, console, secrets)
 
 
-def _say(container: Container, console: Console) -> None:
+def _made_secrets(container: Container) -> dict[str, str]:
+    """Return how to read each secret that the container made itself, by option."""
+    names, pid = container.bundle.record.secrets, container.pid
+    if not names or not pid:
+        return {}
+    from mktemplate import secretfiles
+    from runtime import ready
+
+    made = (name for name in names if ready.exists(pid, f"{secretfiles.MADE}/{name}"))
+    return {name: secretfiles.reading(container.name, name) for name in made}
+
+
+def _say(container: Container, console: Console, secrets: Mapping[str, str]) -> None:
     record = container.bundle.record
     name, seconds = container.name, console.timings
     console.step(f"{name}: ready after {seconds['ready']:.3f} s ({seconds['total']:.2f} s in all)")
@@ -33,6 +48,8 @@ def _say(container: Container, console: Console) -> None:
     ips = tuple(ip.partition("/")[0] for ip in run.ips) if run else ()
     if record.connect and (ips or "{address}" not in record.connect):
         console.step(f"connect: {record.connect.replace('{address}', ips[0] if ips else '')}")
+    for option, command in secrets.items():
+        console.step(f"{option}: {command}")
     for ip in ips:
         console.step(f"address: {ip}")
     for port in record.ports:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import asked, library, spec, texts
+from mktemplate import asked, given, library, spec, texts
 from mktemplate.cli import parse
 from mktemplate.errors import CommandError, Several
 
@@ -64,6 +64,103 @@ def test_every_problem_of_template_toml_is_reported_at_once_with_its_line() -> N
         ("mine/template.toml:4", "options.port.type"),
         ("mine/template.toml:6", "ready.port"),
     }
+
+
+KEEPS = """\
+command = ["{{ init_folder }}/serve", "--port", "{{ options.port }}"]
+service_user = "web"
+keep = ["/etc/web/id_*"]
+
+[options.port]
+type = "port"
+default = 80
+
+[options.password]
+type = "secret"
+
+[options.token]
+type = "secret"
+made = false
+
+[[volume]]
+name = "data"
+path = "/var/lib/web"
+
+[[first_start]]
+run = ["/usr/bin/web", "set up", "{{ distro.release }}"]
+unless = "/var/lib/web/{{ distro.release }}"
+user = "web"
+secret = "password"
+
+[[first_start]]
+run = ["/usr/bin/web", "enrol"]
+secret = "token"
+"""
+
+
+def test_what_a_container_executes_is_filled_in_and_stays_one_word_each(tmp_path: Path) -> None:
+    folder(tmp_path, template__toml=FACTS + KEEPS)
+
+    init = plan(tmp_path, "--release", "trixie", "--set", "port=8080").rendered.files["init"]
+
+    lines = [line.strip() for line in init.decode().split("\n")]
+    step = next(line for line in lines if "set up" in line)
+    assert step.startswith("if [ ! -e /var/lib/web/trixie ] || [ -s $secrets/password ]; then (")
+    assert step.endswith("/usr/bin/web 'set up' trixie) <\"$(secret password)\"; fi")
+    assert '/usr/bin/web enrol <"$(given token)"' in lines
+    assert lines[-2].startswith("HOME=~web USER=web; export HOME USER; exec setpriv --reuid web ")
+    assert lines[-2].endswith(" /usr/lib/mktemplate/reaper /usr/lib/mktemplate/serve --port 8080")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('[[volume]]\nname = "A"\npath = "/data"', 4, "name"),
+        ('[[volume]]\nname = "a"\npath = "/run/data"', 5, "path"),
+        ('[[volume]]\nname = "a"\npath = "/srv/../etc"', 5, "path"),
+        ('[[volume]]\nname = "a"\npath = "/a"\nmode = "rwx"', 6, "mode"),
+        ('[[volume]]\nname = "a"\npath = "/a"\nowner = "1000"', 6, "owner"),
+        ('[[volume]]\nname = "a"\npath = "/a"\nsize = "1G"', 6, "unknown key"),
+        (
+            '[[volume]]\nname = "a"\npath = "/a"\n[[volume]]\nname = "b"\npath = "/a"',
+            8,
+            "another one's",
+        ),
+        ('[volume]\nname = "a"', 3, r"must be written as \[\[volume\]\]"),
+        ('[[device]]\npath = "/etc/passwd"', 4, "below /dev"),
+        ('[[device]]\npath = "/dev/kvm"\noptional = "yes"', 5, "true or false"),
+        ('keep = ["etc/id"]', 3, "no absolute path"),
+        ('service_user = "Web Server"', 3, "no user's name"),
+        ('[[first_start]]\nrun = ["/a"]\n[[first_start]]\nrun = ["b"]', 6, "absolute path"),
+        ('[[first_start]]\nrun = ["/a"]\nsecret = "port"', 5, "no secret"),
+        ('[[first_start]]\nrun = ["/a"]\nuser = "0"', 5, "no user's name"),
+        ('[options.key]\ntype = "secret"\npattern = "("', 3, "pattern"),
+        ('[options.key]\ntype = "secret"\ndefault = "x"', 3, "is a secret"),
+    ],
+)
+def test_what_a_template_says_of_its_data_is_checked_to_the_line(
+    text: str, line: int, words: str
+) -> None:
+    with pytest.raises(CommandError, match=words) as raised:
+        spec.parse("mine", FACTS + text, "mine/template.toml", origin="user", trusted=False)
+
+    assert (raised.value.code, raised.value.line) == ("E_TEMPLATE_SYNTAX", line)
+
+
+@pytest.mark.parametrize("optional", [True, False], ids=["optional", "needed"])
+def test_a_template_that_is_not_trusted_gets_no_device_without_a_grant(
+    optional: bool,
+) -> None:
+    toml = f'{FACTS}[[device]]\npath = "/dev/null"\noptional = {str(optional).lower()}\n'
+    mine = spec.parse("mine", toml, "mine/template.toml", origin="user", trusted=False)
+    granted = parse(["create", "mine", "--grant", "device:/dev/null"]).build
+
+    assert [device.path for device in given.devices(mine, granted)] == ["/dev/null"]
+    if optional:
+        assert given.devices(mine, parse(["create", "mine"]).build) == ()
+    else:
+        with pytest.raises(CommandError, match="E_CONFIG_GRANT"):
+            given.devices(mine, parse(["create", "mine"]).build)
 
 
 @pytest.mark.parametrize(

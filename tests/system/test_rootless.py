@@ -22,8 +22,8 @@ USER = 54321
 FILES = {
     "passwd": "mktuser:x:{0}:{0}::{1}/home:/bin/sh\n",
     "group": "mktuser:x:{0}:\n",
-    "subuid": "mktuser:2000000:65536\n",
-    "subgid": "mktuser:2000000:65536\n",
+    "subuid": "mktuser:{2}:65536\n",
+    "subgid": "mktuser:{2}:65536\n",
 }
 # What lies in a closed home of root's, as a Python may, is shown to the user in a mount namespace that ends with it.
 BECOME = """
@@ -36,6 +36,15 @@ fi
 [ ! -e "$place/tun" ] || mount --bind "$place/tun" /dev/net/tun
 exec setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all "$@"
 """
+
+
+def free_ids() -> int:
+    """Return the first of subordinate ids that nobody on this machine has."""
+    taken = [2_000_000]
+    for file in ("/etc/subuid", "/etc/subgid"):
+        rows = Path(file).read_text().split() if Path(file).exists() else []
+        taken += [int(first) + int(count) for _, first, count in (row.split(":") for row in rows)]
+    return max(taken)
 
 
 class UserMkt:
@@ -84,7 +93,7 @@ def user() -> Iterator[UserMkt]:
     for name, line in FILES.items():
         own = Path("/etc", name)
         before = own.read_text() if own.exists() else ""
-        (place / name).write_text(before + line.format(USER, place))
+        (place / name).write_text(before + line.format(USER, place, free_ids()))
     for name in ("home", "run"):
         (place / name).mkdir(0o700)
         os.chown(place / name, USER, USER)
@@ -95,6 +104,7 @@ def user() -> Iterator[UserMkt]:
             place / "code" / package,
             ignore=shutil.ignore_patterns("__pycache__"),
         )
+    shutil.copytree(CHECKOUT / "tests" / "templates", place / "templates")
     if Path("/dev/net/tun").exists():
         os.mknod(place / "tun", 0o020666, os.makedev(10, 200))
         (place / "tun").chmod(0o666)
@@ -148,7 +158,7 @@ def test_a_users_flat_container_has_the_owners_of_the_layers(user: UserMkt) -> N
 
     assert (root / "etc").stat().st_uid == USER
     assert (root / "usr/bin").stat().st_uid == USER
-    assert (root / "var/mail").stat().st_gid == 2000000 + 8 - 1
+    assert (root / "var/mail").stat().st_gid == free_ids() + 8 - 1
     user.ok("start", "plain")
     assert user.ok("exec", "plain", "--", "stat", "-c", "%U:%G", "/var/mail").strip() == "root:mail"
     user.ok("destroy", "--force", "plain")
@@ -216,3 +226,29 @@ def test_prune_frees_what_subordinate_ids_own(user: UserMkt) -> None:
 
     for folder in ("layers", "staging", "trash", "quarantine"):
         assert not list((user.path / ".store" / folder).iterdir())
+
+
+def test_a_users_volume_belongs_to_its_user_inside_and_goes_with_the_container(
+    user: UserMkt,
+) -> None:
+    templates = ("--template-path", str(user.place / "templates"))
+    try:
+        said = user("up", "keeper", "--no-sync", "--distro", "debian", *templates)
+        assert said.returncode == 0, said.stderr
+        script = "stat -c %U /srv/data /srv/data/hello /srv/data/digest; cat /srv/data/hello"
+        seen = user.ok("exec", "keeper", "--", "sh", "-c", script).split()
+        made = user.ok("exec", "keeper", "--", "cat", "/var/lib/mktemplate/made/password")
+        log = user.ok("logs", "keeper")
+        user.ok("stop", "keeper")
+        user.ok("copy", "keeper", "other")
+        user.ok("start", "other")
+        copied = user.ok("exec", "other", "--", "cat", "/srv/data/hello")
+    finally:
+        for name in ("keeper", "other"):
+            user("destroy", "--force", name)
+
+    assert seen == ["keeper", "root", "keeper", "hello"]
+    assert (log, copied) == ("keeper\n", "hello\n")
+    assert "password: mktemplate exec keeper -- cat" in said.stderr
+    assert len(made.strip()) == 24
+    assert not (user.path / "keeper").exists()
