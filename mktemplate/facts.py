@@ -127,9 +127,14 @@ def port(value: int | str, facts: Facts) -> int:
     return found if isinstance(found, int) else 0
 
 
+def login_user(spec: TemplateSpec, facts: Facts) -> str:
+    """Return who logs in with ssh keys: the template's `user`, else what its option `user` says, else root."""
+    return spec.user or str(facts.options.get("user", "root"))
+
+
 def values(spec: TemplateSpec, facts: Facts) -> dict[str, object]:
     """Return what the files of the template may name."""
-    user = str(facts.options.get("user", spec.user))
+    user = login_user(spec, facts)
     return {
         "name": facts.name,
         "template": {

@@ -27,7 +27,7 @@ from mktemplate import (
 from mktemplate.cli import Build, Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
-from mktemplate.facts import Facts, port
+from mktemplate.facts import Facts, login_user, port
 from mktemplate.recorded import given_options
 from mktemplate.recovery import recover
 from mktemplate.spec import TemplateSpec
@@ -291,6 +291,7 @@ def record_of(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
         stop_signal=spec.stop_signal,
         connect=spec.connect.replace("{name}", facts.name),
         login_keys=facts.keys,
+        login_user=login_user(spec, facts) if spec.login_keys else "root",
         options=given_options(request),
         secrets=tuple(each.name for each in spec.secrets if each.name not in parts.handed.secrets),
         shared_host=facts.shared_host,

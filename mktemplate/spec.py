@@ -76,7 +76,7 @@ class TemplateSpec:
     service_user: str = "root"  # who runs the command, a name inside
     stop_signal: str = "TERM"
     connect: str = ""
-    user: str = "root"
+    user: str = ""  # who logs in; empty = the option `user`, else root
     login_keys: bool = False  # takes ssh public keys
     distros: tuple[str, ...] = ()
     ports: tuple[int | str, ...] = ()
@@ -139,7 +139,7 @@ def _spec(
         service_user=report.text(data, "service_user", "service_user", "root"),
         stop_signal=_one_of(data, "stop_signal", _SIGNALS, "TERM", report),
         connect=report.text(data, "connect", "connect"),
-        user=report.text(data, "user", "user", "root"),
+        user=report.text(data, "user", "user"),
         login_keys=report.truth(data, "login_keys", "login_keys"),
         distros=report.strings(data.get("distros", []), "distros"),
         ports=_ports(data.get("ports", []), options, report),

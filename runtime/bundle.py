@@ -64,6 +64,7 @@ class Record:
     stop_signal: str = "TERM"
     connect: str = ""  # how a person reaches it, `mktemplate ssh NAME`
     login_keys: tuple[str, ...] = ()  # public ones, lines of its authorized_keys
+    login_user: str = "root"  # whose they are
     upgraded: str = ""  # RFC 3339, UTC: when its present layers came; "" = with the container
     options: tuple[tuple[str, str], ...] = ()  # as given on the command line, no secrets
     secrets: tuple[str, ...] = ()  # names of those that were not given, never a secret

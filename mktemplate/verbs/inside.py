@@ -75,7 +75,7 @@ def ssh(request: Request, console: Console) -> int:
         *_options(container, found),
         *_way_in(container, found),
         "-l",
-        request.flags.user or "root",
+        request.flags.user or found.record.login_user,
         address,
     ]
     if request.command:

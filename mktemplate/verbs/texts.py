@@ -143,7 +143,7 @@ def _about(spec: TemplateSpec) -> dict[str, object]:
             {"url": each.url, "sha256": each.sha256, "to": each.to} for each in spec.downloads
         ],
         "ports": [_port(spec, port) for port in spec.ports],
-        "users": [spec.user] if spec.login_keys else [],
+        "users": [_login_user(spec)] if spec.login_keys else [],
         "mounts": [volume.path for volume in spec.volumes],
         "volumes": [
             {
@@ -188,6 +188,11 @@ def _of_secret(option: Option) -> dict[str, object]:
         "made_file": f"/{secretfiles.MADE}/{option.name}" if option.made else None,
         "environment": secretfiles.variable(option.name),
     }
+
+
+def _login_user(spec: TemplateSpec) -> object:
+    option = spec.option("user")
+    return spec.user or (option.default if option else "root")
 
 
 def _port(spec: TemplateSpec, port: int | str) -> object:

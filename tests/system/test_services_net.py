@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -178,3 +179,25 @@ def test_unbound_asks_the_resolver_that_it_is_given_and_validates_all_but_what_i
 
     assert excepted == "10.1.2.3\n"
     assert "status: SERVFAIL" in unsigned
+
+
+@pytest.mark.slow
+def test_sftp_only_gives_a_user_one_directory_and_no_command(mkt: Mkt, tmp_path: Path) -> None:
+    [ip] = mkt.json(
+        "up", "sshd", "--distro", "debian", "--set", "user=guest", "--set", "sftp_only=true"
+    )["ips"]  # fmt: skip
+    client = Client(mkt=mkt, name="sshd", ip=ip)
+    known = f"UserKnownHostsFile={tmp_path}/known"
+    ssh = ("-i", f"{mkt.path}/sshd/ssh/key", "-o", known, "-o", "StrictHostKeyChecking=no")
+    (tmp_path / "batch").write_text(f"put {tmp_path}/batch here\nls -l\nls /\n")
+
+    seen = client.run("sftp", "-q", "-b", f"{tmp_path}/batch", *ssh, "guest@{ip}")
+    refused = mkt("ssh", "sshd", "id", timeout=30)
+
+    assert mkt.ok("exec", "sshd", "--", "stat", "-c", "%U %n", "/srv/sftp/files/here").split() == [
+        "guest",
+        "/srv/sftp/files/here",
+    ]
+    assert seen.splitlines()[-1].strip() == "/files"
+    assert "uid=" not in refused.stdout
+    assert "sftp connections only" in refused.stdout
