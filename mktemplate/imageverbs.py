@@ -43,4 +43,19 @@ IMAGES = (
         most=2,
         options=_MAKING,
     ),
+    Verb(
+        name="sbom",
+        usage="NAME [--format spdx|cyclonedx] [-o FILE]",
+        help="what is in a container, as a bill of materials",
+        more=(
+            "SPDX 2.3 (the default) or CycloneDX 1.6 in JSON, from the database of dpkg or apk inside, with the hash\n"
+            "of each archive that the container was made of. The same container gives the same bytes."
+        ),
+        least=1,
+        most=1,
+        options=(
+            value("--format", "F", "format", "spdx or cyclonedx", choices=("spdx", "cyclonedx")),
+            value("-o", "FILE", "output", "write it into this file"),
+        ),
+    ),
 )

@@ -65,6 +65,7 @@ _MODULES = {
     "prune": ("store", "prune"),
     "import": ("image", "import_"),
     "pull": ("image", "pull"),
+    "sbom": ("sbom", "sbom"),
     "doctor": ("doctor", "doctor"),
     "help": ("help", "help_"),
 }
