@@ -27,7 +27,7 @@ def document(container: Container, kind: str) -> bytes:
         if None in layers:
             raise CommandError("E_CORRUPT", container.name, "one of its layers is gone")
         draft = stack.enter_context(store.draft("sbom"))
-        own = found.path / copies.tree_of(found)
+        own = found.path / copies.trees_of(found.path)[0]
         lowers = (own, *(layer.path for layer in reversed(layers) if layer))
         root = Root(upper=draft.root, lowers=lowers, work=draft.work)  # what is read is only below
         texts = errand.send(workshop.sandbox(), root, database.read)
