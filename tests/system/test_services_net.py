@@ -2,65 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import lacking
 from tests.system.command import Mkt
+from tests.system.service import CURL, Client, Service, asks, cases, prove
 
 pytestmark = pytest.mark.system
-GRACE = 10  # seconds that `stop` gives a service, as users get without --timeout
-ENDED = {0, 143}  # by itself, or by the SIGTERM that it was sent; 137 would be a kill
-
-
-@dataclass(frozen=True, kw_only=True)
-class Client:
-    """Whoever talks to a running container from outside."""
-
-    mkt: Mkt
-    name: str
-    ip: str
-
-    def run(self, *argv: str) -> str:
-        """Run a program of this machine that must succeed; {ip} in its words is the container's address."""
-        words = [word.replace("{ip}", self.ip) for word in argv]
-        if shutil.which(words[0]) is None:
-            lacking(words[0])
-        done = subprocess.run(words, capture_output=True, text=True, timeout=30)
-        assert done.returncode == 0, (
-            f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        )
-        return done.stdout
-
-
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """A template with options, what its client leaves there, how the client looks, and what it must see."""
-
-    template: str
-    options: tuple[str, ...] = ()
-    leave: Callable[[Client], object] = lambda client: None
-    look: Callable[[Client], str]
-    sees: str
-    case: str = ""  # tells apart what is of one template
-    fast: bool = False  # runs by default
-
-    @property
-    def id(self) -> str:
-        return f"{self.template}{'-' if self.case else ''}{self.case}"
-
-
-def asks(*argv: str) -> Callable[[Client], str]:
-    """Return how a client looks by running one program."""
-    return lambda client: client.run(*argv)
-
-
-CURL = ("curl", "-sS", "--fail", "--max-time", "10")
 DIG = ("dig", "+short", "+tries=2", "+time=3", "@{ip}")
 SERVICES = [
     Service(
@@ -108,36 +57,11 @@ SERVICES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("service", "release"),
-    [
-        pytest.param(
-            service,
-            release,
-            id=f"{service.id}-{release}",
-            marks=[] if service.fast and release == "trixie" else pytest.mark.slow,
-        )
-        for service in SERVICES
-        for release in ("trixie", "bookworm")
-    ],
-)
+@pytest.mark.parametrize(("service", "release"), cases(SERVICES))
 def test_a_service_answers_its_client_keeps_its_data_and_ends_in_time(
     mkt: Mkt, service: Service, release: str
 ) -> None:
-    name = service.template
-    place = ("--distro", "debian", "--release", release)
-    [ip] = mkt.json("up", name, *place, *service.options)["ips"]
-    client = Client(mkt=mkt, name=name, ip=ip)
-    service.leave(client)
-    seen = service.look(client)
-    assert service.sees in seen
-
-    mkt.ok("restart", name)
-    mkt.ok("wait", name, "--state", "READY", "--timeout", "60")
-
-    assert service.look(client) == seen
-    mkt.ok("stop", "--timeout", str(GRACE), name)
-    assert mkt.json("info", name)["exit_status"] in ENDED
+    prove(mkt, service, release)
 
 
 @pytest.mark.slow
