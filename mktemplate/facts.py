@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mktemplate import grants
 from mktemplate.cli import Build
 from mktemplate.errors import CommandError, escape
 from mktemplate.spec import TemplateSpec
@@ -66,6 +67,9 @@ class Facts:
     shared_host: bool = False
     merged_usr: bool = True
     userns: bool = True
+    granted: frozenset[str] = (
+        frozenset()
+    )  # KIND:VALUE, what the template may have that is not trusted
     idle: bool = False  # PID 1 waits and reaps, the service is not started (`run`)
 
     @property
@@ -186,6 +190,7 @@ def gather(
             hints=(f"it has: {', '.join(spec.distros)}",),
         )
     _check_system(spec, build)
+    grants.check(spec, build.grants, options)
     for key, text in build.env:
         wrong = problem(text)
         if wrong:
@@ -201,6 +206,7 @@ def gather(
         pids=build.pids,
         shared_host=build.share_host,
         userns=not build.no_userns,
+        granted=grants.given(spec, build.grants),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mktemplate import hostpart, secretfiles, volumes, workshop
+from mktemplate import grants, hostpart, secretfiles, volumes, workshop
 from mktemplate.arguments import Device, Volume
 from mktemplate.cli import Build
 from mktemplate.declared import NeededDevice
@@ -86,16 +86,9 @@ def devices(spec: TemplateSpec, build: Build) -> tuple[Device, ...]:
 
 def _needed(spec: TemplateSpec, needed: NeededDevice, build: Build) -> Device | None:
     """Return a device of the template's, None where it is optional and cannot be had."""
-    grant = f"device:{needed.path}"
-    if not spec.trusted and grant not in build.grants:
-        if needed.optional:
-            return None
-        raise CommandError(
-            "E_CONFIG_GRANT",
-            spec.name,
-            f"is not trusted, and wants the device {needed.path}",
-            hints=(f"--grant {grant}",),
-        )
+    granted = f"device:{needed.path}" in grants.given(spec, build.grants)
+    if needed.optional and not (spec.trusted or granted):
+        return None
     device = Device(path=needed.path, group=needed.group)
     if needed.optional:
         try:

@@ -55,6 +55,12 @@ def _set(text: str) -> tuple[str, str]:
     return arguments.pair(text, "--set")
 
 
+def _grant(text: str) -> str:
+    from mktemplate.grants import grant  # here: what knows templates is for those who build
+
+    return grant(text)
+
+
 GLOBAL = (
     value("--path", "DIR", "path", "where containers live (or MKTEMPLATE_PATH)"),
     value("--template-path", "DIR", "template_path", "where templates are looked for first"),
@@ -152,7 +158,14 @@ LIMITS = (
     value(
         "--allow-degraded", "FEATURE", "allow_degraded", "go on without a confinement", many=True
     ),
-    value("--grant", "KIND:VALUE", "grants", "grant what is refused otherwise", many=True),
+    value(
+        "--grant",
+        "KIND:VALUE",
+        "grants",
+        "grant by name what is refused otherwise",
+        convert=_grant,
+        many=True,
+    ),
 )
 BUILDING = (
     flag("--wait", "wait", "wait for another command's lock"),

@@ -69,6 +69,7 @@ class TemplateSpec:
     summary: str
     origin: str = "built in"
     trusted: bool = True
+    grants: tuple[str, ...] = ()  # what `templates add` was told to grant it
     profile: str = "service"
     needs_setuid: bool | str = False  # or the bool option that decides
     init_safe: bool = False  # the service handles SIGCHLD and SIGTERM itself, so it may be PID 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -17,7 +17,7 @@ from typing import cast
 from jinja2 import BytecodeCache
 
 from mktemplate import facts as facts_
-from mktemplate import firststart, jail, library, secretfiles
+from mktemplate import firststart, grants, jail, library, secretfiles
 from mktemplate.compiled import kept
 from mktemplate.errors import CommandError
 from mktemplate.facts import Facts
@@ -29,10 +29,13 @@ from provisioner import tree as trees
 from provisioner.tree import Tree
 from runtime import config as configs
 from runtime import fstab as fstabs
+from runtime.errors import ConfigError
 from runtime.fstab import MountEntry
 from runtime.grants import check_grants
-from runtime.settings import ContainerConfig
+from runtime.readers import rlimit
+from runtime.settings import UNLIMITED, ContainerConfig
 
+_LIMIT = "lxc.prlimit."
 # A template may write these again with another value; of every other common line it may not lose one.
 _REPLACEABLE = frozenset(
     (
@@ -208,7 +211,7 @@ def plan(
             rendered.fstab,
             "fstab",
             from_template=True,
-            sources=fstabs.SHARED_HOST if facts.shared_host else None,
+            sources=fstabs.SHARED_HOST if facts.shared_host else _sources(template.spec, facts),
         ),
         config=_checked_config(template, facts, rendered.config, compiled),
     )
@@ -225,6 +228,32 @@ def _tree(spec: TemplateSpec, facts: Facts, rendered: Rendered) -> Tree:
         if facts_.is_meant(each.distros, facts.target) and each.arch in ("", facts.target.arch)
     )  # fmt: skip
     return Tree(nodes=(*told.nodes, *fetched))
+
+
+def _sources(spec: TemplateSpec, facts: Facts) -> fstabs.Sources:
+    """Return which paths of the host a template may mount: one that is not trusted only what was granted."""
+    granted = grants.paths(facts.granted)
+    if not spec.trusted:
+        return fstabs.Sources(any=granted)
+    return fstabs.Sources(any=(*fstabs.Sources().any, *granted))
+
+
+def _check_limits(limits: Sequence[configs.Line], plain: str) -> None:
+    """Raise E_CONFIG_GRANT for a resource limit above that of the common text `plain`: a template only lowers them."""
+    if not limits:
+        return
+    most = {limit.name: limit.hard for limit in configs.parse(plain, "common").rlimits}
+    for line in limits:
+        hard = most.get(line.key.removeprefix(_LIMIT), UNLIMITED)
+        asked = rlimit(line.key.removeprefix(_LIMIT), line.value).hard
+        if hard != UNLIMITED and (asked == UNLIMITED or asked > hard):
+            raise ConfigError(
+                "E_CONFIG_GRANT",
+                f"{line.source}:{line.line}",
+                f"{line.key} may not be above {hard} in a template",
+                path=line.source,
+                line=line.line,
+            )
 
 
 def _checked_config(
@@ -249,7 +278,8 @@ def _checked_config(
         else:
             added.append(line)
     with told_of(template.folder, name, "config.j2", text):
-        check_grants(added)
+        check_grants(added, _sources(template.spec, facts))
+        _check_limits([line for line in added if line.key.startswith(_LIMIT)], plain)
     for key, value in left.elements():
         if key not in _REPLACEABLE:
             raise CommandError(

@@ -97,7 +97,7 @@ _TEMPLATE_WORDS = frozenset(
     " strictatime nodiratime private slave rprivate rslave".split()
 )
 _TEMPLATE_VALUES = frozenset({"idmap", "size", "mode", "uid", "gid", "nr_inodes"})
-_TEMPLATE_KINDS = frozenset({"none", "tmpfs", "overlay", "squashfs", "erofs"})  # F-2
+_TEMPLATE_KINDS = frozenset({"none", "tmpfs"})  # F-2: of the others, only what we made ourselves
 _RESERVED = ("proc", "sys", "dev", "run/mktemplate")  # F-7
 _CONTRADICTORY = (
     {"ro", "rw"},
@@ -375,7 +375,7 @@ def _host_source(path: str, meaning: MountFlags, sources: Sources) -> Iterable[t
     elif any(_below(path, top) for top in sources.any):
         return
     elif not any(_below(path, top) for top in sources.read_only):
-        prefixes = ", ".join((*sources.any, *sources.read_only))
+        prefixes = ", ".join((*sources.any, *sources.read_only)) or "none: --grant mount:PATH"
         yield "E_FSTAB_SOURCE", f'"{path}" is not below an allowed source prefix ({prefixes})'
     elif not meaning.set & ATTR_RDONLY:
         yield "E_FSTAB_OPTION", f'"{path}" may be bound read-only only (write ro)'

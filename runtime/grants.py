@@ -6,10 +6,12 @@ These lists bind what templates render and what images, archives and snapshots b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from runtime.errors import ConfigError
+from runtime import fstab
+from runtime.errors import ConfigError, raise_all
+from runtime.fstab import Sources
 from runtime.readers import Misread, integer
 
 
@@ -45,13 +47,8 @@ def _at_most(most: int) -> Callable[[str], bool]:
 # key → which values of it
 _ALLOWED: dict[str, Callable[[str], bool]] = {
     "lxc.uts.name": _any,
-    "lxc.mount.entry": _any,  # bound by the rules of fstab
+    "lxc.mount.entry": bool,  # bound by the rules of fstab; clearing the list would unmask
     "lxc.mount.auto": _is("proc:mixed", "sys:ro", "proc", "proc:mixed sys:ro"),
-    "lxc.net.0.type": _is("veth", "empty"),  # never none: in LXC that is the host's network
-    "lxc.net.0.flags": _any,
-    "lxc.net.0.link": _is("mkt0"),
-    "lxc.net.0.name": _any,
-    "lxc.net.0.ipv4.address": _any,
     "lxc.cap.drop": bool,  # only subtracting: clearing the list would add
     "lxc.no_new_privs": _is("1"),
     "lxc.cgroup2.memory.max": _any,
@@ -71,7 +68,7 @@ _ALLOWED: dict[str, Callable[[str], bool]] = {
     "lxc.autodev": _is("1"),
     "lxc.start.auto": _any,
 }
-_PREFIXES = ("lxc.rootfs.", "lxc.prlimit.", "lxc.sysctl.")
+_PREFIXES = ("lxc.prlimit.", "lxc.sysctl.")
 
 
 def templates_may_write(key: str, value: str | None = None) -> bool:
@@ -82,20 +79,23 @@ def templates_may_write(key: str, value: str | None = None) -> bool:
     return value is None or allowed(value)
 
 
-def check_grants(lines: Iterable[_Line], granted: frozenset[str] = frozenset()) -> None:
-    """Raise ConfigError (E_CONFIG_GRANT) for the first line that no template may write and nobody has granted.
+def check_grants(lines: Iterable[_Line], sources: Sources | None = None) -> None:
+    """Raise ConfigError for the first line that no template may write, with the others in `also`.
 
-    `granted` holds whole keys; `lxc.no_new_privs` there is the template's own `needs_setuid`.
+    E_CONFIG_GRANT, or the code of an fstab's rule for a mount entry; it may bind host paths below `sources` only.
     """
-    problems = [_refusal(line) for line in lines if not _may(line, granted)]
-    if problems:
-        first, *others = problems
-        first.also = tuple(others)
-        raise first
+    raise_all([problem for line in lines for problem in _problems(line, sources)])
 
 
-def _may(line: _Line, granted: frozenset[str]) -> bool:
-    return line.key in granted or templates_may_write(line.key, line.value)
+def _problems(line: _Line, sources: Sources | None) -> Iterator[ConfigError]:
+    if not templates_may_write(line.key, line.value):
+        yield _refusal(line)
+    elif line.key == "lxc.mount.entry":
+        try:
+            fstab.parse(line.value, line.source, from_template=True, sources=sources)
+        except ConfigError as error:
+            for each in (error, *error.also):
+                yield _told(line, each.code, each.detail)
 
 
 def _refusal(line: _Line) -> ConfigError:
@@ -108,6 +108,8 @@ def _refusal(line: _Line) -> ConfigError:
         if allowed_key
         else f"{family} may not come from a template"
     )
-    return ConfigError(
-        "E_CONFIG_GRANT", f"{line.source}:{line.line}", detail, path=line.source, line=line.line
-    )
+    return _told(line, "E_CONFIG_GRANT", detail)
+
+
+def _told(line: _Line, code: str, detail: str) -> ConfigError:
+    return ConfigError(code, f"{line.source}:{line.line}", detail, path=line.source, line=line.line)

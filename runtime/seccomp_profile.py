@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from runtime.errors import ConfigError
 
 PROFILES = ("service", "login", "build", "system")
-GRANTS = frozenset({"seccomp:ptrace", "mknod"})
+GRANTS = frozenset({"seccomp:ptrace", "seccomp:mknod"})
 
 _SECTIONS = {"x86_64": "x86_64", "aarch64": "arm64"}
 _WORD = 0xFFFFFFFF  # the kernel looks at an int argument's low half only; so must a rule
@@ -91,7 +91,7 @@ def default_profile(
 ) -> str:
     """Return the text of `profile` for `machine`; ConfigError (E_PARAM) for one we do not know.
 
-    `grants`: `seccomp:ptrace` lets processes trace each other, `mknod` make device nodes.
+    `grants`: `seccomp:ptrace` lets processes trace each other, `seccomp:mknod` make device nodes.
     """
     if profile not in PROFILES:
         raise ConfigError("E_PARAM", profile, f"is no profile ({', '.join(PROFILES)})")
@@ -117,7 +117,7 @@ def _plain(profile: str, grants: frozenset[str], machine: str) -> Iterator[str]:
         yield from _MOUNTING.split()
     if "seccomp:ptrace" in grants:
         yield from _TRACING.split()
-    if "mknod" in grants:
+    if "seccomp:mknod" in grants:
         yield from ("mknod", "mknodat")
 
 
@@ -125,7 +125,7 @@ def _conditional(profile: str, grants: frozenset[str]) -> Iterator[str]:
     if profile != "system":
         yield f"clone {_masked(0, 0, _NEW_NAMESPACES)}"
         yield f"clone3 errno {_ENOSYS}"  # its flags lie in memory; glibc falls back to clone
-    if "mknod" not in grants:
+    if "seccomp:mknod" not in grants:
         for name, argument in (("mknod", 1), ("mknodat", 2)):
             yield from (f"{name} {_masked(argument, kind, _S_IFMT)}" for kind in _PLAIN_NODES)
     yield from _socket((_ROUTES, _UEVENTS) if profile == "system" else (_ROUTES,))

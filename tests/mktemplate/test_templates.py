@@ -158,9 +158,6 @@ def test_a_template_that_is_not_trusted_gets_no_device_without_a_grant(
     assert [device.path for device in given.devices(mine, granted)] == ["/dev/null"]
     if optional:
         assert given.devices(mine, parse(["create", "mine"]).build) == ()
-    else:
-        with pytest.raises(CommandError, match="E_CONFIG_GRANT"):
-            given.devices(mine, parse(["create", "mine"]).build)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +235,11 @@ def test_a_tree_line_that_leaves_the_grammar_is_refused(
         "lxc.cap.drop =",
         "lxc.autodev = 0",
         "lxc.cap.keep = sys_admin",
+        "lxc.rootfs.path = dir:/",
+        "lxc.rootfs.options = suid",
+        "lxc.net.0.type = veth",
+        "lxc.mount.entry =",
+        "lxc.prlimit.nofile = unlimited",
     ],
 )
 def test_a_template_may_not_loosen_its_container(tmp_path: Path, line: str) -> None:
@@ -250,6 +252,70 @@ def test_a_template_may_not_loosen_its_container(tmp_path: Path, line: str) -> N
         "E_CONFIG_GRANT",
         "E_CONFIG_VALUE",
     )  # keep and drop exclude each other
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("/ mnt none bind,create=dir 0 0", "E_FSTAB_SOURCE"),
+        ("/srv/mktemplate/a mnt none bind,create=dir 0 0", "E_FSTAB_SOURCE"),
+        ("/run/docker.sock s none bind,create=file 0 0", "E_FSTAB_SOURCE"),
+        ("/dev/sda1 mnt squashfs ro,create=dir 0 0", "E_FSTAB_OPTION"),
+        ("proc mnt proc rw,create=dir 0 0", "E_FSTAB_OPTION"),
+        ("tmpfs proc/sys tmpfs rw 0 0", "E_FSTAB_TARGET"),
+        ("tmpfs ../../etc tmpfs rw 0 0", "E_FSTAB_TARGET"),
+    ],
+)
+def test_what_a_template_mounts_by_its_configuration_keeps_to_the_rules_of_fstab(
+    tmp_path: Path, line: str, code: str
+) -> None:
+    folder(tmp_path, config__j2=service(f"lxc.mount.entry = {line}"))
+
+    with pytest.raises(CommandError) as raised:
+        plan(tmp_path)
+
+    assert raised.value.code in (code, "E_CONFIG_VALUE")
+
+
+def test_a_path_of_the_host_is_mounted_where_it_was_granted(tmp_path: Path) -> None:
+    folder(
+        tmp_path, config__j2=service("lxc.mount.entry = /srv/a/b mnt none bind,ro,create=dir 0 0")
+    )
+
+    made = plan(tmp_path, "--grant", "mount:/srv/a")
+
+    assert "/srv/a/b" in [entry.source for entry in made.config.mount_entries]
+
+
+@pytest.mark.parametrize(
+    ("toml", "grant"),
+    [
+        ('profile = "login"', "profile:login"),
+        ('profile = "system"\ncommand = ["/sbin/init"]', "profile:system"),
+        ("needs_setuid = true", "setuid:programs"),
+        ('needs_setuid = "su"\n[options.su]\ntype = "bool"\ndefault = true', "setuid:programs"),
+        ('[[device]]\npath = "/dev/null"', "device:/dev/null"),
+    ],
+)
+def test_a_template_that_is_not_trusted_gets_more_than_a_service_has_by_grant_only(
+    tmp_path: Path, toml: str, grant: str
+) -> None:
+    folder(tmp_path, template__toml=f"{FACTS}{toml}\n")
+
+    with pytest.raises(CommandError, match="E_CONFIG_GRANT") as raised:
+        plan(tmp_path)
+
+    assert raised.value.hints == (f"--grant {grant} gives it",)
+    assert plan(tmp_path, "--grant", grant).config
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["all", "device", "devce:/dev/null", "device:null", "profile:root", "trust:all", "net:host"],
+)
+def test_a_grant_is_one_that_can_be_given(word: str) -> None:
+    with pytest.raises(CommandError, match="E_PARAM"):
+        parse(["create", "nginx", "--grant", word])
 
 
 def test_a_template_may_not_leave_out_what_confines_it(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_another_machine_and_x32_are_killed(service: bytes, machine: str) -> Non
         ("login", frozenset(), "unshare", EPERM),
         ("build", frozenset(), "mount", EPERM),
         ("service", frozenset({"seccomp:ptrace"}), "ptrace", ALLOW),
-        ("service", frozenset({"mknod"}), "mknod", ALLOW),
+        ("service", frozenset({"seccomp:mknod"}), "mknod", ALLOW),
     ],
 )
 def test_profiles_and_grants_open_what_they_say(
