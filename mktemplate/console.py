@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RED, _YELLOW, _DIM, _OFF = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
-_COUNTED_IN_BYTES = ("index", "download")
+_COUNTED_IN_BYTES = ("index", "download", "push")
 
 
 class Console:

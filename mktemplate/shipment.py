@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate import copies, workshop
+from mktemplate.console import Console
 from mktemplate.errors import CommandError
 from provisioner.export.image import Image, Part
 from runtime import fstab as fstabs
@@ -36,6 +37,7 @@ class Shipment:
     """A container that stands still while it is read."""
 
     image: Image
+    container: Container
     bundle: Bundle
     config: ContainerConfig
     notes: tuple[Note, ...]
@@ -67,12 +69,28 @@ def shipment(container: Container) -> Iterator[Shipment]:
         epoch = max((layer.epoch for layer in layers if layer), default=0)
         yield Shipment(
             image=_image(found, config, tuple(parts), mounts, epoch),
+            container=container,
             bundle=found,
             config=config,
             notes=tuple(_notes(found, config, mounts)),
             draft=draft.root,
             paused=paused,
         )
+
+
+def tell_left_out(
+    shipped: Shipment, target: str, carried: frozenset[str], console: Console, *, strict: bool
+) -> tuple[str, ...]:
+    """Say what `target` does not express, and return it; `strict` makes that E_PARAM."""
+    left, name = shipped.left_out(carried), shipped.image.name
+    if left and strict:
+        detail = f"{target} does not carry " + "; ".join(left)
+        raise CommandError("E_PARAM", f"{name} --strict", detail)
+    if shipped.paused:
+        console.note(f"{name} stands still while it is read")
+    for text in left:
+        console.note(f"{target} does not carry {text}")
+    return left
 
 
 def _refuse(found: Bundle) -> None:

@@ -41,4 +41,18 @@ SHIP = (
             flag("--strict", "strict", "refuse where the format cannot carry everything"),
         ),
     ),
+    Verb(
+        name="push",
+        usage="NAME REF [--strict]",
+        help="send a container to a registry",
+        more=(
+            "REF is HOST[:PORT]/REPOSITORY[:TAG]. What goes is what `export --format oci` writes, and only what the\n"
+            "registry does not have: after a change of the template a few KiB. The bill of materials (SPDX) and the\n"
+            "lock file go as documents that refer to the image. A login is what docker, podman or skopeo login left;\n"
+            "plain http is spoken to this machine only."
+        ),
+        least=2,
+        most=2,
+        options=(flag("--strict", "strict", "refuse where an image cannot carry everything"),),
+    ),
 )

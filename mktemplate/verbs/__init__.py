@@ -55,6 +55,7 @@ _MODULES = {
     "config": ("check", "config"),
     "lock": ("lock", "lock"),
     "export": ("export", "export"),
+    "push": ("push", "push"),
     "diff": ("diff", "diff"),
     "why": ("packages", "why"),
     "outdated": ("packages", "outdated"),

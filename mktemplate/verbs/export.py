@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from mktemplate import lxctexts
+from mktemplate import lxctexts, ociimage
 from mktemplate.arguments import container_name
 from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path
-from mktemplate.shipment import Shipment, shipment
+from mktemplate.shipment import Shipment, shipment, tell_left_out
 from provisioner.export import compress, docker, flat, incus, nspawn, oci, output, proxmox, readonly
 from runtime.container import Container
 
@@ -39,15 +39,8 @@ def export(request: Request, console: Console) -> int:
         )
     kind = _FORMATS[flags.format]
     with shipment(Container(containers_path(request), name)) as shipped:
-        left = shipped.left_out(kind.carries)
-        if left and flags.strict:
-            detail = f"{flags.format} does not carry " + "; ".join(left)
-            raise CommandError("E_PARAM", f"{name} --strict", detail)
+        left = tell_left_out(shipped, flags.format, kind.carries, console, strict=flags.strict)
         kind.write(shipped, flags.output, console)
-    if shipped.paused:
-        console.note(f"{name} stood still while it was exported")
-    for text in left:
-        console.note(f"{flags.format} does not carry {text}")
     size = _size(Path(flags.output))
     value = {
         "name": name,
@@ -102,15 +95,15 @@ def _proxmox(shipped: Shipment, target: str, console: Console) -> None:
 
 
 def _oci(shipped: Shipment, target: str, console: Console) -> None:
-    image = replace(shipped.image, health=())  # OCI has no such field
     if target.endswith("/"):
         with output.folder(_place(target)) as folder:
-            oci.finish(oci.assemble(image, folder, console))
+            layout, referrers = ociimage.assemble(shipped, folder, console)
+            oci.finish(layout, [each.manifest for each in referrers])
         return
-    folder = shipped.draft
-    oci.finish(oci.assemble(image, folder, console))
+    layout, _ = ociimage.assemble(shipped, shipped.draft, console)
+    oci.finish(layout)  # podman and skopeo take no archive whose index names more than the image
     with output.file(_place(target)) as file:
-        oci.pack(folder, file.write, mtime=image.epoch)
+        oci.pack(shipped.draft, file.write, mtime=shipped.image.epoch)
 
 
 def _docker(shipped: Shipment, target: str, console: Console) -> None:

@@ -54,6 +54,7 @@ class Blob:
     digest: str  # "sha256:…"
     size: int  # bytes
     annotations: tuple[tuple[str, str], ...] = ()
+    artifact_type: str = ""  # of a manifest that is no image: what it is about
 
     def document(self) -> dict[str, object]:
         """Return it as it stands in a manifest or an index."""
@@ -62,7 +63,8 @@ class Blob:
             "digest": self.digest,
             "size": self.size,
         }
-        return found | ({"annotations": dict(self.annotations)} if self.annotations else {})
+        optional = {"artifactType": self.artifact_type, "annotations": dict(self.annotations)}
+        return found | {key: value for key, value in optional.items() if value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +123,14 @@ def reference(name: str) -> str:
     return re.sub(r"[._-]+", lambda marks: marks[0][0], name.lower()).strip("._-")
 
 
-def put(folder: Path, body: bytes, media_type: str) -> Blob:
+def put(folder: Path, body: bytes, media_type: str, artifact_type: str = "") -> Blob:
     """Write `body` as a blob below `folder`; return what it is."""
     digest = hashlib.sha256(body).hexdigest()
     (folder / _BLOBS / digest).write_bytes(body)
-    return Blob(media_type=media_type, digest=f"sha256:{digest}", size=len(body))
+    size = len(body)
+    return Blob(
+        media_type=media_type, digest=f"sha256:{digest}", size=size, artifact_type=artifact_type
+    )
 
 
 def finish(layout: Layout, more: Sequence[Blob] = ()) -> None:

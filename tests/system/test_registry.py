@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ from tests.system.command import Mkt
 from tests.system.registry import PASSWORD, Registry, basic, login, registry, tokens
 
 pytestmark = pytest.mark.system
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONTAINERFILE = """\
 FROM scratch
 COPY rootfs/ /
@@ -201,7 +204,112 @@ def test_a_registry_that_asks_for_a_login_gets_that_of_dockers_file(
         refused = cold("pull", f"{hub.host}/tests/locked:1")
         login(home, hub.host)
         cold.ok("pull", f"{hub.host}/tests/locked:1", "--network", "none", "--no-sync")
+        cold.ok("push", "locked", f"{hub.host}/tests/locked:2")
+        cold.ok("pull", f"{hub.host}/tests/locked:2", "again", "--network", "none", "--no-sync")
 
     assert refused.returncode == 4
     assert "asks for a login" in refused.stderr
-    assert cold.names() == ["locked"]
+    assert cold.names() == ["again", "locked"]
+
+
+@pytest.fixture
+def sshd(mkt: Mkt) -> str:
+    mkt.ok("create", "sshd", "sshd", "--distro", "debian", "--network", "none")
+    return "sshd"
+
+
+def _sent(hub: Registry, since: int) -> list[str]:
+    """Return the repositories' paths of the blobs that were sent."""
+    return [
+        line for line in hub.requests()[since:] if line.startswith("PUT") and "/uploads/" in line
+    ]
+
+
+def test_a_push_has_the_digests_that_skopeo_computes(
+    mkt: Mkt, hub: Registry, sshd: str, tmp_path: Path
+) -> None:
+    mkt.ok("export", sshd, "-o", f"{tmp_path}/image.tar", "--format", "oci")
+    name = f"{hub.host}/tests/pushed"
+    copied = f"docker://{name}:skopeo"
+    skopeo("copy", "--dest-tls-verify=false", f"oci-archive:{tmp_path}/image.tar", copied)
+    skopeo("copy", f"oci-archive:{tmp_path}/image.tar", f"dir:{tmp_path}/dir")
+
+    pushed = mkt.json("push", sshd, f"{name}:ours")
+
+    ours, theirs = (
+        json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{name}:{tag}"))
+        for tag in ("ours", "skopeo")
+    )
+    assert pushed["digest"] == ours["Digest"] == theirs["Digest"]
+    assert pushed["digest"] == skopeo("manifest-digest", tmp_path / "dir/manifest.json").strip()
+    assert ours["Layers"] == theirs["Layers"]
+    # of all blobs only those of the bill of materials and the lock were not there
+    assert pushed["sent"] < 1 << 20 < pushed["known"]
+
+
+def test_the_second_push_of_a_changed_template_sends_only_the_changed_layer(
+    mkt: Mkt, hub: Registry, sshd: str
+) -> None:
+    name = f"{hub.host}/tests/changes"
+    mkt.ok("push", sshd, f"{name}:1")
+    mkt.ok(
+        "create", "sshd", "other", "--distro", "debian", "--network", "none", "--set", "port=2222"
+    )
+    before = len(hub.requests())
+
+    pushed = mkt.json("push", "other", f"{name}:2")
+
+    first, second = (
+        json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{name}:{tag}"))["Layers"]
+        for tag in ("1", "2")
+    )
+    assert first[:-1] == second[:-1]
+    assert first[-1] != second[-1]
+    # the tree, the image's config, and the bill of materials, which names the container
+    assert len(_sent(hub, before)) <= 3
+    assert pushed["sent"] < 1 << 20 < pushed["known"]
+
+
+def test_the_bill_of_materials_and_the_lock_refer_to_the_image(
+    mkt: Mkt, hub: Registry, sshd: str, tmp_path: Path
+) -> None:
+    repository = "tests/referred"
+
+    pushed = mkt.json("push", sshd, f"{hub.host}/{repository}:1")
+    mkt.ok("push", sshd, f"{hub.host}/{repository}:again")
+    mkt.ok("export", sshd, "-o", f"{tmp_path}/layout/", "--format", "oci")
+
+    # a registry without the API of referrers has them under a tag (distribution-spec 1.1)
+    listed = hub.get(f"{repository}/manifests/{pushed['digest'].replace(':', '-')}", INDEX)
+    on_disk = json.loads((tmp_path / "layout/index.json").read_text())["manifests"][1:]
+    assert listed["manifests"] == on_disk
+    bodies = {}
+    for each in listed["manifests"]:
+        manifest = hub.get(f"{repository}/manifests/{each['digest']}", MANIFEST)
+        assert manifest["subject"]["digest"] == pushed["digest"]
+        assert manifest["artifactType"] == each["artifactType"]
+        url = f"http://{hub.host}/v2/{repository}/blobs/{manifest['layers'][0]['digest']}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            bodies[each["artifactType"]] = answer.read().decode()
+    assert bodies["application/spdx+json"] == mkt.ok("sbom", sshd)
+    assert bodies["application/vnd.mktemplate.lock.v1"] == mkt.ok("lock", sshd)
+
+
+def test_what_was_pushed_is_pulled_and_answers(mkt: Mkt, hub: Registry, sshd: str) -> None:
+    name = f"{hub.host}/tests/round"
+    pushed = mkt.json("push", sshd, f"{name}:1")
+
+    mkt.ok("pull", f"{name}:1", "back", "--publish", "18124:22", "--no-sync")
+    up = mkt.json("up", "back")
+
+    with socket.create_connection(("127.0.0.1", 18124), timeout=10) as client:
+        assert client.recv(8) == b"SSH-2.0-"
+    assert up["ready"]
+    assert mkt.json("info", "back")["image"] == f"{name}:1@{pushed['digest']}"
+
+
+def test_a_push_names_a_tag_and_never_a_digest(mkt: Mkt, sshd: str) -> None:
+    done = mkt("push", sshd, f"127.0.0.1:5000/x@sha256:{'0' * 64}")
+
+    assert done.returncode == 2
+    assert "error[E_USAGE]" in done.stderr
