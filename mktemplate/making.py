@@ -304,6 +304,7 @@ def record_of(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
         ),
         notes=notes,
         restart=build.restart,
+        defaults=(("memory.max", str(spec.memory)),) if spec.memory and not build.memory else (),
         id_range=(allotted.first, allotted.count) if allotted else (0, 0),
     )
 

@@ -75,6 +75,9 @@ class Record:
     timings: tuple[tuple[str, float], ...] = ()
     id_range: tuple[int, int] = (0, 0)  # first host id, count
     restart: str = "no"  # no, on-failure[:N], always
+    defaults: tuple[
+        tuple[str, str], ...
+    ] = ()  # limits of the template's own, that nobody asked for: file, value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

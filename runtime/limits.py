@@ -57,16 +57,15 @@ class DevicePolicy:
     exceptions: tuple[Device, ...]
 
 
-def limits(
-    cgroup2: Pairs, cgroup1: Pairs = (), *, defaults: frozenset[str] = frozenset()
-) -> Limits:
-    """Return the limits that a config's pairs mean; `defaults` names more files that nobody asked for."""
+def limits(cgroup2: Pairs, cgroup1: Pairs = (), *, defaults: Pairs = ()) -> Limits:
+    """Return the limits that a config's pairs mean; nobody asked for those that are among `defaults`."""
     return Limits(
         v2=tuple(
             Limit(
                 file=file,
                 value=value,
-                asked=file not in defaults and value not in DEFAULTS.get(file, frozenset()),
+                asked=(file, value) not in defaults
+                and value not in DEFAULTS.get(file, frozenset()),
             )
             for file, value in cgroup2
         ),

@@ -34,6 +34,7 @@ from runtime.fstab import MountEntry
 from runtime.halt import SIGPWR
 from runtime.kernel import process
 from runtime.program import Program
+from runtime.settings import Pairs
 from runtime.state import RunState
 
 _STOPS = (("LXC_TARGET", "stop"),)
@@ -84,7 +85,9 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
     _make_overlay_folders(settings)
     ids = idmap.from_config(settings.idmap)
     root_ids = (0, 0) if ids is None else ids.root()
-    group = _make_group(state.key(place.path, place.name), settings, root_ids)
+    group = _make_group(
+        state.key(place.path, place.name), settings, root_ids, found.record.defaults
+    )
     undo.callback(group.remove)
     files = _make_files(place, settings, found)
     undo.callback(etcfiles.remove, place.etc)
@@ -164,9 +167,13 @@ def _make_files(place: Place, settings: ContainerConfig, found: Bundle) -> tuple
     return etcfiles.write(place.etc, settings.hostname, ())
 
 
-def _make_group(key: str, settings: ContainerConfig, root_ids: tuple[int, int]) -> cgroup.Cgroup:
+def _make_group(
+    key: str, settings: ContainerConfig, root_ids: tuple[int, int], defaults: Pairs
+) -> cgroup.Cgroup:
     """Make the control groups, which may be the container's to divide."""
-    group = _limited_group(key, settings)
+    group = _limited_group(
+        key, limits.limits(settings.cgroup2, settings.cgroup1, defaults=defaults)
+    )
     if cgroupfs.delegates(settings):
         try:
             group.delegate(*root_ids)
@@ -176,9 +183,8 @@ def _make_group(key: str, settings: ContainerConfig, root_ids: tuple[int, int]) 
     return group
 
 
-def _limited_group(key: str, settings: ContainerConfig) -> cgroup.Cgroup:
+def _limited_group(key: str, wanted: limits.Limits) -> cgroup.Cgroup:
     """Make the control groups: a normal user's in a scope of its manager, else none and a note of it."""
-    wanted = limits.limits(settings.cgroup2, settings.cgroup1)
     if os.geteuid() == 0:
         return cgroup.Cgroup.make(key, wanted)
     from runtime import usergroup

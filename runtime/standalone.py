@@ -88,7 +88,7 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
         parts = Parts(
             order=order,
             group=Cgroup.from_json(order.run.cgroup),
-            limits=limits(settings.cgroup2, settings.cgroup1),
+            limits=limits(settings.cgroup2, settings.cgroup1, defaults=found.record.defaults),
             state=state.directory(place.path) / f"{place.name}.json",
             folders=_overlay_folders(settings),
             etc=place.etc if place.etc.is_dir() else None,

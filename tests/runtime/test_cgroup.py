@@ -143,7 +143,7 @@ def test_what_was_asked_for_and_cannot_be_is_an_error_and_a_default_is_a_note() 
     key = f"asked-{os.getpid()}"
     with pytest.raises(HostError) as caught:
         Cgroup.make(key, limits((("nosuch.max", "1"),)))
-    made = Cgroup.make(key, limits((("nosuch.max", "1"),), defaults=frozenset({"nosuch.max"})))
+    made = Cgroup.make(key, limits((("nosuch.max", "1"),), defaults=(("nosuch.max", "1"),)))
     made.remove()
 
     assert caught.value.code == "E_CGROUP"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,10 +12,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from tests.system.command import CHECKOUT, Mkt
+from tests.system.service import ENDED, GRACE
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
 
@@ -148,6 +151,31 @@ def test_a_user_is_served_by_sshd_and_logs_in(user: UserMkt) -> None:
         user.ok("stop", "sshd")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=10).close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("template", "port", "path", "sees"),
+    [("nginx", 80, "/", b"nginx, from mktemplate")],
+    ids=["nginx"],
+)
+def test_a_users_service_answers_and_ends_in_time(
+    user: UserMkt, template: str, port: int, path: str, sees: bytes
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        here = probe.getsockname()[1]
+    try:
+        user.ok("up", template, "--no-sync", "--distro", "debian", "--publish", f"{here}:{port}")
+        with urlopen(f"http://127.0.0.1:{here}{path}", timeout=10) as answer:
+            seen = answer.read()
+        user.ok("stop", "--timeout", str(GRACE), template)
+        ended = json.loads(user.ok("info", template, "--json"))["exit_status"]
+    finally:
+        user("destroy", "--force", template)
+
+    assert sees in seen
+    assert ended in ENDED
 
 
 def test_a_users_flat_container_has_the_owners_of_the_layers(user: UserMkt) -> None:
