@@ -98,11 +98,29 @@ def restore(container: Container, name: str) -> None:
         copies.copy_trees(container, snapshot.path, draft)
         texts = texts_of(Bundle(path=snapshot.path, record=snapshot.record), container)
         with stopped(container):
-            for tree in copies.trees_of(draft.path):
-                os.rename(current.path / tree, draft.path / f"{tree}.old")
-                os.rename(draft.path / tree, current.path / tree)
+            _swap_trees(draft.path, current.path)
             for text, data in texts.items():
                 bundle.replace_file(current.path / text, data, _mode(current.path / text))
+
+
+def restore_into(container: Container, name: str, copy: Container) -> None:
+    """Make `copy`, a stopped copy of `container`, what that was; ids, address and texts stay the copy's own."""
+    snapshot = _one(container, name)
+    with (
+        closing(workshop.store(container.path)) as store,
+        store.lock(f"create.{copy.name}"),
+        store.draft("container") as draft,
+    ):
+        copies.copy_trees(container, snapshot.path, draft)
+        with stopped(copy):
+            _swap_trees(draft.path, copy.bundle.path)
+
+
+def _swap_trees(draft: Path, place: Path) -> None:
+    """Put the trees of a draft at `place`, and what was there into the draft."""
+    for tree in copies.trees_of(draft):
+        os.rename(place / tree, draft / f"{tree}.old")
+        os.rename(draft / tree, place / tree)
 
 
 def delete(container: Container, name: str) -> None:

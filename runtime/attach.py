@@ -87,7 +87,7 @@ def at_console(container: Container, log: Path, prefix: bytes, tell: Callable[[]
 
     StateError: E_NOTRUNNING. HostError: E_KERNEL_FEATURE where it has no console, or may not be reached.
     """
-    with ExitStack() as given, _master(container) as (master, pidfd):
+    with ExitStack() as given, console_master(container) as (master, pidfd):
         follow = Log(log)
         given.callback(follow.close)
         watch = process.inotify_init1(process.IN_CLOEXEC)
@@ -149,7 +149,7 @@ def _resize(master: int) -> None:
 
 
 @contextmanager
-def _master(container: Container) -> Iterator[tuple[int, int]]:
+def console_master(container: Container) -> Iterator[tuple[int, int]]:
     """Take the console's master from the monitor; with it comes a pidfd of init."""
     run = container.running()
     with run.monitor.alive() as monitor, run.init.alive() as init:

@@ -199,7 +199,7 @@ def _pty(streams: Streams, root: int, owner: int, stack: ExitStack) -> None:
         raise HostError("E_PROC_TAMPERED", "/dev/pts/ptmx", "is not the container's devpts")
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("=i", 0))
     slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    streams.inner.append(_high(slave))
+    streams.inner.append(high(slave))
     os.close(slave)
     os.fchown(streams.inner[0], owner, -1)
     streams.master = master
@@ -226,7 +226,7 @@ def _plain(streams: Streams, number: int, stack: ExitStack) -> None:
         _piped(streams, number, number, stack)
         return
     else:
-        streams.inner.append(_high(number))
+        streams.inner.append(high(number))
     streams.slots[name] = streams.inner[-1]
 
 
@@ -237,7 +237,7 @@ def _piped(streams: Streams, number: int, outer: int, stack: ExitStack) -> None:
     os.set_blocking(ours, False)
     os.fchown(theirs, os.geteuid(), -1)
     os.fchmod(theirs, 0o666)
-    streams.inner.append(_high(theirs))
+    streams.inner.append(high(theirs))
     os.close(theirs)
     if number == 0:
         streams.sinks.append(ours)
@@ -248,7 +248,8 @@ def _piped(streams: Streams, number: int, outer: int, stack: ExitStack) -> None:
     streams.slots[_NAMES[number]] = streams.inner[-1]
 
 
-def _high(descriptor: int) -> int:
+def high(descriptor: int) -> int:
+    """Return a copy of `descriptor` beyond those that a program has as 0, 1 and 2."""
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
 
 

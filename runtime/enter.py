@@ -134,8 +134,14 @@ class Target:
             confinement.execute(command.argv, tuple(variables.items())),
         )
 
-    def join(self, account: Account, before: tuple[Call, ...], last: tuple[Call, ...]) -> Program:
-        """Return a Program that joins, does `before`, gives up its rights, and does `last`."""
+    def join(
+        self,
+        account: Account,
+        before: tuple[Call, ...],
+        last: tuple[Call, ...],
+        namespaces: int = -1,
+    ) -> Program:
+        """Return a Program that joins `namespaces`, does `before`, gives up its rights, and does `last`."""
         bpf = compiled_filter(self.config.seccomp_profile)
         user = confinement.User(uid=account.uid, gid=account.gid, groups=account.groups)
         limits, _ = confinement.resource_limits(self.config.rlimits)
@@ -145,7 +151,7 @@ class Target:
                 Call(name="prctl", args=(process.PR_SET_DUMPABLE, 0, 0, 0, 0)),
                 Call(
                     name="setns",
-                    args=(Slot("target"), _differing(self.pid)),
+                    args=(Slot("target"), _differing(self.pid) & namespaces),
                     failure=Failure(
                         "E_KERNEL_FEATURE", self.name, "its namespaces cannot be joined"
                     ),
@@ -258,20 +264,40 @@ def inside(container: Container, function: Callable[[], bytes]) -> bytes:
         os.write(report, b"=" + function())
         os._exit(0)
 
-    with _joined(container) as target:
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        streams = dict.fromkeys(("stdin", "stdout", "stderr"), null)
-        program = target.join(Account(), confinement.session(), ())
-        try:
-            born = bear(program, container.name, body, {**target.slots, **streams})
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with born(container, body, (null, null, null)) as process_:
             try:
-                report = born.heard()
+                report = process_.heard()
             finally:
-                _reap(born)
-        finally:
-            os.close(null)
+                _reap(process_)
+    finally:
+        os.close(null)
+    if report[:1] == FAILURE:
+        raise failure(process_.program, report, container.name)
     if report[:1] != b"=":
-        if report[:1] == FAILURE:
-            raise failure(program, report, container.name)
         raise LaunchError("E_INIT_DIED", container.name, report[1:].decode(errors="replace"))
     return report[1:]
+
+
+@contextmanager
+def born(
+    container: Container,
+    body: Callable[[int], NoReturn],
+    streams: tuple[int, int, int],
+    *,
+    account: Account | None = None,
+    cwd: str = "",
+    namespaces: int = -1,
+) -> Iterator[Born]:
+    """Give a process of ours that has joined the container's `namespaces` and does `body`, which must import nothing.
+
+    It has the rights of `account`, by default of root inside, and stands in `cwd`. Whoever asks for it reaps it.
+    LaunchError: why it could not be.
+    """
+    with _joined(container) as target:
+        before = (*confinement.session(), *(confinement.stand_in(cwd) if cwd else ()))
+        program = target.join(account or Account(), before, (), namespaces)
+        for slot, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+            target.slots[slot] = console.high(stream)  # dup3(2) refuses a descriptor for itself
+        yield bear(program, container.name, body, target.slots)
