@@ -70,6 +70,7 @@ class Facts:
     granted: frozenset[str] = (
         frozenset()
     )  # KIND:VALUE, what the template may have that is not trusted
+    program: str = ""  # the SHA-256 of this host's own, in place of packages
     idle: bool = False  # PID 1 waits and reaps, the service is not started (`run`)
 
     @property
@@ -163,11 +164,12 @@ def values(spec: TemplateSpec, facts: Facts) -> dict[str, object]:
         },
         "setuid": setuid(spec, facts),
         "shared_host": facts.shared_host,
+        "static": spec.static,
         "merged_usr": facts.merged_usr,
         "userns": facts.userns,
         "reaper": facts.target.arch in REAPERS,
         "idle": facts.idle,
-        "init_folder": SHARED_INIT if facts.shared_host else INIT,
+        "init_folder": SHARED_INIT if facts.shared_host and not spec.static else INIT,
         "volumes": [
             {"name": each.name, "path": each.path, "owner": each.owner, "mode": f"{each.mode:04o}"}
             for each in spec.volumes

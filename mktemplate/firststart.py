@@ -54,11 +54,11 @@ def _step(
     return Step(run=run, unless=unless, user=user, secret=secret)
 
 
-def shell(step: Step, option: Option | None, fill: Fill) -> str:
-    """Return the shell line that does `step`; `option` is that of its secret."""
+def shell(step: Step, option: Option | None, fill: Fill, *, static: bool) -> str:
+    """Return the shell line that does `step`; `option` is that of its secret. `static`: as `as_user` has it."""
     run = shlex.join(fill(word) for word in step.run)
     if step.user:
-        run = f"({as_user(step.user)} {run})"
+        run = f"({as_user(step.user, run, static=static)})"
     source = "/dev/null"
     if option is not None:
         source = f'"$({"secret" if option.made else "given"} {option.name})"'
@@ -71,9 +71,14 @@ def shell(step: Step, option: Option | None, fill: Fill) -> str:
     return f"if {wanted}; then {run}; fi"
 
 
-def as_user(user: str) -> str:
-    """Return the words before a command that make it run as a user inside: its groups, its home, no rights."""
+def as_user(user: str, command: str, *, static: bool) -> str:
+    """Return what becomes `command` as a user inside: its groups, its home, no rights.
+
+    Where all there is is `static`, it is busybox: its setpriv cannot, its su asks root nothing and stays no parent.
+    """
+    if static:
+        return f"exec su -s /bin/sh {user} -c {shlex.quote(f'exec {command}')}"
     return (
         f"HOME=~{user} USER={user}; export HOME USER; exec setpriv --reuid {user} "
-        f'--regid "$(id -g {user})" --init-groups --inh-caps=-all'
+        f'--regid "$(id -g {user})" --init-groups --inh-caps=-all {command}'
     )

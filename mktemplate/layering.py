@@ -39,10 +39,10 @@ def build(
         timings=console.timings,
     )
     target = plan.facts.target
-    if plan.facts.shared_host:
+    if plan.facts.shared_host or plan.facts.program:
         return (provisioning.tree_layer(plan.tree, (), tools),), None
     groups = origins.groups(target, build, plan.spec.repositories, mirrors)
-    got = supply(plan.rendered.packages, target, build, store, console, groups)
+    got = supply(plan, build, store, console, groups)
     for warning in got.warnings:
         console.warning(warning)
     row = distros.find(target.distro)
@@ -53,6 +53,7 @@ def build(
         merged_usr=distros.series(row, target.release).merged_usr,
         sources=got.sources,
         slim=got.slim,
+        scripts=not plan.spec.static,
     )
     with closing(got.fetch):
         layers = provisioning.provision(

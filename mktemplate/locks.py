@@ -75,8 +75,8 @@ def _text_of_container(bundle: Bundle, limit: int) -> str:
                 f"is of the image {escape(image)}: it has no package set of its own",
                 hints=("import or pull a newer image under another name",),
             ) from None
-        shared = bundle.record.shared_host
-        why = "shares the host's packages" if shared else "was made before locks were kept"
+        record = bundle.record
+        why = "was made before locks were kept" if record.packages else "has only the host's"
         raise CommandError("E_NOTFOUND", bundle.name, f"{why}: it has no package set") from None
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from mktemplate import (
     given,
     hostpart,
+    hostprogram,
     keys,
     layering,
     library,
@@ -100,9 +101,10 @@ def make(
     facts = _with_host(facts)
 
     def build(store: Store, draft: Draft) -> Built:
-        plan = _plan(template, facts, request.build, draft, store.cache)
+        lent = hostprogram.lend(template.spec, facts, request.build, store)
+        plan = _plan(template, lent, request.build, draft, store.cache)
         layers, got = layering.build(plan, request.build, store, console)
-        return Built(plan=plan, layers=layers, got=got)
+        return Built(plan=plan, layers=layers, got=got, notes=hostprogram.notes(plan.spec, lent))
 
     return assemble(template.spec, facts, build, request, path, console)
 
@@ -179,7 +181,9 @@ def _plan(
             lines = (keys.make_pair(draft.path / "ssh", facts.name),)
         facts = replace(facts, keys=lines)
     plan = texts.plan(template, facts, build.packages, cache)
-    if facts.shared_host:
+    if facts.shared_host and plan.spec.static:
+        hostprogram.check(plan.spec)
+    elif facts.shared_host:
         own = {node.path for node in plan.tree.nodes if isinstance(node, File)}
         sharehost.check_programs(
             plan.spec, (program for program in plan.rendered.programs if program not in own)

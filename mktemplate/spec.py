@@ -43,6 +43,7 @@ _KEYS = frozenset(
         "device",
         "keep",
         "service_user",
+        "static",
     )
 )
 _OPTION = ("type", "default", "help", "choices", "pattern", "packages", "required", "made")
@@ -82,6 +83,7 @@ class TemplateSpec:
     distros: tuple[str, ...] = ()
     ports: tuple[int | str, ...] = ()
     memory: int = 0
+    static: str = ""  # the one static program that it is made of, instead of a base of packages
     packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     options: tuple[Option, ...] = ()
     ready: Readiness = field(default_factory=Readiness)
@@ -144,6 +146,7 @@ def _spec(
         login_keys=report.truth(data, "login_keys", "login_keys"),
         distros=report.strings(data.get("distros", []), "distros"),
         ports=_ports(data.get("ports", []), options, report),
+        static=report.text(data, "static", "static"),
         memory=report.whole(data, "memory", "memory", default=0, highest=1 << 50),
         packages=_packages(data.get("packages", {}), report),
         options=options,
@@ -171,6 +174,8 @@ def _whole(spec: TemplateSpec, report: Report) -> None:
         report.add("command", "must begin with an absolute path")
     if declared.ACCOUNT.fullmatch(spec.service_user) is None:
         report.add("service_user", "is no user's name")
+    if spec.static and not (declared.is_place(spec.static) and spec.static.startswith("/usr/")):
+        report.add("static", "must be the path of a program below /usr")
     if spec.init_safe and not spec.command:
         report.add("init_safe", "needs a command")
 

@@ -18,6 +18,7 @@ from mktemplate.cli import Build
 from mktemplate.console import Console
 from mktemplate.facts import Target
 from mktemplate.origins import UNVERIFIED, Groups
+from mktemplate.texts import Plan
 from provisioner import lock as lock_file
 from provisioner import release as releases
 from provisioner.deb.index import DebIndex, read_index
@@ -78,22 +79,19 @@ class Offer:
     fetch: HttpFetch
 
 
-def supply(
-    wanted: Sequence[str],
-    target: Target,
-    build: Build,
-    store: Store,
-    console: Console,
-    groups: Groups,
-) -> Supply:
-    """Return the packages that `wanted` comes to: from a lock where one was given, else from what `groups` offer."""
+def supply(plan: Plan, build: Build, store: Store, console: Console, groups: Groups) -> Supply:
+    """Return the packages that `plan` comes to: from a lock where one was given, else from what `groups` offer.
+
+    The Essential set is among them unless the plan is of one static program.
+    """
+    target, base = plan.facts.target, not plan.spec.static
     store.prepare()
-    names, local = localdeb.take(wanted, store)
+    names, local = localdeb.take(plan.rendered.packages, store)
     if build.lock:
         return _locked(names, target, build, store, console)
     offer = read_offer(groups, target.arch, build, store, console, local)
     with _closed_on_failure(offer.fetch), timed(console, "resolve"):
-        chosen = resolve(names, offer.index, recommends=build.recommends)
+        chosen = resolve(names, offer.index, recommends=build.recommends, base=base)
     stale = [note for each in offer.releases for note in each.notes if "accepted as asked" in note]
     unverified = UNVERIFIED in build.grants
     return Supply(

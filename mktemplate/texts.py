@@ -112,7 +112,8 @@ def _render(
         files["reaper"] = library.built_in().read(
             f"_init/reaper.{facts_.REAPERS[facts.target.arch]}"
         )
-    mounts = f"{'shared-host' if facts.shared_host else 'provisioned'}.fstab.j2"
+    shared = "shared-program" if spec.static else "shared-host"
+    mounts = f"{shared if facts.shared_host else 'provisioned'}.fstab.j2"
     fstab = jinja.file(f"fstabs/{mounts}")
     fill = _filling(spec, jinja)
     argvs = (spec.command, *(step.run for step in spec.first_start))
@@ -158,7 +159,11 @@ def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, folder: str) ->
                 "E_USAGE", spec.name, "is not init_safe, and this architecture has no reaper"
             )
         command = f"{folder}/reaper {command}".rstrip()
-    as_user = firststart.as_user(spec.service_user) if spec.service_user != "root" else "exec"
+    static = bool(spec.static)
+    if spec.service_user == "root":
+        command = f"exec {command}"
+    else:
+        command = firststart.as_user(spec.service_user, command, static=static)
     return jinja.file(
         "_init/init.j2",
         starts=[line for node in tree.volatile for line in _at_start(node)],
@@ -166,8 +171,11 @@ def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, folder: str) ->
             {"name": secret.name, "variable": secretfiles.variable(secret.name)}
             for secret in spec.secrets
         ],
-        steps=[firststart.shell(step, spec.option(step.secret), fill) for step in spec.first_start],
-        command=f"{as_user} {command}",
+        steps=[
+            firststart.shell(step, spec.option(step.secret), fill, static=static)
+            for step in spec.first_start
+        ],
+        command=command,
     )
 
 
@@ -211,7 +219,7 @@ def plan(
             rendered.fstab,
             "fstab",
             from_template=True,
-            sources=fstabs.SHARED_HOST if facts.shared_host else _sources(template.spec, facts),
+            sources=_sources(template.spec, facts),
         ),
         config=_checked_config(template, facts, rendered.config, compiled),
     )
@@ -227,11 +235,16 @@ def _tree(spec: TemplateSpec, facts: Facts, rendered: Rendered) -> Tree:
         for each in spec.downloads
         if facts_.is_meant(each.distros, facts.target) and each.arch in ("", facts.target.arch)
     )  # fmt: skip
-    return Tree(nodes=(*told.nodes, *fetched))
+    program = trees.Fetched(
+        path=spec.static, sha256=facts.program, url=f"file://{spec.static}", mode=0o755
+    )
+    return Tree(nodes=(*told.nodes, *fetched, *((program,) if facts.program else ())))
 
 
 def _sources(spec: TemplateSpec, facts: Facts) -> fstabs.Sources:
     """Return which paths of the host a template may mount: one that is not trusted only what was granted."""
+    if facts.shared_host:
+        return fstabs.Sources(read_only=(spec.static,)) if spec.static else fstabs.SHARED_HOST
     granted = grants.paths(facts.granted)
     if not spec.trusted:
         return fstabs.Sources(any=granted)

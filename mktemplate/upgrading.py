@@ -22,6 +22,7 @@ from mktemplate import (
     asked,
     edits,
     given,
+    hostprogram,
     keys,
     layering,
     locks,
@@ -125,7 +126,7 @@ def _refuse(found: Bundle) -> None:
 
 def _parts(found: Bundle, build: Build, request: Request, store: Store, console: Console) -> Parts:
     """Decide what the container is to be, and build its layers."""
-    held = locks.of_container(found)
+    held = locks.of_container(found) if found.record.packages else None
     again = Request(
         verb="create",
         words=(found.record.template, found.name),
@@ -135,8 +136,10 @@ def _parts(found: Bundle, build: Build, request: Request, store: Store, console:
     template, facts = asked.understood(again)
     facts = replace(facts, keys=_keys(found, build) if template.spec.login_keys else ())
     handed = given.found(template.spec, build, store.path, userns=facts.userns)
+    facts = hostprogram.lend(template.spec, facts, build, store)
     plan = texts.plan(template, facts, build.packages, store.cache)
-    layers, got = layering.build(plan, build, store, console, locks.mirrors(held))
+    mirrors = locks.mirrors(held) if held else ()
+    layers, got = layering.build(plan, build, store, console, mirrors)
     built = Built(plan=plan, layers=layers, got=got)
     return Parts(built=built, allotted=None, address=(), handed=handed)
 
@@ -151,7 +154,8 @@ def _keys(found: Bundle, build: Build) -> tuple[str, ...]:
 
 def _changes(found: Bundle, parts: Parts) -> tuple[Change, ...]:
     """Return what differs between the package sets."""
-    assert parts.built.got is not None  # noqa: S101  # no host is shared
+    if parts.built.got is None or not found.record.packages:
+        return ()  # of a program of the host's, which has no packages
     return compare(locks.of_container(found), supply.to_lock(parts.built.got, 0))
 
 

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 
 from provisioner import errand
-from provisioner.deb import scripts
+from provisioner.deb import database, scripts
 from provisioner.errors import ConfigureFailed
 from provisioner.index import Package
 from provisioner.inside import delete, is_there, listed, put, read
@@ -27,6 +27,8 @@ _SCAFFOLD = {
     b"/etc/hostname": (b"localhost\n", 0o644),
     b"/etc/resolv.conf": (b"# no resolver while packages are configured\n", 0o644),
 }
+_UNPACKED = b"\nStatus: install ok unpacked\n"
+_INSTALLED = b"\nStatus: install ok installed\n"
 _NOTHING = b"#!/bin/sh\nexit 0\n"
 _HOST_KEYS = tuple(b"/etc/ssh/ssh_host_%s_key" % kind for kind in (b"rsa", b"ecdsa", b"ed25519"))
 
@@ -76,6 +78,27 @@ def configure(
             _fail("E_SCRIPT_LEFTOVER", who, f"left running: {processes}", b"")
         errand.send(sandbox, root, _clean)
         advance(len(packages))
+
+
+def settle(root: Root, sandbox: Sandbox) -> None:
+    """Record the unpacked packages of `root`, which bring files alone, as installed.
+
+    Raises ConfigureFailed E_SCRIPT_FAILED for a package with scripts: there is no shell to run them.
+    """
+    refused = errand.send(sandbox, root, _settle)
+    if refused:
+        _fail("E_SCRIPT_FAILED", refused, "has scripts, and this root holds no shell for them", b"")
+
+
+def _settle() -> str:
+    """Return the first package that has scripts; where none has, record all as installed."""
+    for name in sorted(listed(database.ADMIN + b"info")):
+        package, _, kind = name.decode().rpartition(".")
+        if kind in ("preinst", "postinst", "conffiles"):
+            return package
+    status = read(database.ADMIN + b"status")
+    put(database.ADMIN + b"status", status.replace(_UNPACKED, _INSTALLED))
+    return ""
 
 
 def _fail(code: str, subject: str, detail: str, output: bytes) -> None:

@@ -46,6 +46,7 @@ class Facts:
     merged_usr: bool = False  # make /bin, /sbin, /lib* links into usr/ before the first package
     sources: str = ""  # deb822 text of what the packages came from, for apt inside (D-18)
     slim: bool = False  # without documentation and translations
+    scripts: bool = True  # else the packages bring files alone, and nothing is below them
     epoch: int | None = None  # SOURCE_DATE_EPOCH where a lock carries its own
 
 
@@ -82,8 +83,11 @@ def provision(
     `download(packages)` must leave each archive, verified, in the store's cache; it is asked only for what is built.
     Raises BadArchive, ConfigureFailed, StoreFailed, ProvisionError (E_USER, E_TEMPLATE_PATH, E_ROOTFS_FILE).
     """
-    base = package_layer(chosen.essential, (), facts, tools, download, coming=chosen.added)
-    layers = [base]
+    layers: list[Layer] = []
+    if facts.scripts:
+        layers.append(
+            package_layer(chosen.essential, (), facts, tools, download, coming=chosen.added)
+        )
     if chosen.added:
         layers.append(package_layer(chosen.added, layers, facts, tools, download))
     layers.append(tree_layer(tree, layers, tools))
@@ -113,11 +117,13 @@ def package_layer(
         "sources": sources,
         "epoch": facts.epoch,
         **({"left out": slim.text()} if facts.slim else {}),
+        **({} if facts.scripts else {"scripts": False}),
     }
 
     def fill(draft: Draft) -> int:
         from provisioner.configure import (
             configure,
+            settle,
         )  # what builds is not imported where all is there
         from provisioner.unpack import Layout, unpack
 
@@ -136,7 +142,12 @@ def package_layer(
                 )  # fmt: skip
         epoch = facts.epoch or max(contents.newest, *(layer.epoch for layer in below), 0)
         with tools.timed("configure"), _ahead(coming, tools):
-            configure(packages, root, sandbox=tools.sandbox, epoch=epoch, progress=tools.progress)
+            if facts.scripts:
+                configure(
+                    packages, root, sandbox=tools.sandbox, epoch=epoch, progress=tools.progress
+                )
+            else:
+                settle(root, tools.sandbox)
             notes = _notes(facts, sources, is_base=not below)
             if notes.nodes:
                 _plant(notes, epoch, root, tools)

@@ -51,20 +51,25 @@ class PackageSet:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def resolve(wanted: Sequence[str], index: Index, *, recommends: bool = False) -> PackageSet:
+def resolve(
+    wanted: Sequence[str], index: Index, *, recommends: bool = False, base: bool = True
+) -> PackageSet:
     """Return the packages that `wanted` (`name`, `name:arch`, `name=version`) comes to.
 
+    Without `base` the Essential set is left out: for a container of static programs.
     Raise Unresolvable where a name does not exist or where the packages do not fit together.
     """
     with _deep_recursion():
         asked = [_find(word, index) for word in wanted]
         pinned = [package for word, package in zip(wanted, asked, strict=True) if "=" in word]
-        base = partial(Universe, index, (), pinned, recommends=False)
+        empty = partial(Universe, index, (), pinned, recommends=False)
 
         def find() -> tuple[Package, ...]:
-            return ordered(_mark(base, index.essential(), recommends=False))
+            return ordered(_mark(empty, index.essential(), recommends=False))
 
-        essential = tuple(find() if pinned else index.base(find))
+        essential: tuple[Package, ...] = ()
+        if base:
+            essential = tuple(find() if pinned else index.base(find))
         whole = partial(Universe, index, essential, pinned, recommends=recommends)
         added = _mark(whole, asked, recommends=recommends)
         return PackageSet(

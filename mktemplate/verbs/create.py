@@ -40,8 +40,7 @@ def plan(request: Request, console: Console) -> int:
     store.prepare()
     checked = texts.plan(template, facts, request.build.packages, store.cache)
     got = supply(
-        checked.rendered.packages,
-        facts.target,
+        checked,
         request.build,
         store,
         console,

@@ -118,7 +118,7 @@ def outdated(request: Request, console: Console) -> int:
 
 def _has_packages(record: Record) -> bool:
     """Whether a container is of packages of its own: not of its host's, nor of an image."""
-    return not record.shared_host and not record.image
+    return bool(record.packages)
 
 
 def _row(name: str, found: list[Newer]) -> dict[str, object]:
