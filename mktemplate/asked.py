@@ -48,6 +48,11 @@ def supported(spec: TemplateSpec) -> tuple[str, ...]:
     )
 
 
+def words(value: object) -> list[str]:
+    """Return the words of a list out of a JSON value, none where it is none."""
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
 def _default_distro(host: str, spec: TemplateSpec) -> str:
     return host if host in supported(spec) else "debian"
 

@@ -91,6 +91,10 @@ class Flags:
     check: bool = False
     fetch: str = ""
     image: str = ""
+    online: bool = False
+    pin: str = ""
+    rename: str = ""
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mktemplate import arguments
+from mktemplate.authorverbs import AUTHOR
 from mktemplate.imageverbs import IMAGES
 from mktemplate.lifeverbs import LIFE
 from mktemplate.options import BUILD, FROM, RENDER, START, Option, flag, lines, seconds, value
@@ -168,16 +169,8 @@ VERBS = (
         most=2,
         options=BUILD,
     ),
-    Verb(name="templates", usage="", help="list templates", most=0, everyday=True),
-    Verb(name="show", usage="TEMPLATE", help="a template's options and wishes", least=1, most=1),
+    *AUTHOR,
     Verb(name="distros", usage="", help="list distributions", most=0),
-    Verb(
-        name="check",
-        usage="FILE|DIR…",
-        help="check a template, an fstab or an LXC config",
-        least=1,
-        options=(flag("--strict", "strict", "warnings are errors"),),
-    ),
     Verb(
         name="config",
         usage="NAME get|set|unset|show KEY [VALUE]",

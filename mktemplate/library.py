@@ -11,11 +11,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Protocol
 
+from mktemplate import added
 from mktemplate import spec as specs
 from mktemplate.errors import CommandError, Several, escape
 from mktemplate.grammar import RESERVED
@@ -163,6 +165,29 @@ def places(template_path: str, environ: Mapping[str, str]) -> tuple[tuple[str, s
     return tuple(row for row in rows if os.path.isdir(row[0]))
 
 
+def own_place(template_path: str, environ: Mapping[str, str]) -> Path:
+    """Return where the caller keeps templates: --template-path, else root's place, or the user's own."""
+    if template_path:
+        return Path(os.path.abspath(template_path))
+    if os.geteuid() == 0:
+        return Path(ETC)
+    home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '/root')}/.config"
+    return Path(home) / "mktemplate" / "templates"
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a template of this name came with mktemplate."""
+    return "template.toml" in built_in().names(name)
+
+
+def check_name(name: str) -> None:
+    """Raise E_NAME where no template may be called so."""
+    if _NAME.fullmatch(name) is None or ".." in name or name in RESERVED:
+        raise CommandError(
+            "E_NAME", f'"{escape(name)}"', "no template may be named so: a-z 0-9 . _ -, and no verb"
+        )
+
+
 def load(name: str, template_path: str, environ: Mapping[str, str]) -> Template | None:
     """Return the template `name`, checked, or None where there is none of that name."""
     if _NAME.fullmatch(name) is None or ".." in name:
@@ -185,13 +210,14 @@ def load(name: str, template_path: str, environ: Mapping[str, str]) -> Template 
 def from_directory(place: str, origin: str) -> Template:
     """Return the template that lies in the directory `place`, checked."""
     name = place.rstrip("/").rpartition("/")[2]
-    if _NAME.fullmatch(name) is None or ".." in name or name in RESERVED:
-        raise CommandError(
-            "E_NAME", f'"{escape(name)}"', "no template may be named so: a-z 0-9 . _ -, and no verb"
-        )
+    check_name(name)
     folder = OnDisk(place, name)
-    trusted = origin == "/etc" and _roots_own(place)
-    return Template(spec=_facts(folder, name, origin, trusted=trusted), folder=folder)
+    about = added.record(os.path.dirname(place), name) if origin in ("user", "/etc") else None
+    trusted = origin == "/etc" and about is None and _roots_own(place)
+    spec = _facts(folder, name, origin, trusted=trusted)
+    if about is not None:
+        spec = replace(spec, source=about.source, grants=about.grants)
+    return Template(spec=spec, folder=folder)
 
 
 def _roots_own(place: str) -> bool:

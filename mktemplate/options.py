@@ -72,6 +72,14 @@ GLOBAL = (
     flag("--version", "version", "print the version"),
 )
 
+GRANT = value(
+    "--grant",
+    "KIND:VALUE",
+    "grants",
+    "grant by name what is refused otherwise",
+    convert=_grant,
+    many=True,
+)
 WHAT = (
     value("--distro", "D", "distro", "distribution (default: the host's, else debian)"),
     value("--release", "R", "release", "release (default: the host's, else current stable)"),
@@ -158,14 +166,7 @@ LIMITS = (
     value(
         "--allow-degraded", "FEATURE", "allow_degraded", "go on without a confinement", many=True
     ),
-    value(
-        "--grant",
-        "KIND:VALUE",
-        "grants",
-        "grant by name what is refused otherwise",
-        convert=_grant,
-        many=True,
-    ),
+    GRANT,
 )
 BUILDING = (
     flag("--wait", "wait", "wait for another command's lock"),

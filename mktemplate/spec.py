@@ -70,6 +70,7 @@ class TemplateSpec:
     summary: str
     origin: str = "built in"
     trusted: bool = True
+    source: str = ""  # where `templates add` brought it from
     grants: tuple[str, ...] = ()  # what `templates add` was told to grant it
     profile: str = "service"
     needs_setuid: bool | str = False  # or the bool option that decides

@@ -96,7 +96,7 @@ def members(view: memoryview, subject: str, *, nodes: bool = False) -> Iterator[
         raw = _header(block, subject)
         offset += BLOCK
         following = offset + (raw.size + BLOCK - 1) // BLOCK * BLOCK
-        if raw.kind in b"xLK":
+        if raw.kind in b"xLKg":
             if raw.size > EXTENSION:
                 raise BadArchive("E_ARCHIVE_LIMIT", subject, f"a header of {raw.size} bytes")
             _need(view, following, subject)
@@ -185,7 +185,13 @@ def _extension(raw: _Raw, data: bytes, subject: str) -> dict[bytes, bytes]:
         if key.startswith(b"GNU.sparse"):
             raise BadArchive("E_ARCHIVE_TYPE", subject, f"{raw.name!r} is a sparse file")
         found[key] = value[:-1]
-    return found
+    if raw.kind != b"g":
+        return found
+    if found.keys() != {
+        b"comment"
+    }:  # where git names the commit; all else would change every member
+        raise BadArchive("E_ARCHIVE_TYPE", subject, "a global PAX header")
+    return {}
 
 
 def _member(raw: _Raw, extra: dict[bytes, bytes], offset: int, subject: str) -> Member:

@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.arguments import container_name
 from mktemplate.cli import Request
 from mktemplate.console import Console
-from mktemplate.errors import CommandError, Several, escape, escape_message
+from mktemplate.errors import CommandError, escape
+from mktemplate.finding import Finding
 from mktemplate.places import containers_path
 from runtime import config as configs
 from runtime.bundle import replace_file
 from runtime.container import Container
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong with a text."""
-
-    severity: str  # error, warning
-    code: str
-    path: str
-    line: int
-    detail: str
-
-
 def check(request: Request, console: Console) -> int:
     """Check templates, fstabs and configurations; 2 if there is an error (with --strict also a warning)."""
     found: list[Finding] = []
     for word in request.words:
-        found += _check(Path(word))
+        found += _check(Path(word), request, console)
     if request.flags.strict:
-        found = [_as_error(finding) for finding in found]
+        found = [replace(finding, severity="error") for finding in found]
     wrong = any(finding.severity == "error" for finding in found)
     rows = [
         {
@@ -46,24 +36,15 @@ def check(request: Request, console: Console) -> int:
         }
         for finding in found
     ]
-    lines = (
-        f"{finding.path}:{finding.line}: {finding.severity}[{finding.code}]: "
-        f"{escape_message(finding.detail)}"
-        for finding in found
-    )
-    console.result({"ok": not wrong, "findings": rows}, "\n".join(lines))
+    console.result({"ok": not wrong, "findings": rows}, "\n".join(map(str, found)))
     return 2 if wrong else 0
 
 
-def _as_error(finding: Finding) -> Finding:
-    from dataclasses import replace
-
-    return replace(finding, severity="error")
-
-
-def _check(path: Path) -> Iterator[Finding]:
+def _check(path: Path, request: Request, console: Console) -> Iterator[Finding]:
     if path.is_dir():
-        yield from _check_template(path)
+        from mktemplate.proof import prove  # here: only templates need Jinja
+
+        yield from prove(path, request, console, online=request.flags.online)
         return
     if not os.access(path, os.R_OK) or not path.is_file():
         raise CommandError("E_USAGE", escape(str(path)), "cannot be read as a file")
@@ -77,54 +58,6 @@ def _check(path: Path) -> Iterator[Finding]:
             path=str(found.path or path),
             line=found.line or 1,
             detail=found.detail,
-        )
-
-
-def _check_template(path: Path) -> Iterator[Finding]:
-    """Render a template for every distribution and release that it names, and read everything back."""
-    from mktemplate import facts, library, texts
-    from mktemplate.cli import Build
-    from mktemplate.values import settle
-    from provisioner import distro as distros
-
-    try:
-        template = library.from_directory(str(path.absolute()), "user")
-        spec = template.spec
-        options = settle(spec.name, spec.options, ())
-    except (CommandError, Several) as error:
-        yield from _as_findings(error, path)
-        return
-    seen: set[Finding] = set()
-    for row in distros.DISTROS.values():
-        if row.name not in spec.distros and row.family not in spec.distros:
-            continue
-        for series in row.releases:
-            target = facts.Target(
-                distro=row.name, release=series.name, arch="amd64", family=row.family
-            )
-            try:
-                texts.plan(template, facts.gather(spec, Build(), spec.name, target, options))
-            except Exception as error:  # whatever the halves raise of the contract is a finding
-                if not hasattr(error, "code") and not isinstance(error, Several):
-                    raise
-                seen.update(_as_findings(error, path))
-    yield from sorted(seen, key=lambda finding: (finding.path, finding.line, finding.detail))
-
-
-def _as_findings(error: Exception, path: Path) -> Iterator[Finding]:
-    failures = (
-        error.failures if isinstance(error, Several) else (error, *getattr(error, "also", ()))
-    )
-    for failure in failures:
-        where = str(getattr(failure, "path", None) or path)
-        subject = str(getattr(failure, "subject", ""))
-        detail = str(getattr(failure, "detail", failure))
-        yield Finding(
-            severity="error",
-            code=str(getattr(failure, "code", "E_IO")),
-            path=where,
-            line=int(getattr(failure, "line", None) or 1),
-            detail=detail if subject.startswith(where) else f"{subject}: {detail}",
         )
 
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from mktemplate import asked, keys, library, secretfiles, texts
+from mktemplate import asked, keys, secretfiles, texts
 from mktemplate.cli import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
@@ -79,32 +79,6 @@ def _write(rendered: Rendered, folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
     for name, body in rendered.files.items():
         (bodies / name).write_bytes(body)
-
-
-def templates(request: Request, console: Console) -> int:
-    """List the templates that can be found; one that is wrong is listed with what is wrong."""
-    rows: list[dict[str, object]] = []
-    for name, found in library.every(request.template_path, os.environ):
-        if isinstance(found, library.Template):
-            spec = found.spec
-            rows.append(
-                {
-                    "name": name,
-                    "summary": spec.summary,
-                    "distros": list(asked.supported(spec)),
-                    "origin": spec.origin,
-                    "trusted": spec.trusted,
-                }
-            )
-        else:
-            console.warning(f"{name}: {found}")
-    shown = [{**row, "distros": ",".join(_words(row["distros"]))} for row in rows]
-    console.result(rows, console.table(("name", "distros", "origin", "summary"), shown))
-    return 0
-
-
-def _words(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def show(request: Request, console: Console) -> int:
@@ -284,7 +258,7 @@ def list_distros(request: Request, console: Console) -> int:
     shown = [
         {
             **row,
-            "releases": ",".join(_words(row["releases"])),
+            "releases": ",".join(asked.words(row["releases"])),
             "keyring": "yes" if row["keyring"] else f"no: {row['name']}",
         }
         for row in rows

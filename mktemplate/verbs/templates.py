@@ -1,0 +1,201 @@
+"""`templates`: what there is, what is brought in, and what of that is removed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mktemplate import added, asked, grants, library, parcel, proof
+from mktemplate.added import Added
+from mktemplate.cli import Request
+from mktemplate.console import Console
+from mktemplate.errors import CommandError, Several, escape
+from mktemplate.spec import TemplateSpec
+from mktemplate.values import settle
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def templates(request: Request, console: Console) -> int:
+    """List templates, add or remove some."""
+    if not request.words:
+        return _list(request, console)
+    act, *words = request.words
+    if act not in ("add", "remove") or not words:
+        raise CommandError(
+            "E_USAGE",
+            f"templates {escape(act)}",
+            "add SOURCE [NAME…] or remove NAME…",
+            hints=("mktemplate help templates", "mktemplate show TEMPLATE tells of one"),
+        )
+    return _add(words, request, console) if act == "add" else _remove(words, request, console)
+
+
+def _list(request: Request, console: Console) -> int:
+    """List the templates that can be found; one that is wrong is listed with what is wrong."""
+    rows: list[dict[str, object]] = []
+    for name, found in library.every(request.template_path, os.environ):
+        if isinstance(found, library.Template):
+            rows.append(_row(found.spec))
+        else:
+            console.warning(f"{name}: {found}")
+    shown = [{**row, "distros": ",".join(asked.words(row["distros"]))} for row in rows]
+    console.result(rows, console.table(("name", "distros", "origin", "summary"), shown))
+    return 0
+
+
+def _row(spec: TemplateSpec) -> dict[str, object]:
+    return {
+        "name": spec.name,
+        "summary": spec.summary,
+        "distros": list(asked.supported(spec)),
+        "origin": spec.origin,
+        "trusted": spec.trusted,
+        "source": spec.source or None,
+    }
+
+
+def _add(words: list[str], request: Request, console: Console) -> int:
+    """Bring in the templates of a source, all or none: each is proved before it is where others find it."""
+    source, *wanted = words
+    if request.template_path and request.build.grants:
+        raise CommandError(
+            "E_USAGE", "--grant", "is kept for templates in the usual place, not in --template-path"
+        )
+    _check_grants(request.build.grants)
+    found = parcel.read(source)
+    _check_pin(request.flags.pin, found, source)
+    chosen = _chosen(parcel.templates(found), wanted, request.flags.rename, source)
+    place = library.own_place(request.template_path, os.environ)
+    rows = []
+    with added.staged(place, chosen) as stage:
+        specs = {name: _proved(stage / name, request, console) for name in chosen}
+        for name, spec in specs.items():
+            about = Added(
+                source=source, revision=found.revision, sha256=parcel.digest(chosen[name]),
+                added=added.now(), grants=_granted(spec, request.build.grants),
+            )  # fmt: skip
+            added.keep(place, stage, name, about, force=request.flags.force)
+            rows.append(_told(spec, about, place, console))
+    console.result(rows, "")
+    return 0
+
+
+def _check_grants(words: Iterable[str]) -> None:
+    for word in words:
+        if word.partition(":")[0] not in grants.KEPT:
+            raise CommandError(
+                "E_PARAM", f"--grant {escape(word)}", "is granted to a container, not for good",
+                hints=(f"`templates add` grants {', '.join(grants.KEPT)}",),
+            )  # fmt: skip
+
+
+def _check_pin(pin: str, found: parcel.Parcel, source: str) -> None:
+    """Raise E_TRUST_HASH where a pin is neither the hash of the tar nor that of the files."""
+    if not pin:
+        return
+    if _SHA256.fullmatch(pin) is None:
+        raise CommandError(
+            "E_PARAM", f"--pin {escape(pin)}", "is not 64 hexadecimal digits, lower case"
+        )
+    files = parcel.digest(found.files)
+    if pin not in (files, found.revision):
+        raise CommandError(
+            "E_TRUST_HASH", escape(source), f"its files have the SHA-256 {files}, not {pin}"
+        )
+
+
+def _chosen(
+    found: Mapping[str, dict[str, bytes]], wanted: list[str], rename: str, source: str
+) -> dict[str, dict[str, bytes]]:
+    """Return the templates that are meant, by the names that they will have."""
+    for name in wanted:
+        if name not in found:
+            raise CommandError("E_NOTFOUND", escape(source), f'holds no template "{escape(name)}"',
+                               hints=(f"it holds {', '.join(map(escape, found))}",))  # fmt: skip
+    chosen = {name: files for name, files in found.items() if not wanted or name in wanted}
+    if rename:
+        if len(chosen) != 1:
+            raise CommandError("E_USAGE", f"--as {escape(rename)}", f"{len(chosen)} templates are meant",
+                               hints=(f"name one of {', '.join(map(escape, chosen))}",))  # fmt: skip
+        chosen = {rename: next(iter(chosen.values()))}
+    for name in chosen:
+        library.check_name(name)
+        if library.is_built_in(name):
+            raise CommandError(
+                "E_EXISTS", name, "is a built-in template, which this one would hide",
+                hints=("--as NAME calls it otherwise",),
+            )  # fmt: skip
+    return chosen
+
+
+def _proved(place: Path, request: Request, console: Console) -> TemplateSpec:
+    """Return the facts of a staged template; raise what is wrong with it."""
+    wrong = [each for each in proof.prove(place, request, console) if each.severity == "error"]
+    failures = tuple(
+        CommandError(
+            each.code, f"{each.path}:{each.line}", each.detail, path=each.path, line=each.line
+        )
+        for each in wrong
+    )
+    if failures:
+        raise failures[0] if len(failures) == 1 else Several(failures)
+    return library.from_directory(str(place), "user").spec
+
+
+def _granted(spec: TemplateSpec, words: Iterable[str]) -> tuple[str, ...]:
+    """Return the grants that are kept; E_PARAM for one that the template does not ask for."""
+    asks = {word for word, _ in _asks(spec)}
+    for word in words:
+        if word not in asks and not word.startswith("mount:"):
+            raise CommandError(
+                "E_PARAM", f"--grant {escape(word)}", f"{spec.name} does not ask for it",
+                hints=(f"it asks for {', '.join(sorted(asks)) or 'nothing'}",),
+            )  # fmt: skip
+    return tuple(words)
+
+
+def _asks(spec: TemplateSpec) -> list[tuple[str, str]]:
+    """Return what a template may ever ask for: with every bool option, and with its optional devices."""
+    truth = {option.name: True for option in spec.options if option.type == "bool"}
+    devices = [(f"device:{each.path}", f"the device {each.path}") for each in spec.devices]
+    wishes = grants.wishes(spec, {**settle(spec.name, spec.options, ()), **truth})
+    return list(dict.fromkeys((*wishes, *devices)))
+
+
+def _told(spec: TemplateSpec, about: Added, place: Path, console: Console) -> dict[str, object]:
+    """Tell of a template that was added: its hash, and what it asks for that nobody granted."""
+    console.step(f"{spec.name}: {spec.summary}")
+    console.step(f"added to {place / spec.name}, sha256 {about.sha256}")
+    for repository in spec.repositories:
+        console.note(f"it takes packages from {' '.join(repository.uris)}, with a key of its own")
+    for each in spec.downloads:
+        console.note(f"it downloads {each.url}, pinned by its hash")
+    missing = [(word, what) for word, what in _asks(spec) if word not in about.grants]
+    for word, what in missing:
+        console.note(f"it may want {what}: --grant {word}, at `up` or, for good, here")
+    row = {
+        **_row(spec),
+        "origin": "added",
+        "source": about.source,
+        "revision": about.revision or None,
+    }
+    return {
+        **row,
+        "sha256": about.sha256,
+        "grants": list(about.grants),
+        "asks": [word for word, _ in missing],
+    }
+
+
+def _remove(words: list[str], request: Request, console: Console) -> int:
+    """Remove templates that were brought in."""
+    place = library.own_place(request.template_path, os.environ)
+    for name in words:
+        library.check_name(name)
+        added.forget(place, name)
+        console.step(f"{name}: removed; containers made of it stay, and cannot be upgraded")
+    console.result([{"name": name, "removed": True} for name in words], "")
+    return 0
