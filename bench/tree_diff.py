@@ -4,7 +4,9 @@
 
 Prints how long each took, and every difference in type, mode, owner, link target or content that is not on the list of
 intended ones (docs/differences.md). Exit status 1 if there is one. mmdebstrap resolves and downloads; the archives that
-it used are what mktemplate builds from, so nothing but the building is compared. Needs root, mmdebstrap, a mirror.
+it used are what mktemplate builds from, so nothing but the building is compared. `--singles N` takes N packages at
+random from all sections; `--plain` builds ours once more without the resident perl (provisioner/deb/resident.py), whose
+layers must be equal to the last byte. Needs root, mmdebstrap, a mirror.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.parity import fetch, requests, suites
 from provisioner.deb.archive import parse_stanza
 from provisioner.deb.relation import parse_clauses, parse_relations
 from provisioner.flatten import flatten
@@ -59,6 +62,20 @@ class Built:
 
     root: Path
     seconds: float
+    contents: tuple[str, ...] = ()  # digests of its layers
+
+
+class NotBuilt(Exception):
+    """mmdebstrap fails; nothing to compare with."""
+
+
+class PlainPerl(KernelSandbox):
+    """A sandbox for whose scripts no perl stays: none does where a sandbox is weaker than asked."""
+
+    @property
+    def degraded(self) -> str:
+        """Return why: it is asked for here."""
+        return "without the resident perl"
 
 
 def mmdebstrap(variant: str, include: str, release: str, place: Path) -> tuple[Built, Path]:
@@ -79,7 +96,7 @@ def mmdebstrap(variant: str, include: str, release: str, place: Path) -> tuple[B
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise SystemExit(done.stderr)
+        raise NotBuilt(done.stderr.strip().rpartition("\n")[2])
     return Built(root=root, seconds=time.monotonic() - start), debs
 
 
@@ -109,10 +126,12 @@ def _package(deb: Path, store: Store) -> Package:
     )
 
 
-def ours(debs: Path, release: str, place: Path) -> tuple[Built, dict[str, float]]:
-    """Build with mktemplate from cached archives; return the flat tree and the time of each phase."""
+def ours(
+    debs: Path, release: str, place: Path, sandbox: KernelSandbox, name: str
+) -> tuple[Built, dict[str, float]]:
+    """Build `name` with mktemplate from cached archives; return the flat tree and the time of each phase."""
     base = {name.partition("_")[0] for name in (place / "essential").read_text().split()}
-    store = Store(place / "store")
+    store = Store(place / f"{name}.store")
     store.prepare()
     all_of_them = packages(debs, store)
     start = time.monotonic()
@@ -120,16 +139,17 @@ def ours(debs: Path, release: str, place: Path) -> tuple[Built, dict[str, float]
         essential=tuple(p for p in all_of_them if p.name in base),
         added=tuple(p for p in all_of_them if p.name not in base),
     )
-    tools = Tools(store=store, sandbox=KernelSandbox(single_range(1_000_000)))
+    tools = Tools(store=store, sandbox=sandbox)
     merged = release in ("bookworm", "bullseye")
     facts = Facts(distro="debian", release=release, arch=_arch(), merged_usr=merged, epoch=EPOCH)
     layers = provision(chosen, Tree(), facts, tools, lambda packages: None)
     seconds = time.monotonic() - start
-    root = place / "mktemplate"
+    root = place / name
     root.mkdir()
     flatten(layers, root)
     store.close()
-    return Built(root=root, seconds=seconds), tools.timings
+    contents = tuple(layer.content for layer in layers)
+    return Built(root=root, seconds=seconds, contents=contents), tools.timings
 
 
 def _arch() -> str:
@@ -186,42 +206,67 @@ def compare(theirs: Path, own: Path) -> list[str]:
     ]
 
 
+def singles(release: str, count: int, seed: int) -> list[str]:
+    """Return `count` packages at random, as many of each section as can be."""
+    with tempfile.TemporaryDirectory(prefix="tree-diff.") as scratch:
+        files = [fetch(each, Path(scratch)) for each in suites(release)]
+        return [name for (name,) in requests(files, seed, count, 0, 0)]
+
+
 def main() -> int:
     """Build and compare each set."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--set", action="append", choices=sorted(SETS), dest="sets")
     parser.add_argument("--include", action="append", default=[], help="also: Essential and NAME,…")
+    parser.add_argument("--singles", type=int, default=0, help="also so many single packages")
+    parser.add_argument("--seed", type=int, default=1, help="which ones")
+    parser.add_argument("--plain", action="store_true", help="ours without the resident perl, too")
     parser.add_argument("--release", default="trixie")
     parser.add_argument("--tmpdir", default=None)
-    parser.add_argument("--keep", action="store_true", help="leave both trees there")
+    parser.add_argument("--keep", action="store_true", help="leave the trees there")
     asked = parser.parse_args()
-    worst = 0
-    sets = [SETS[name] for name in asked.sets or ([] if asked.include else DEFAULT)]
-    for variant, include in [*sets, *(("essential", names) for names in asked.include)]:
+    includes = [*asked.include, *singles(asked.release, asked.singles, asked.seed)]
+    sets = [SETS[name] for name in asked.sets or ([] if includes else DEFAULT)]
+    different = unbuilt = 0
+    for variant, include in [*sets, *(("essential", names) for names in includes)]:
         place = Path(tempfile.mkdtemp(prefix="tree-diff.", dir=asked.tmpdir))
         place.chmod(0o755)
         try:
-            worst |= _one(variant, include, asked.release, place)
+            different += _one(variant, include, asked, place)
+        except NotBuilt as problem:
+            unbuilt += 1
+            print(f"{variant} {include}: mmdebstrap cannot build it: {problem}", flush=True)
         finally:
             if asked.keep:
                 print(f"  kept in {place}")
             else:
                 shutil.rmtree(place)
-    return worst
+    total = len(sets) + len(includes)
+    print(
+        f"{total} sets: {total - different - unbuilt} same, {different} different, {unbuilt} that mmdebstrap refuses"
+    )
+    return int(bool(different))
 
 
-def _one(variant: str, include: str, release: str, place: Path) -> int:
-    theirs, debs = mmdebstrap(variant, include, release, place)
-    built, timings = ours(debs, release, place)
+def _one(variant: str, include: str, asked: argparse.Namespace, place: Path) -> bool:
+    """Build one set with both; print and return whether there is a difference that nobody intended."""
+    theirs, debs = mmdebstrap(variant, include, asked.release, place)
+    ids = single_range(1_000_000)
+    built, timings = ours(debs, asked.release, place, KernelSandbox(ids), "mktemplate")
     differences = compare(theirs.root, built.root)
     phases = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in timings.items())
-    print(f"{variant} {include} {release}: {len(list(debs.iterdir()))} packages")
+    print(f"{variant} {include} {asked.release}: {len(list(debs.iterdir()))} packages")
     print(f"  mmdebstrap {theirs.seconds:.2f} s (index, download and build)")
     print(f"  mktemplate {built.seconds:.2f} s (build): {phases}")
-    print(f"  {len(differences)} differences that are not intended")
+    if asked.plain:
+        plain, _ = ours(debs, asked.release, place, PlainPerl(ids), "plain")
+        print(f"  mktemplate {plain.seconds:.2f} s (build) without the resident perl")
+        if plain.contents != built.contents:
+            differences += compare(plain.root, built.root) or ["times, or what is intended"]
+    print(f"  {len(differences)} differences that are not intended", flush=True)
     for difference in differences:
         print("   ", difference)
-    return int(bool(differences))
+    return bool(differences)
 
 
 if __name__ == "__main__":

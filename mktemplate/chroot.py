@@ -23,7 +23,7 @@ from typing import NoReturn
 from provisioner import removal
 from provisioner.content import OPAQUE, walk
 from provisioner.flatten import flatten
-from provisioner.sandbox import Root
+from provisioner.sandbox import NOTHING, Root
 from provisioner.store import Layer
 from runtime.errors import LaunchError
 from runtime.kernel import process
@@ -60,7 +60,13 @@ class ChrootSandbox:
         return "sandbox: a plain chroot, for this host gives no namespaces"
 
     def run(
-        self, root: Root, argv: Sequence[str], *, environment: Mapping[str, str], timeout: float
+        self,
+        root: Root,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        timeout: float,
+        covers: Mapping[str, str] = NOTHING,  # nothing can be mounted here
     ) -> Finished:
         """Run `argv` (absolute path below `root`) as root for at most `timeout` seconds."""
         top = self._assemble(root)

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 
 from provisioner import errand
-from provisioner.deb import database, scripts
+from provisioner.deb import database, resident, scripts
 from provisioner.errors import ConfigureFailed
 from provisioner.index import Package
 from provisioner.inside import delete, is_there, listed, put, read
@@ -60,13 +60,15 @@ def configure(
     Raises ConfigureFailed E_SCRIPT_FAILED, E_SCRIPT_TIMEOUT, E_SCRIPT_LEFTOVER; StoreFailed for the disk.
     """
     names = frozenset(package.name for package in packages)
+    perl_stays = not sandbox.degraded  # a plain chroot has no /proc, and can bind nothing
     with progress.phase("configure", len(packages)) as advance:
-        errand.send(sandbox, root, lambda: _prepare(names))
+        covers = errand.send(sandbox, root, lambda: _prepare(names, perl_stays=perl_stays))
         done = sandbox.run(
             root,
             ["/bin/sh", scripts.DRIVER.decode()],
             environment=scripts.environment(epoch),
             timeout=timeout,
+            covers=covers,
         )
         who, how = scripts.blame(done.output)
         if done.timed_out:
@@ -107,8 +109,11 @@ def _fail(code: str, subject: str, detail: str, output: bytes) -> None:
     raise ConfigureFailed(code, subject, f"{detail}\n{tail}" if tail else detail, hints=hints)
 
 
-def _prepare(names: frozenset[str]) -> None:
-    """Lay out the driver, and keep services from starting and host keys from being made for nothing."""
+def _prepare(names: frozenset[str], *, perl_stays: bool) -> dict[str, str]:
+    """Lay out the driver, and keep services from starting and host keys from being made for nothing.
+
+    Return what is to be bound over which file while the scripts run.
+    """
     os.umask(0o022)
     os.makedirs(scripts.SHIMS, 0o755, exist_ok=True)
     put(scripts.DRIVER, scripts.SCRIPT, 0o755)
@@ -122,6 +127,7 @@ def _prepare(names: frozenset[str]) -> None:
                 put(
                     key, b"", 0o600
                 )  # a key made here would be everybody's; the container makes its own
+    return resident.lay(scripts.SHIMS) if perl_stays else {}
 
 
 def _clean() -> None:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +58,19 @@ class Sandbox(Protocol):
         ...
 
     def run(
-        self, root: Root, argv: Sequence[str], *, environment: Mapping[str, str], timeout: float
+        self,
+        root: Root,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        timeout: float,
+        covers: Mapping[str, str] = NOTHING,
     ) -> Finished:
-        """Run `argv` (absolute path below `root`) as its root user; /dev, /proc and /tmp are there."""
+        """Run `argv` (absolute path below `root`) as its root user; /dev, /proc and /tmp are there.
+
+        `covers`: in place of which file of the root which other one is seen; where that can be had, for it only
+        saves time.
+        """
         ...
 
     def call(self, root: Root, function: Callable[[], bytes]) -> bytes:

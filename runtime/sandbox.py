@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn, Protocol
 
 from runtime import capabilities, confinement, kernelfs, steps
@@ -28,11 +29,12 @@ from runtime.idmap import IdMap, is_nested
 from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
-from runtime.program import Call, Failure, Program
+from runtime.program import Call, Failure, Program, Slot
 from runtime.rootfs import die_with_parent, stage, wait_for_go, way
 from runtime.seccomp import compile_profile
 from runtime.seccomp_profile import default_profile
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 TAIL = 64 << 10  # bytes of output that are kept
 _ENDED = struct.Struct("=i")
 _SYNCS = frozenset(("fsync", "fdatasync", "sync", "syncfs", "sync_file_range", "msync"))
@@ -80,16 +82,25 @@ class KernelSandbox:
         return ""
 
     def run(
-        self, root: Root, argv: Sequence[str], *, environment: Mapping[str, str], timeout: float
+        self,
+        root: Root,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        timeout: float,
+        covers: Mapping[str, str] = _NOTHING,
     ) -> Finished:
-        """Run `argv` (absolute path below `root`) as its root user for at most `timeout` seconds."""
+        """Run `argv` (absolute path below `root`) as its root user for at most `timeout` seconds.
+
+        `covers`: in place of which file of the root which other one is seen.
+        """
         output = Pipe.open()
 
         def body(report: int) -> NoReturn:
             _reap(argv, environment, output.write, report)
 
         try:
-            with self._born(root, body, with_system=True) as born:
+            with self._born(root, body, (*_system(), *_covered(covers))) as born:
                 output.close_write()
                 return _watch(born, output.read, time.monotonic() + timeout)
         finally:
@@ -107,15 +118,15 @@ class KernelSandbox:
         def body(report: int) -> NoReturn:
             _answer(function, report)
 
-        with self._born(root, body, with_system=False) as born:
+        with self._born(root, body, ()) as born:
             yield lambda: _answered(born, str(root.upper))
 
     @contextmanager
     def _born(
-        self, root: Root, body: Callable[[int], NoReturn], *, with_system: bool
+        self, root: Root, body: Callable[[int], NoReturn], system: tuple[Call, ...]
     ) -> Iterator[Born]:
-        """Have a pid 1 in `root` for as long as the block lasts."""
-        born = bear(_program(root, self._idmap, with_system=with_system), str(root.upper), body, {})
+        """Have a pid 1 in `root`, furnished with `system`, for as long as the block lasts."""
+        born = bear(_program(root, self._idmap, system), str(root.upper), body, {})
         try:
             yield born
         finally:
@@ -124,26 +135,16 @@ class KernelSandbox:
             born.close()
 
 
-def _program(root: Root, idmap: IdMap, *, with_system: bool) -> Program:
-    """Decide the calls that lead from the host into `root`."""
+def _program(root: Root, idmap: IdMap, system: tuple[Call, ...]) -> Program:
+    """Decide the calls that lead from the host into `root`; `system` mounts what programs expect there."""
     flags = (
         ns.CLONE_NEWNS | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWNET | ns.CLONE_NEWCGROUP
     )
     rootless = os.geteuid() != 0 or is_nested()
     attributes = m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID
     layers = stage(root.lowers, root.upper, root.work, "build", attributes, mapped=not rootless)
-    sources = (*(kernelfs.host_devices() if with_system else ()), *layers.clone)
+    sources = (*(kernelfs.host_devices() if system else ()), *layers.clone)
     path = way(idmap, flags, sources, layers.attach, rootless=rootless)
-    system: tuple[Call, ...] = ()
-    if with_system:
-        system = (
-            *kernelfs.device_directory(),
-            *kernelfs.proc(),
-            *kernelfs.mask_files("proc", kernelfs.MASKED_FILES),
-            *kernelfs.mask_directories("proc", kernelfs.MASKED_DIRECTORIES),
-            *kernelfs.read_only("proc", kernelfs.READ_ONLY),
-            *steps.scratch("tmp", "mode=1777", attributes=m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID),
-        )
     return Program(
         stage=(
             *path.stage,
@@ -177,6 +178,42 @@ def _program(root: Root, idmap: IdMap, *, with_system: bool) -> Program:
             *confinement.seccomp(_filter()),
         ),
     )
+
+
+def _system() -> tuple[Call, ...]:
+    """Return how /dev, /proc and /tmp come to be."""
+    return (
+        *kernelfs.device_directory(),
+        *kernelfs.proc(),
+        *kernelfs.mask_files("proc", kernelfs.MASKED_FILES),
+        *kernelfs.mask_directories("proc", kernelfs.MASKED_DIRECTORIES),
+        *kernelfs.read_only("proc", kernelfs.READ_ONLY),
+        *steps.scratch("tmp", "mode=1777", attributes=m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID),
+    )
+
+
+def _covered(covers: Mapping[str, str]) -> Iterator[Call]:
+    """Yield what binds one file of the root over another; neither path may lead through a symlink."""
+    ordinary = steps.how(os.O_PATH, steps.ORDINARY)
+    for path, other in covers.items():
+        for slot, name in (("target", path), ("source", other)):
+            yield Call(
+                name="openat2",
+                args=(Slot("root"), steps.c(name.lstrip("/")), *ordinary),
+                result=slot,
+                failure=Failure("E_ROOTFS_SYMLINK", name, "must be an ordinary file"),
+            )
+        yield Call(
+            name="open_tree",
+            args=(
+                Slot("source"),
+                steps.c(""),
+                m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_EMPTY_PATH,
+            ),
+            result="cover",
+        )
+        yield steps.attach("cover", Slot("target"))
+        yield from map(steps.close, ("cover", "source", "target"))
 
 
 def _watch(born: Born, output: int, deadline: float) -> Finished:

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from provisioner.sandbox import NOTHING
 from runtime.errors import ContainerError
 from runtime.idmap import for_build
 from runtime.sandbox import Finished, KernelSandbox
@@ -36,9 +38,11 @@ def root(tiny: Path, tmp_path: Path) -> Root:
     return Root(upper=tmp_path / "upper", lowers=(tiny,), work=tmp_path / "work")
 
 
-def run(root: Root, script: str, timeout: float = 10) -> Finished:
+def run(
+    root: Root, script: str, timeout: float = 10, covers: Mapping[str, str] = NOTHING
+) -> Finished:
     return KernelSandbox(for_build()).run(
-        root, ["/bin/sh", "-c", script], environment=ENVIRONMENT, timeout=timeout
+        root, ["/bin/sh", "-c", script], environment=ENVIRONMENT, timeout=timeout, covers=covers
     )
 
 
@@ -66,6 +70,22 @@ def test_the_root_alone_is_written_to(tiny: Path, tmp_path: Path) -> None:
 
     assert run(Root(upper=upper), "touch /here").status == 0
     assert (upper / "here").exists()
+
+
+def test_a_covered_file_shows_another_ones_content_and_keeps_its_own(root: Root) -> None:
+    run(root, "echo own >/own; echo other >/other")
+
+    finished = run(root, "cat /own; echo more >>/other", covers={"/own": "/other"})
+
+    assert finished.output == b"other\n"
+    assert (root.upper / "own").read_bytes() == b"own\n"
+
+
+def test_a_cover_is_not_laid_through_a_symlink(root: Root) -> None:
+    run(root, "mkdir /real; echo own >/real/own; ln -s real /alias; echo other >/other")
+
+    with pytest.raises(ContainerError, match="/alias/own"):
+        run(root, "true", covers={"/alias/own": "/other"})
 
 
 def test_there_is_no_network_and_no_right_to_mount(root: Root) -> None:

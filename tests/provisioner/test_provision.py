@@ -60,9 +60,17 @@ def script(name: str, body: str, extra: Sequence[str] = (), **fields: str) -> Ho
     return HostileDeb(name=package, control=control, items=items, fields=fields)
 
 
-def build(store: Store, base: Layer, *debs: HostileDeb) -> Layer:
+class PlainPerl(KernelSandbox):
+    """A sandbox for whose scripts no perl stays: none does where a sandbox is weaker than asked."""
+
+    @property
+    def degraded(self) -> str:
+        return "without the resident perl"
+
+
+def build(store: Store, base: Layer, *debs: HostileDeb, sandbox: KernelSandbox = SANDBOX) -> Layer:
     packages = [cached(deb, store.cache) for deb in debs]
-    tools = Tools(store=store, sandbox=SANDBOX)
+    tools = Tools(store=store, sandbox=sandbox)
     return package_layer(packages, [base], FACTS, tools, lambda packages: None)
 
 
@@ -101,6 +109,34 @@ def test_a_second_build_has_the_same_bytes(made: Store, base: Layer) -> None:
         if layer.origin == "base"
     )
     assert (other.digest, other.content) == (base.digest, base.content)
+
+
+def test_a_perl_that_stays_does_what_one_of_their_own_does_for_scripts(
+    made: Store, base: Layer
+) -> None:
+    body = """
+        cd /usr/share; umask 027
+        while [ -e /.mktemplate/perl/server ] && ! [ -S /.mktemplate/perl/door ]; do sleep 0.01; done
+        [ -S /.mktemplate/perl/door ]; echo $? >/var/lib/plain
+        {
+            deb-systemd-helper was-enabled none.service; echo $?
+            deb-systemd-helper bogus "two words" ""; echo $?
+            LC_ALL=C deb-systemd-helper enable none.service; echo $?
+            deb-systemd-helper --user enable none.service; echo $?
+            deb-systemd-helper unmask none.service 2>&1 | cat; echo $?
+            setpriv --reuid 33 deb-systemd-helper enable none.service; echo $?
+            DPKG_MAINTSCRIPT_PACKAGE= deb-systemd-helper enable none.service; echo $?
+        } >/var/lib/told 2>&1 </dev/null"""
+
+    stays = build(made, base, script("stays", body)).path
+    plain = build(
+        made, base, script("plain", body), sandbox=PlainPerl(single_range(1_000_000))
+    ).path
+
+    assert [(path / "var/lib/plain").read_text() for path in (stays, plain)] == ["0\n", "1\n"]
+    assert (stays / "var/lib/told").read_text() == (plain / "var/lib/told").read_text()
+    assert (stays / "var/lib/told").read_text().count("\n") > 7
+    assert not (stays / ".mktemplate").exists()
 
 
 def test_scripts_run_and_their_triggers_too(made: Store, base: Layer) -> None:

@@ -1,0 +1,222 @@
+"""One perl that stays, for the perl programs that maintainer scripts start again and again.
+
+debconf's frontend and deb-systemd-helper spend their time compiling the modules that they use: 40 % of configuring
+a Debian base. While scripts run, a perl that has these modules already waits at a socket. In place of each program
+stands a shim (found first in PATH, or bound over the file by the sandbox: its bytes stay untouched), which hands its
+descriptors to the resident; that forks, becomes like the caller in arguments, environment and directory, and runs the
+original text. Where the caller is unlike it in user, language or ignored signals, the resident declines before
+anything has happened, and the shim becomes the original. So what scripts do is the same with it and without it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from provisioner.inside import put, read
+
+FOLDER = b"/.mktemplate/perl"
+SERVER = FOLDER + b"/server"
+PERL = b"/usr/bin/perl"
+IN_PATH = (b"/usr/bin/deb-systemd-helper",)  # scripts call it by name
+BY_PATH = (b"/usr/share/debconf/frontend",)  # confmodule(3) calls it so
+_PLAIN = re.compile(rb"#! ?/usr/bin/perl(?: -w)?\n")
+# Numbers of sendmsg(2) and recvmsg(2), by machine in the ELF header of a 64-bit little-endian perl.
+_CALLS = {b"\x3e\0": (b"46", b"47"), b"\xb7\0": (b"211", b"212")}
+_ELF64 = b"\x7fELF\x02\x01"
+
+# It loads no module: then perl starts in 1.5 ms. Socket type 5 is SOCK_SEQPACKET, one message for one read; what is
+# packed are struct cmsghdr with SCM_RIGHTS, iovec, msghdr; 02000000 is O_CLOEXEC.
+_SHIM = b"""\
+#!/usr/bin/perl
+my ($door, $answer, $folder, @open);
+sub begun {
+    socket($door, 1, 5, 0) or return;
+    connect($door, pack("Sa*", 1, "/.mktemplate/perl/door")) or return;
+    opendir($folder, "/proc/self/fdinfo") or return;
+    for my $number (grep { !/\\D/ } readdir $folder) {
+        open(my $facts, "<", "/proc/self/fdinfo/$number") or return;
+        push @open, $number if grep { /^flags:\\s*(\\d+)/ and not oct($1) & 02000000 } <$facts>;
+    }
+    my $text = "$$ @ORIGINAL@ @TEXT@ @open";
+    my $rights = pack("Qlll*", 16 + 4 * @open, 1, 1, @open);
+    my $piece = pack("PQ", $text, length $text);
+    my $message = pack("QQPQPQQ", 0, 0, $piece, 1, $rights, length $rights, 0);
+    return syscall(@SENDMSG@, fileno $door, $message, 0) > 0 && sysread($door, $answer, 9) && $answer eq "begun";
+}
+exec "/usr/bin/perl", "@TEXT@", @ARGV unless begun();
+sysread($door, $answer, 9) or exit 255;
+exit $answer;
+"""
+
+# Modules that a program loads only as it goes on. All others stand in its text.
+_LATER = b"""\
+Debconf/FrontEnd/Noninteractive.pm Debconf/DbDriver/File.pm Debconf/DbDriver/Stack.pm Debconf/DbDriver/Cache.pm
+Debconf/Format/822.pm Debconf/Element/Noninteractive/Select.pm Debconf/Element/Noninteractive/Boolean.pm
+Debconf/Element/Noninteractive/String.pm Debconf/Element/Noninteractive/Note.pm"""
+
+_SERVER = b"""\
+package Resident;  # the programs are main
+use strict;
+use warnings;
+
+$SIG{INT} = $SIG{QUIT} = 'DEFAULT';  # sh ignores them for what runs beside it
+my %own = settings($$);
+my $speech = speech();
+socket(my $door, 1, 5, 0) or die;
+bind($door, pack("Sa*", 1, "/.mktemplate/perl/door")) or die;
+listen($door, 64) or die;
+chmod(0600, "/.mktemplate/perl/door");
+
+require POSIX;  # from here on, whoever comes waits
+for my $text (qw(@TEXTS@)) {
+    open(my $file, "<", $text) or die;
+    while (<$file>) {
+        next unless /^use ([A-Z][\\w:]+)/;
+        (my $module = "$1.pm") =~ s{::}{/}g;
+        require $module;
+    }
+}
+for my $module (qw(
+@LATER@
+)) {
+    require $module if grep { -e "$_/$module" } @INC;
+}
+
+while (1) {
+    $SIG{CHLD} = 'IGNORE';
+    accept(my $caller, $door) or next;
+    my $child = fork();
+    next if !defined $child or $child;
+    $SIG{CHLD} = 'DEFAULT';
+    close($door);
+    serve($caller);
+    POSIX::_exit(0);
+}
+
+# Run what the caller wants in a child; tell it that this has begun, and how it ended.
+sub serve {
+    my ($caller) = @_;
+    my $child = fork();
+    return unless defined $child;
+    if (!$child) {
+        my ($pid, $original, $text, $files) = asked($caller) or POSIX::_exit(0);
+        become($pid) or POSIX::_exit(0);
+        syswrite($caller, "begun");
+        close($caller);
+        install(%$files);
+        perform($original, $text);
+    }
+    waitpid($child, 0);
+    syswrite($caller, $? & 127 ? 128 + ($? & 127) : $? >> 8);
+}
+
+# What the caller wants, and its descriptors: its number => ours.
+sub asked {
+    my ($caller) = @_;
+    my ($text, $rights) = ("\\0" x 4096, "\\0" x 1040);
+    my $piece = pack("PQ", $text, length $text);
+    my $message = pack("QQPQPQQ", 0, 0, $piece, 1, $rights, length $rights, 0);
+    my $length = syscall(@RECVMSG@, fileno $caller, $message, 0x40000000);  # MSG_CMSG_CLOEXEC
+    return unless $length > 0;
+    my ($pid, $original, $file, @numbers) = split / /, substr($text, 0, $length);
+    my @files = unpack("x16l" . @numbers, $rights);
+    return if grep { $_ > 99 } @numbers;
+    my %files;
+    @files{@numbers} = @files;
+    return ($pid, $original, $file, \\%files);
+}
+
+# Become like the process $pid; false where it is unlike us.
+sub become {
+    my ($pid) = @_;
+    my %its = settings($pid);
+    for my $name (qw(SigIgn Uid Gid Groups)) {
+        return unless defined $its{$name} and $its{$name} eq $own{$name};
+    }
+    %ENV = map { /^([^=]*)=(.*)$/s ? ($1 => $2) : () } split /\\0/, content("/proc/$pid/environ");
+    return unless speech() eq $speech;
+    (undef, undef, @ARGV) = split /\\0/, content("/proc/$pid/cmdline"), -1;
+    pop @ARGV;
+    umask(oct $its{Umask});
+    return chdir("/proc/$pid/cwd");
+}
+
+# What a process tells of itself: its umask, its user and the signals that it ignores.
+sub settings {
+    my ($pid) = @_;
+    return map { /^(Umask|SigIgn|Uid|Gid|Groups):\\s*(.*?)\\s*$/ ? ($1 => $2) : () }
+        split /\\n/, content("/proc/$pid/status");
+}
+
+# The part of the environment that perl and its modules look at when they begin.
+sub speech {
+    return join "\\0", map { "$_=$ENV{$_}" } sort grep { /^(?:LC_|LANG|POSIXLY|PERL(?!_DL_NONLAZY))/ } keys %ENV;
+}
+
+sub content {
+    my ($path) = @_;
+    open(my $file, "<", $path) or return "";
+    local $/;
+    return <$file> // "";
+}
+
+# Put descriptors where the caller has them; nothing else stays open.
+sub install {
+    my %files = @_;
+    POSIX::dup2($files{$_}, 100 + $_) for keys %files;
+    POSIX::close($_) for 0 .. 2, values %files;
+    for my $number (keys %files) {
+        POSIX::dup2(100 + $number, $number);
+        POSIX::close(100 + $number);
+    }
+}
+
+# Be the program, as perl would have been.
+sub perform {
+    my ($original, $text) = @_;
+    $0 = $original;
+    $^T = time;
+    $^W = content($text) =~ /^#! ?\\S+ -w\\n/ ? 1 : 0;
+    $! = 0;
+    $@ = "";
+    do $text;
+    if ($@ ne "") {
+        my $status = $! + 0 || ($? >> 8) || 255;
+        print STDERR $@;
+        exit $status;
+    }
+    exit 0;
+}
+"""
+
+
+def lay(shims: bytes) -> dict[str, str]:
+    """Lay out the resident and its shims, those found in PATH in `shims`; return what is to be bound over which file.
+
+    Runs inside the root. Nothing is laid out where there is none of the programs, or no perl that we know to ask.
+    """
+    found = [path for path in (*IN_PATH, *BY_PATH) if _PLAIN.match(read(path))]
+    perl = read(PERL)[:20]
+    calls = _CALLS.get(perl[18:20]) if perl.startswith(_ELF64) else None
+    if not found or calls is None:
+        return {}
+    os.makedirs(FOLDER, 0o755, exist_ok=True)
+    covers, texts = {}, []
+    for path in found:
+        name = path.rpartition(b"/")[2]
+        text = path
+        if path in BY_PATH:
+            text = FOLDER + b"/" + name
+            put(text, read(path), 0o755)
+            covers[path.decode()] = (shims + b"/" + name).decode()
+        texts.append(text)
+        put(shims + b"/" + name, _filled(_SHIM, ORIGINAL=path, TEXT=text, SENDMSG=calls[0]), 0o755)
+    put(SERVER, _filled(_SERVER, TEXTS=b" ".join(texts), LATER=_LATER, RECVMSG=calls[1]))
+    return covers
+
+
+def _filled(program: bytes, **words: bytes) -> bytes:
+    for name, word in words.items():
+        program = program.replace(b"@%b@" % name.encode(), word)
+    return program
