@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import stat
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -17,10 +18,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Protocol
 
-from mktemplate import added
+from mktemplate import added, extending
 from mktemplate import spec as specs
-from mktemplate.errors import CommandError, Several, escape
+from mktemplate.errors import CommandError, Several, escape, nearest
+from mktemplate.extending import Extended
 from mktemplate.grammar import RESERVED
+from mktemplate.report import Report
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -177,7 +180,7 @@ def own_place(template_path: str, environ: Mapping[str, str]) -> Path:
 
 def is_built_in(name: str) -> bool:
     """Whether a template of this name came with mktemplate."""
-    return "template.toml" in built_in().names(name)
+    return _NAME.fullmatch(name) is not None and "template.toml" in built_in().names(name)
 
 
 def check_name(name: str) -> None:
@@ -201,9 +204,9 @@ def load(name: str, template_path: str, environ: Mapping[str, str]) -> Template 
         if os.path.isdir(place):
             return from_directory(place, origin)
     if name in built_in().names("") and not name.startswith("_"):
-        packaged = Packaged(files("templates") / name, name)
-        if "template.toml" in packaged.names(""):
-            return Template(spec=_facts(packaged, name, "built in", trusted=True), folder=packaged)
+        folder = packaged(name)
+        if "template.toml" in folder.names(""):
+            return Template(spec=_facts(folder, name, "built in", trusted=True), folder=folder)
     return None
 
 
@@ -211,7 +214,7 @@ def from_directory(place: str, origin: str) -> Template:
     """Return the template that lies in the directory `place`, checked."""
     name = place.rstrip("/").rpartition("/")[2]
     check_name(name)
-    folder = OnDisk(place, name)
+    folder = _whole(OnDisk(place, name))
     about = added.record(os.path.dirname(place), name) if origin in ("user", "/etc") else None
     trusted = origin == "/etc" and about is None and _roots_own(place)
     spec = _facts(folder, name, origin, trusted=trusted)
@@ -225,13 +228,45 @@ def _roots_own(place: str) -> bool:
     return about.st_uid == 0 and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
+def _whole(own: OnDisk) -> Folder:
+    """Return the files of a template, and behind them those of the one that it extends."""
+    try:
+        base = tomllib.loads(own.read("template.toml").decode()).get(extending.KEY, "")
+    except ValueError:
+        return own  # whoever reads its facts tells that
+    return Extended(own, packaged(base), own.shown) if is_built_in(str(base)) else own
+
+
+def packaged(name: str) -> Packaged:
+    """Return the files of the built-in template `name`."""
+    return Packaged(files("templates") / name, name)
+
+
+def _extend(facts: Mapping[str, object], report: Report) -> Mapping[str, object]:
+    """Return facts laid over those of the built-in template that they name, if they name one."""
+    base = facts.get(extending.KEY)
+    if base is None:
+        return facts
+    if not isinstance(base, str) or not is_built_in(base):
+        known = tuple(name for name in built_in().names("") if is_built_in(name))
+        close = nearest(str(base), known)
+        report.add(
+            extending.KEY,
+            f'"{escape(str(base))}" is no built-in template',
+            f"did you mean {close[0]}?" if close else "",
+        )
+        return {key: value for key, value in facts.items() if key != extending.KEY}
+    return extending.merged(tomllib.loads(packaged(base).read("template.toml").decode()), facts)
+
+
 def _facts(folder: Folder, name: str, origin: str, *, trusted: bool) -> specs.TemplateSpec:
     text = folder.read("template.toml")
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError:
         raise CommandError("E_TEMPLATE_SYNTAX", f"{name}/template.toml", "is not UTF-8") from None
-    return specs.parse(name, decoded, f"{name}/template.toml", origin=origin, trusted=trusted)
+    path = f"{name}/template.toml"
+    return specs.parse(name, decoded, path, origin=origin, trusted=trusted, extend=_extend)
 
 
 def names(template_path: str, environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mktemplate import declared, firststart, thirdparty
@@ -107,10 +107,18 @@ class TemplateSpec:
         return tuple(option for option in self.options if option.type == "secret")
 
 
-def parse(name: str, text: str, path: str, *, origin: str, trusted: bool) -> TemplateSpec:
-    """Return the checked facts of the template `name`; raise all its problems at once."""
+Extend = Callable[[Mapping[str, object], Report], Mapping[str, object]]
+
+
+def parse(
+    name: str, text: str, path: str, *, origin: str, trusted: bool, extend: Extend | None = None
+) -> TemplateSpec:
+    """Return the checked facts of the template `name`; raise all its problems at once.
+
+    `extend` lays facts that name another template over that one's.
+    """
     try:
-        data = tomllib.loads(text)
+        data: Mapping[str, object] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"line (\d+)", str(error))
         line = int(at[1]) if at else text.count("\n") + 1
@@ -118,6 +126,8 @@ def parse(name: str, text: str, path: str, *, origin: str, trusted: bool) -> Tem
             "E_TEMPLATE_SYNTAX", f"{path}:{line}", escape(str(error)), path=path, line=line
         ) from None
     report = Report(path, text)
+    if extend is not None:
+        data = extend(data, report)
     spec = _spec(name, data, report, origin=origin, trusted=trusted)
     if len(report.failures) == 1:
         raise report.failures[0]

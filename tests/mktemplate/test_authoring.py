@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import added, library, parcel, suite
+from mktemplate import added, asked, library, parcel, suite, texts
 from mktemplate.cli import parse
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, Several
@@ -336,3 +336,60 @@ def test_git_runs_nothing_of_what_it_fetches(
 def test_what_git_must_not_be_asked_is_refused(home: Path, source: str) -> None:
     with pytest.raises(CommandError, match=r"E_USAGE|E_NET_CONNECT|E_PARAM"):
         run("templates", "add", "--", source)
+
+
+def shop(tmp_path: Path, toml: str, **files: str) -> texts.Plan:
+    """Render a template that extends nginx."""
+    place = tmp_path / "shop"
+    (place / "files").mkdir(parents=True)
+    (place / "template.toml").write_text(toml)
+    for name, text in files.items():
+        (place / f"{name}.j2").write_text(text)
+    request = parse(["render", "shop", "--template-path", str(tmp_path), "--distro", "debian"])
+    return texts.plan(*asked.understood(request))
+
+
+def test_a_template_extends_a_built_in_one_and_says_only_what_differs(tmp_path: Path) -> None:
+    toml = """
+        extends = "nginx"
+        summary = "the shop"
+        [options.port]
+        default = 8080
+        [options.motto]
+        type = "str"
+        default = "buy"
+        [packages]
+        "debian/trixie" = ["nginx-light"]
+        [[volume]]
+        name = "orders"
+        path = "/srv/orders"
+    """
+    tree = '{% extends "nginx/tree.j2" %}{% block service %}{{ super() }}\nd /srv/orders - - - - -\n{% endblock %}'
+
+    made = shop(tmp_path, toml, tree=tree, **{"files/index.html": "<p>{{ options.motto }}</p>\n"})
+
+    nginx = library.load("nginx", "", {})
+    assert nginx is not None
+    assert made.spec.summary == "the shop"
+    assert {option.name for option in made.spec.options} == {
+        *(option.name for option in nginx.spec.options),
+        "motto",
+    }
+    assert made.spec.packages["deb"] == nginx.spec.packages["deb"]
+    assert [each.name for each in made.spec.volumes][-1] == "orders"
+    assert made.rendered.files["nginx.conf"].count(b"listen 8080") == 1
+    assert not made.spec.trusted
+
+
+def test_what_a_template_extends_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        Several, match=r'template.toml:1: extends: "nginks" is no built-in template'
+    ) as raised:
+        shop(tmp_path, 'extends = "nginks"\n')
+
+    assert getattr(raised.value.failures[0], "hints", ()) == ("did you mean nginx?",)
+
+
+def test_what_is_extended_gives_no_right_that_was_not_granted(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"E_CONFIG_GRANT.*profile login"):
+        shop(tmp_path, 'extends = "sshd"\n')
