@@ -9,11 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mktemplate import schema
 from mktemplate.errors import escape
 from mktemplate.report import Report
 
-_VOLUME = ("name", "path", "owner", "group", "mode", "fresh", "help")
-_DEVICE = ("path", "group", "optional", "help")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,30}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
@@ -60,7 +59,7 @@ def volumes(value: object, report: Report) -> tuple[DataVolume, ...]:
 
 
 def _volume(table: Mapping[str, object], where: str, report: Report) -> DataVolume:
-    report.known(table, where, _VOLUME)
+    report.known(table, where, schema.VOLUME.names)
     defaults = {"name": "", "path": "", "owner": "root", "group": "", "mode": "0755", "help": ""}
     text = {
         key: report.text(table, key, f"{where}.{key}", default) for key, default in defaults.items()
@@ -101,7 +100,7 @@ def devices(value: object, report: Report) -> tuple[NeededDevice, ...]:
 
 
 def _device(table: Mapping[str, object], where: str, report: Report) -> NeededDevice:
-    report.known(table, where, _DEVICE)
+    report.known(table, where, schema.DEVICE.names)
     path = report.text(table, "path", f"{where}.path")
     group = report.text(table, "group", f"{where}.group")
     if not path.startswith("/dev/") or not _PLACE.fullmatch(path) or ".." in path.split("/"):

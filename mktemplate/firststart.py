@@ -10,11 +10,10 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mktemplate import schema
 from mktemplate.declared import ACCOUNT
 from mktemplate.report import Report
 from mktemplate.values import Option
-
-_KEYS = ("run", "unless", "user", "secret")
 
 Fill = Callable[[str], str]  # fills in what a word of template.toml names, by Jinja
 
@@ -40,7 +39,7 @@ def steps(value: object, options: Sequence[Option], report: Report) -> tuple[Ste
 def _step(
     table: Mapping[str, object], where: str, options: Sequence[Option], report: Report
 ) -> Step:
-    report.known(table, where, _KEYS)
+    report.known(table, where, schema.FIRST_START.names)
     run = report.strings(table.get("run", []), f"{where}.run")
     if not run or not run[0].startswith(("/", "{{")):
         report.add(f"{where}.run", "must be an argv that begins with an absolute path")

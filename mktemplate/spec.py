@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from mktemplate import declared, firststart, thirdparty
+from mktemplate import declared, firststart, schema, thirdparty
 from mktemplate.declared import DataVolume, NeededDevice
 from mktemplate.errors import CommandError, Several, escape, nearest
 from mktemplate.firststart import Step
@@ -19,34 +19,6 @@ from mktemplate.thirdparty import Download, Repository
 from mktemplate.values import TYPES, Option, check
 
 PROFILES = ("service", "login", "system")
-_KEYS = frozenset(
-    (
-        "summary",
-        "profile",
-        "needs_setuid",
-        "init_safe",
-        "command",
-        "stop_signal",
-        "connect",
-        "user",
-        "distros",
-        "ports",
-        "memory",
-        "packages",
-        "options",
-        "ready",
-        "first_start",
-        "login_keys",
-        "repository",
-        "download",
-        "volume",
-        "device",
-        "keep",
-        "service_user",
-        "static",
-    )
-)
-_OPTION = ("type", "default", "help", "choices", "pattern", "packages", "required", "made")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}(?::[a-z0-9-]{1,32})?")
 _SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "PWR", "KILL", "RTMIN+3")
@@ -193,8 +165,8 @@ def _whole(spec: TemplateSpec, report: Report) -> None:
 
 def _unknown_keys(data: Mapping[str, object], report: Report) -> None:
     for key in data:
-        if key not in _KEYS:
-            close = nearest(key, tuple(_KEYS))
+        if key not in schema.TOP.names:
+            close = nearest(key, schema.TOP.names)
             report.add(key, "unknown key", f"did you mean {close[0]}?" if close else "")
 
 
@@ -256,7 +228,7 @@ def _option(name: str, table: object, report: Report) -> Option:
         report.add(where, "must be a table, named a-z 0-9 _ from a letter on")
         return Option(name=name, type="str")
     for key in table:
-        if key not in _OPTION:
+        if key not in schema.OPTION.names:
             report.add(f"{where}.{key}", "unknown key")
     kind = table.get("type")
     if kind not in TYPES:
@@ -283,7 +255,7 @@ def _ready(value: object, options: tuple[Option, ...], report: Report) -> Readin
         report.add("ready", "must be a table with port, command or file, and timeout")
         return Readiness()
     for key in value:
-        if key not in ("port", "command", "file", "timeout"):
+        if key not in schema.READY.names:
             report.add(f"ready.{key}", "unknown key")
     port = value.get("port", 0)
     if port and not _port_option(port, options):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
+from mktemplate import schema
 from mktemplate.declared import ACCOUNT
 from mktemplate.errors import CommandError, Several, escape
 from mktemplate.report import Report
@@ -40,9 +41,6 @@ class Suite:
 
     tests: tuple[Test, ...]
     sets: tuple[tuple[str, str], ...] = ()
-
-
-TEST_KEYS = tuple(each.name for each in fields(Test))
 
 
 def parse(text: str, path: str) -> Suite:
@@ -81,7 +79,7 @@ def _sets(value: object, report: Report) -> tuple[tuple[str, str], ...]:
 
 
 def _test(table: Mapping[str, object], where: str, report: Report) -> Test:
-    report.known(table, where, TEST_KEYS)
+    report.known(table, where, schema.TEST.names)
     command = report.strings(table.get("command", []), f"{where}.command")
     if not command:
         report.add(f"{where}.command", "is required: an argv")

@@ -9,13 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mktemplate import schema
 from mktemplate.errors import escape
 from mktemplate.report import Report
 from provisioner.errors import ProvisionError
 from provisioner.url import check_url
 
-_REPOSITORY = ("uris", "suites", "components", "signed_by", "fingerprint", "only", "distros")
-_DOWNLOAD = ("url", "sha256", "to", "mode", "owner", "group", "distros", "arch")
 _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{40}", re.ASCII)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -68,7 +67,7 @@ def downloads(value: object, report: Report) -> tuple[Download, ...]:
 
 
 def _repository(table: Mapping[str, object], report: Report, trusted: bool) -> Repository:
-    report.known(table, "repository", _REPOSITORY)
+    report.known(table, "repository", schema.REPOSITORY.names)
     words = {
         key: _words(table.get(key, []), f"repository.{key}", report)
         for key in ("uris", "suites", "components", "fingerprint", "only", "distros")
@@ -134,7 +133,7 @@ def _key(value: object, report: Report, *, trusted: bool) -> str:
 
 
 def _download(table: Mapping[str, object], report: Report) -> Download:
-    report.known(table, "download", _DOWNLOAD)
+    report.known(table, "download", schema.DOWNLOAD.names)
     defaults = {
         "url": "",
         "sha256": "",

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import added, asked, library, parcel, suite, texts
+from mktemplate import added, asked, facts, library, parcel, schema, suite, texts, values
 from mktemplate.cli import parse
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, Several
+from mktemplate.templatedocs import page
 from mktemplate.verbs import perform
 
 FILES = {
@@ -393,3 +394,19 @@ def test_what_a_template_extends_must_be_there(tmp_path: Path) -> None:
 def test_what_is_extended_gives_no_right_that_was_not_granted(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"E_CONFIG_GRANT.*profile login"):
         shop(tmp_path, 'extends = "sshd"\n')
+
+
+def test_the_reference_is_current() -> None:
+    """scripts/template-reference > docs/template-reference.md"""
+    stored = Path(__file__).parents[2] / "docs" / "template-reference.md"
+
+    assert stored.read_text() == page()
+
+
+def test_the_reference_names_all_that_a_file_may_name() -> None:
+    _, told = asked.understood(parse(["render", "nginx", "--distro", "debian"]))
+    nginx = library.load("nginx", "", {})
+    assert nginx is not None
+
+    assert set(facts.values(nginx.spec, told)) == set(schema.VALUES)
+    assert set(schema.TYPES) == set(values.TYPES)
