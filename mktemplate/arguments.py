@@ -17,6 +17,8 @@ _PORT = re.compile(
     r"(?P<container>[0-9]{1,10})(?:/(?P<proto>tcp|udp))?"
 )
 _CPUS = re.compile(r"(?:0|[1-9][0-9]{0,3})(?:\.[0-9]{1,3})?")
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([smh]?)", re.ASCII)
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOMENT = re.compile(
     r"([0-9]{4})-?([01][0-9])-?([0-3][0-9])(?:[T ]([0-2][0-9]):?([0-5][0-9])(?::?([0-5][0-9]))?Z?)?",
@@ -91,6 +93,18 @@ def size(text: str, what: str = "size") -> int:
             "E_PARAM", what, f'"{escape(text)}" is not a size', hints=("write 512M or 2G",)
         )
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2]]
+
+
+def duration(text: str) -> int:
+    """Return a time in seconds: `90`, `90s`, `10m`, `2h`; at most a week."""
+    match = _DURATION.fullmatch(text)
+    if match is None or int(match[1]) * _UNITS[match[2]] > 7 * 86400:
+        raise CommandError(
+            "E_PARAM",
+            "--idle",
+            f'"{escape(text)}" is no time such as 90s, 10m or 2h, at most a week',
+        )
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def cpus(text: str) -> float:

@@ -70,6 +70,8 @@ class Flags:
     force: bool = False
     print: bool = False
     foreground: bool = False
+    idle: int = 0  # seconds
+    socket: bool = False
     user: str = ""
     cwd: str = ""
     env: tuple[tuple[str, str], ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mktemplate import arguments
 from mktemplate.authorverbs import AUTHOR
 from mktemplate.imageverbs import IMAGES
-from mktemplate.lifeverbs import LIFE
+from mktemplate.lifeverbs import IDLE, LIFE
 from mktemplate.options import BUILD, FROM, RENDER, START, Option, flag, lines, seconds, value
 from mktemplate.shipverbs import SHIP
 from mktemplate.verb import Verb
@@ -51,6 +51,7 @@ VERBS = (
         options=(
             flag("--print", "print", "show every system call with its reason; start nothing"),
             flag("--foreground", "foreground", "wait; the exit status is that of its PID 1"),
+            IDLE,
         ),
         everyday=True,
     ),

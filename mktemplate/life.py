@@ -112,7 +112,7 @@ def wait(container: Container, wanted: str, timeout: float | None) -> None:
 
 def await_ready(container: Container, timeout: float | None) -> float:
     """Wait until the service of a running container accepts; return the seconds that took."""
-    check = container.bundle.record.ready
+    check = container.readiness
     started = time.monotonic()
     pid = container.pid
     if pid is None and container.wait("RUNNING", timeout):

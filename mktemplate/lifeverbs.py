@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from mktemplate.arguments import control_key
+from mktemplate.arguments import control_key, duration
 from mktemplate.options import flag, value
 from mktemplate.verb import Verb
 
+IDLE = value(
+    "--idle", "TIME", "idle", "stop when nobody was connected for 90s, 10m, 2h", convert=duration
+)
 LIFE = (
     Verb(
         name="copy",
@@ -59,7 +62,20 @@ LIFE = (
         most=0,
         options=(flag("--stop", "stop", "stop it instead, in the opposite order"),),
     ),
-    Verb(name="unit", usage="NAME", help="print a systemd unit for a container", least=1, most=1),
+    Verb(
+        name="unit",
+        usage="NAME [--socket [--idle TIME]] [-o DIR]",
+        help="print a systemd unit for a container",
+        more="--socket: systemd listens on the published ports; the first connection starts the container, and its "
+        "service is given the sockets and sees its clients' own addresses. Until then nothing of it runs.",
+        least=1,
+        most=1,
+        options=(
+            flag("--socket", "socket", "a socket unit, too: start at the first connection"),
+            IDLE,
+            value("-o", "DIR", "output", "write the units into this directory"),
+        ),
+    ),
     Verb(
         name="adopt",
         usage="DIR",

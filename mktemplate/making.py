@@ -293,6 +293,7 @@ def record_of(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
         exposes=tuple(f"{port(each, facts)}/tcp" for each in spec.ports),
         ready=Ready() if facts.idle else _ready(parts.built.plan),
         stop_signal=spec.stop_signal,
+        sockets=spec.sockets,
         connect=spec.connect.replace("{name}", facts.name),
         login_keys=facts.keys,
         login_user=login_user(spec, facts) if spec.login_keys else "root",

@@ -60,6 +60,8 @@ TOP = Table(
         _key("init_safe", "true, false", "false",
              "the service reaps children on SIGCHLD and ends on SIGTERM itself, so it may be PID 1"),
         _key("stop_signal", "`TERM`, `INT`, `QUIT`, …, `RTMIN+3` (systemd)", "TERM", "what asks it to end"),
+        _key("sockets", "`systemd`, `nginx`", "",
+             "the service takes listening sockets that it is given, by sd_listen_fds(3) or as nginx does: `unit --socket` needs it"),
         _key("connect", "text; `{name}`, `{address}`", "", "how a person reaches it"),
         _key("user", "a user's name inside", "the option `user`, else root", "who logs in"),
         _key("login_keys", "true, false", "false", "takes ssh keys: `authorized_keys` of who logs in is written"),

@@ -21,6 +21,7 @@ from mktemplate.values import TYPES, Option, check
 PROFILES = ("service", "login", "system")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}(?::[a-z0-9-]{1,32})?")
+_SOCKETS = ("", "systemd", "nginx")
 _SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "PWR", "KILL", "RTMIN+3")
 
 
@@ -50,6 +51,7 @@ class TemplateSpec:
     command: tuple[str, ...] = ()
     service_user: str = "root"  # who runs the command, a name inside
     stop_signal: str = "TERM"
+    sockets: str = ""  # how the service takes listening sockets that it is given
     connect: str = ""
     user: str = ""  # who logs in; empty = the option `user`, else root
     login_keys: bool = False  # takes ssh public keys
@@ -124,6 +126,7 @@ def _spec(
         command=report.strings(data.get("command", []), "command"),
         service_user=report.text(data, "service_user", "service_user", "root"),
         stop_signal=_one_of(data, "stop_signal", _SIGNALS, "TERM", report),
+        sockets=_one_of(data, "sockets", _SOCKETS, "", report),
         connect=report.text(data, "connect", "connect"),
         user=report.text(data, "user", "user"),
         login_keys=report.truth(data, "login_keys", "login_keys"),
@@ -161,6 +164,8 @@ def _whole(spec: TemplateSpec, report: Report) -> None:
         report.add("static", "must be the path of a program below /usr")
     if spec.init_safe and not spec.command:
         report.add("init_safe", "needs a command")
+    if spec.sockets and not spec.command:
+        report.add("sockets", "needs a command")
 
 
 def _unknown_keys(data: Mapping[str, object], report: Report) -> None:
@@ -175,7 +180,7 @@ def _one_of(
 ) -> str:
     value = data.get(key, default)
     if value not in known:
-        report.add(key, f"must be one of {', '.join(known)}")
+        report.add(key, f"must be one of {', '.join(filter(None, known))}")
         return default
     return str(value)
 

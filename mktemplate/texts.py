@@ -153,17 +153,23 @@ def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, folder: str) ->
     """Return the text of the container's PID 1."""
     fill = _filling(spec, jinja)
     command = shlex.join(map(fill, spec.command))
+    static = bool(spec.static)
+
+    def becomes(words: str) -> str:
+        if spec.service_user == "root":
+            return f"exec {words}"
+        return firststart.as_user(spec.service_user, words, static=static)
+
+    listening = ""
+    if spec.sockets == "systemd" and jinja.values["reaper"]:
+        child = f"LISTEN_PID=$$; export LISTEN_PID; {becomes(command)}"
+        listening = f"exec {folder}/reaper /bin/sh -c {shlex.quote(child)}"
     if not spec.init_safe:
         if not jinja.values["reaper"]:
             raise CommandError(
                 "E_USAGE", spec.name, "is not init_safe, and this architecture has no reaper"
             )
         command = f"{folder}/reaper {command}".rstrip()
-    static = bool(spec.static)
-    if spec.service_user == "root":
-        command = f"exec {command}"
-    else:
-        command = firststart.as_user(spec.service_user, command, static=static)
     return jinja.file(
         "_init/init.j2",
         starts=[line for node in tree.volatile for line in _at_start(node)],
@@ -175,7 +181,8 @@ def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, folder: str) ->
             firststart.shell(step, spec.option(step.secret), fill, static=static)
             for step in spec.first_start
         ],
-        command=command,
+        command=becomes(command),
+        listening=listening,
     )
 
 

@@ -30,7 +30,7 @@ def describe(container: Container, bundle: Bundle) -> dict[str, object]:
     return {
         "name": container.name,
         "state": state,
-        "ready": is_ready(bundle, pid) if pid and state == "RUNNING" else False,
+        "ready": is_ready(container, pid) if pid and state == "RUNNING" else False,
         "template": record.template,
         "distro": record.distro,
         "release": record.release,
@@ -122,9 +122,9 @@ def oom_kills(container: Container) -> int:
     return oom.kills(container)
 
 
-def is_ready(bundle: Bundle, pid: int) -> bool:
+def is_ready(container: Container, pid: int) -> bool:
     """Whether the service accepts now; a check that runs a command is only made by `up` and `wait`."""
-    check = bundle.record.ready
+    check = container.readiness
     if check.kind in ("port", "file"):
         from runtime import ready
 

@@ -78,6 +78,7 @@ class Record:
     defaults: tuple[
         tuple[str, str], ...
     ] = ()  # limits of the template's own, that nobody asked for: file, value
+    sockets: str = ""  # how its service takes listening sockets: systemd, nginx; "" = not at all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

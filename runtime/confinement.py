@@ -14,6 +14,7 @@ from runtime.kernel import mount as m
 from runtime.kernel import process
 from runtime.program import Call, Failure, Pointer, Slot, Struct
 from runtime.settings import UNLIMITED, Rlimit
+from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.steps import c
 
 # fmt: off
@@ -145,8 +146,13 @@ def environment(config: ContainerConfig) -> tuple[tuple[str, str], ...]:
     return tuple(pairs.items())
 
 
-def execute(argv: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> tuple[Call, ...]:
-    """Become `argv`, found in the PATH of `pairs`, with the environment `pairs` and no descriptor but 0, 1, 2."""
+def execute(
+    argv: tuple[str, ...],
+    pairs: tuple[tuple[str, str], ...],
+    given: Sockets = NO_SOCKETS,
+) -> tuple[Call, ...]:
+    """Become `argv`, found in the PATH of `pairs`, with that environment and no descriptor but 0, 1, 2 and `given`."""
+    pairs = (*pairs, *given.variables())
     words = [c(word) for word in argv]
     variables = [c(f"{key}={value}") for key, value in pairs]
     vectors = tuple(
@@ -162,6 +168,7 @@ def execute(argv: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> tuple[
             args=(3, 0xFFFFFFFF, process.CLOSE_RANGE_CLOEXEC),
             why="init has 0, 1 and 2 and nothing else (CVE-2024-21626)",
         ),
+        *given.passed(),
         *(
             Call(
                 name="execve",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime import bundle, cgroup, config, etcfiles, halt, startfile, state
-from runtime.bundle import Bundle
+from runtime.bundle import Bundle, Ready
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError, LaunchError, StateError
 from runtime.kernel import process
@@ -70,6 +70,12 @@ class Container:
         return state.load(self.path, self.name)
 
     @property
+    def readiness(self) -> Ready:
+        """What tells that its service accepts; nothing has to where others have opened its sockets."""
+        check, run = self.bundle.record.ready, self.run
+        return Ready() if run is not None and run.sockets and check.kind == "port" else check
+
+    @property
     def pid(self) -> int | None:
         """The pid of its running init."""
         run = self.run
@@ -111,16 +117,21 @@ class Container:
         return prepare.program(self._place, settings)
 
     def start(
-        self, *, foreground: bool = False, stdio: tuple[int, int, int] = (0, 1, 2)
+        self, *, foreground: bool = False, stdio: tuple[int, int, int] = (0, 1, 2), sockets: int = 0
     ) -> Started:
         """Start it; return when its init has been executed. In the foreground its init has `stdio`.
+
+        Init also gets our descriptors from 3 on, as many as `sockets`, which listen (sd_listen_fds(3)).
 
         StateError: E_RUNNING. ConfigError, HostError, LaunchError: why not; then nothing of the start is left.
         """
         began = time.monotonic()
         streams = stdio if foreground else None
-        program = self.start_program()
-        pid, run = self._start_by(program, streams) if program else self._start_here(streams)
+        program = None if sockets else self.start_program()
+        if program:
+            pid, run = self._start_by(program, streams)
+        else:
+            pid, run = self._start_here(streams, sockets)
         seconds, pid = time.monotonic() - began, pid if foreground else 0
         return Started(pid=run.init.pid, ips=run.ips, notes=run.notes, seconds=seconds, monitor=pid)
 
@@ -149,7 +160,7 @@ class Container:
     def _look(self) -> standalone.Look:
         return self._settings, lambda: self.bundle
 
-    def _start_here(self, stdio: standalone.Stdio) -> tuple[int, RunState]:
+    def _start_here(self, stdio: standalone.Stdio, sockets: int) -> tuple[int, RunState]:
         """Start it by a fork of this Python, which stays as its monitor."""
         from runtime import monitor, prepare, sharing
 
@@ -159,7 +170,7 @@ class Container:
             with ExitStack() as lent:
                 shared = sharing.opened(settings, self.path, lent)
                 with ExitStack() as undo:
-                    order = prepare.order(self._place, settings, found, undo)
+                    order = prepare.order(self._place, settings, found, undo, sockets)
                     undo.pop_all()
                 with self._reclaiming():
                     return monitor.start(replace(order, stdio=stdio, shared=shared))

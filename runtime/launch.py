@@ -37,6 +37,7 @@ from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
 from runtime.program import Call, Expect, Failure, Out, Program, Slot, Step, Text
+from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.steps import c
 
 _PER_LINUX32 = 8
@@ -59,12 +60,19 @@ class Host:
     files: tuple[MountEntry, ...] = ()  # /etc/hosts, hostname, resolv.conf
     last_capability: int = 40
     rootless: bool = False  # a normal user's: no right outside the user namespace
+    sockets: Sockets = NO_SOCKETS  # for init, as its starter gave them
 
 
 def decide(config: ContainerConfig, host: Host) -> Program:
     """Return the calls that start what `config` describes; raise ConfigError for what cannot be."""
     ids = idmap.from_config(config.idmap)
     flags = _namespaces(config)
+    if host.sockets.count and not flags & ns.CLONE_NEWPID:
+        raise ConfigError(
+            "E_CONFIG_VALUE",
+            "lxc.namespace",
+            "listening sockets are given to process 1 of a pid namespace of its own",
+        )
     if host.rootless and ids is None:
         raise ConfigError(
             "E_IDMAP", "lxc.idmap", "a normal user's container needs a user namespace"
@@ -138,7 +146,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             ),
             *host.hooks.calls("start"),
             *(_ready_wait() if host.hooks.at("start-host") else ()),
-            *confinement.execute(config.init_argv, confinement.environment(config)),
+            *confinement.execute(config.init_argv, confinement.environment(config), host.sockets),
         ),
         notes=(
             *notes,

@@ -26,6 +26,7 @@ from runtime.hooks import NONE, Hooks
 from runtime.kernel import process
 from runtime.log import Log, keep
 from runtime.program import Program
+from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.state import Identity, RunState
 
 _NAMESPACES = ("user", "mnt", "pid", "uts", "ipc", "net", "cgroup", "time")  # in LXC's order
@@ -58,6 +59,7 @@ class Order:
     console: bool = False  # init has one, whose master it hands over
     shared: Mapping[str, int] = field(default_factory=dict)  # namespaces of others, by slot
     hooks: Hooks = NONE
+    sockets: Sockets = NO_SOCKETS  # for init
     after: Callable[[], None] = lambda: None  # when all is given back, and nobody else supervises
 
 
@@ -154,7 +156,8 @@ def _live(order: Order, run: RunState, result: int) -> tuple[int, RunState]:
         stack.callback(output.close)
         stdio = _streams(order, output)
         output.close_write()
-        _let_go(order, {result, output.read, *stdio, *order.shared.values()} - {-1})
+        lent = {*stdio, *order.shared.values(), *order.sockets.numbers}
+        _let_go(order, {result, output.read, *lent} - {-1})
         console, theirs = socketpair()
         stack.callback(console.close)
         born, reached = _bear(order, stdio, theirs, stack)
@@ -195,7 +198,7 @@ def _bear(
     given.callback(born.close)
     given.callback(_reap, born)
     theirs.close()
-    for descriptor in {*stdio, null, *order.shared.values()} - {-1}:
+    for descriptor in {*stdio, null, *order.shared.values(), *order.sockets.numbers} - {-1}:
         os.close(descriptor)
     born_pipe.close_write()
     net.close_read()

@@ -35,6 +35,7 @@ from runtime.halt import SIGPWR
 from runtime.kernel import process
 from runtime.program import Program
 from runtime.settings import Pairs
+from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.state import RunState
 
 _STOPS = (("LXC_TARGET", "stop"),)
@@ -60,6 +61,7 @@ def program(
     settings: ContainerConfig,
     group: cgroup.Cgroup | None = None,
     files: tuple[MountEntry, ...] = (),
+    given: Sockets = NO_SOCKETS,
 ) -> Program:
     """Return the calls of a start of `settings` on this host, by this user."""
     host = launch.Host(
@@ -71,12 +73,19 @@ def program(
         files=files,
         last_capability=capabilities.last(),
         rootless=os.geteuid() != 0,
+        sockets=given,
     )
     return launch.decide(settings, host)
 
 
-def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStack) -> monitor.Order:
-    """Take from the host what the start needs; `undo` gives it back."""
+def order(
+    place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStack, listening: int = 0
+) -> monitor.Order:
+    """Take from the host what the start needs; `undo` gives it back.
+
+    With `listening` sockets of its starter's no port is published: what comes to them comes to the service.
+    """
+    given = Sockets(count=listening, told=found.record.sockets or "systemd")
     _check_rights(place.name)
     told = _hooks(place, settings)
     hooks.vouched(settings, place.config)
@@ -91,7 +100,7 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
     undo.callback(group.remove)
     files = _make_files(place, settings, found)
     undo.callback(etcfiles.remove, place.etc)
-    calls = program(place, settings, group, files)
+    calls = program(place, settings, group, files, given)
     run = RunState(
         name=place.name,
         path=str(place.path),
@@ -99,10 +108,11 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
         notes=(*group.notes, *calls.notes),
         cgroup=group.as_json() if group.groups else {},
         monitor=state.Identity.of(os.getpid()),
+        sockets=listening,
     )
     state.save(run)
     undo.callback(state.save, replace(run, phase="STOPPED", cgroup={}))
-    wire = _wire(settings, place, found.record.ports)
+    wire = _wire(settings, place, () if listening else found.record.ports)
 
     def attach(namespace: int, init: int) -> monitor.Reached:
         reached = wire.attach(namespace, init)
@@ -129,6 +139,7 @@ def order(place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStac
         after=_after(place, found),
         console=consolepty.has(settings),
         hooks=told,
+        sockets=given,
     )
 
 

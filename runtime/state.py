@@ -99,6 +99,7 @@ class RunState:
     cgroup: dict[str, Any] = field(default_factory=dict)
     netkey: str = ""  # the network's name for this container
     asked: bool = False  # somebody asked it to end: no restart policy counts
+    sockets: int = 0  # listening sockets that its starter gave it
 
 
 def boot_id() -> str:

@@ -38,7 +38,7 @@ _MODULES = {
     "top": ("top", "top"),
     "console": ("inside", "at_console"),
     "autostart": ("boot", "autostart"),
-    "unit": ("boot", "unit"),
+    "unit": ("unit", "unit"),
     "adopt": ("adopt", "adopt"),
     "completion": ("completion", "completion"),
     "exec": ("inside", "execute"),

@@ -1,15 +1,11 @@
-"""`autostart` and `unit`: containers that come and go with their host."""
+"""`autostart`: containers that come and go with their host."""
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mktemplate.arguments import container_name
 from mktemplate.cli import Request
 from mktemplate.console import Console
 from mktemplate.errors import Several
@@ -17,7 +13,6 @@ from mktemplate.places import containers_path
 from runtime.container import Container, containers
 
 _GRACE = 10.0  # seconds between asking and killing
-_PLAIN = re.compile(r"[A-Za-z0-9_./:@+,=-]+", re.ASCII)
 
 
 def autostart(request: Request, console: Console) -> int:
@@ -69,57 +64,3 @@ def _stop(container: Container) -> bool:
         return False
     container.stop(_GRACE)
     return True
-
-
-def unit(request: Request, console: Console) -> int:
-    """Print a systemd unit that runs the container in the foreground; systemd's own means do the rest."""
-    path, name = containers_path(request), container_name(request.words[0])
-    found = Container(path, name).bundle
-    command = " ".join(map(_quoted, (*_command(), "--path", str(path))))
-    what = f" ({found.record.template})" if found.record.template else ""
-    console.text(
-        f"""\
-# mktemplate unit {name} >/etc/systemd/system/mktemplate-{name}.service
-# systemctl daemon-reload && systemctl enable --now mktemplate-{name}
-[Unit]
-Description=container {name}{what}
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-Type=exec
-ExecStart={command} start --foreground {name}
-ExecStop={command} stop {name}
-KillMode=mixed
-TimeoutStopSec=30
-SuccessExitStatus=143
-Restart=on-failure
-Delegate=yes
-
-[Install]
-WantedBy={"multi-user.target" if os.geteuid() == 0 else "default.target"}
-"""
-    )
-    return 0
-
-
-def _command() -> tuple[str, ...]:
-    """Return how this command can be called from anywhere: installed, from a checkout, or as a module."""
-    installed = os.path.join(os.path.dirname(sys.executable), "mktemplate")
-    packaged = _home().endswith(("site-packages", "dist-packages"))
-    for program in (installed if packaged else "", os.path.join(_home(), "scripts", "mktemplate")):
-        if os.access(program, os.X_OK):
-            return (program,)
-    return ("/usr/bin/env", f"PYTHONPATH={_home()}", sys.executable, "-P", "-m", "mktemplate")
-
-
-def _home() -> str:
-    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-def _quoted(word: str) -> str:
-    """Return `word` as systemd reads it back (systemd.service(5), "Command lines")."""
-    word = word.replace("%", "%%").replace("$", "$$")
-    if _PLAIN.fullmatch(word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -69,10 +69,11 @@ def ssh(request: Request, console: Console) -> int:
         raise CommandError(
             "E_KERNEL_FEATURE", _SSH, "not found", hints=("apt install openssh-client",)
         )
-    address = _address(container)
+    address, port = _door(container, found)
     argv = [
         _SSH,
         *_options(container, found),
+        *("-o", f"Port={port}"),
         *_way_in(container, found),
         "-l",
         request.flags.user or found.record.login_user,
@@ -87,17 +88,36 @@ def ssh(request: Request, console: Console) -> int:
 
 def _way_in(container: Container, found: Bundle) -> list[str]:
     """Return the options that lead ssh into the network of a normal user's container, where no address leads."""
+    run = container.run
     if os.geteuid() == 0 or "none" in {nic.kind for nic in container.config.nics}:
+        return []
+    if run is not None and run.sockets:
         return []
     root = str(Path(__file__).parent.parent.parent)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from runtime import usernet; "
         "usernet.hand_over(*map(int, sys.argv[2:]))"
     )
-    port = found.record.ready.value if found.record.ready.kind == "port" else "22"
+    _, port = _door(container, found)
     words = [sys.executable, "-I", "-S", "-c", code, root, str(container.pid or 0), port]
     command = " ".join(map(shlex.quote, words)).replace("%", "%%")
     return ["-o", f"ProxyCommand={command}", "-o", "ProxyUseFdpass=yes"]
+
+
+def _door(container: Container, found: Bundle) -> tuple[str, str]:
+    """Return address and port where its sshd accepts: its own, or the host's where it was given sockets."""
+    ready, run = found.record.ready, container.run
+    port = ready.value if ready.kind == "port" else "22"
+    if run is not None and run.sockets:
+        for one in found.record.ports:
+            if str(one.container) == port:
+                return _reachable(one.address), str(one.host)
+    return _address(container), port
+
+
+def _reachable(address: str) -> str:
+    """Return where from this machine something that listens on `address` accepts."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  # not bound, looked up
 
 
 def _address(container: Container) -> str:
@@ -140,9 +160,6 @@ def _options(container: Container, found: Bundle) -> list[str]:
         "PreferredAuthentications": "publickey",
         "LogLevel": "ERROR",
     }
-    ready = found.record.ready
-    if ready.kind == "port":
-        options["Port"] = ready.value
     identities = _identities(found, folder / "key")
     pairs = [*options.items(), *(("IdentityFile", identity) for identity in identities)]
     return [word for key, value in pairs for word in ("-o", f"{key}={value}")]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from mktemplate import life
 from mktemplate.arguments import container_name
 from mktemplate.cli import Request
 from mktemplate.console import Console
-from mktemplate.errors import CommandError, Several
+from mktemplate.errors import Several
 from mktemplate.places import containers_path
 from mktemplate.views import container_object, is_ready
 from runtime.container import Container
@@ -38,7 +36,9 @@ def start(request: Request, console: Console) -> int:
     if request.flags.print:
         return _print(request, console)
     if request.flags.foreground:
-        return _foreground(request)
+        from mktemplate.verbs.foreground import stay
+
+        return stay(request)
     path = containers_path(request)
     shown: list[dict[str, object]] = []
 
@@ -63,34 +63,6 @@ def _print(request: Request, console: Console) -> int:
         container = Container(containers_path(request), container_name(name))
         console.text(show(container.program()))
     return 0
-
-
-def _foreground(request: Request) -> int:
-    """Start one container and be there until it ends; its status is ours."""
-    if len(request.words) != 1:
-        raise CommandError("E_USAGE", "start --foreground", "takes one container")
-    container = Container(containers_path(request), container_name(request.words[0]))
-    begun = container.start(foreground=True)
-    forward = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-
-    def pass_on(number: int, frame: object) -> None:
-        with suppress(OSError, Exception):
-            if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                container.kill(container.config.signal_halt or signal.SIGTERM)
-            else:
-                container.kill(number)
-
-    for number in forward:
-        signal.signal(number, pass_on)
-    while True:
-        try:
-            os.waitpid(begun.monitor, 0)
-            break
-        except ChildProcessError:
-            container.wait("STOPPED")
-            break
-    status = container.exit_status
-    return 1 if status is None else status
 
 
 def stop(request: Request, console: Console) -> int:
@@ -147,14 +119,14 @@ def wait(request: Request, console: Console) -> int:
     """Wait for a state; E_NOTRUNNING where it does not come within --timeout."""
     path, name = containers_path(request), container_name(request.words[0])
     container = Container(path, name)
-    found = container.bundle
+    _ = container.bundle  # raises where there is none
     started = time.monotonic()
     timeout = None if request.flags.timeout is None else float(request.flags.timeout)
     life.wait(container, request.flags.state, timeout)
     seconds = time.monotonic() - started
     value = {"name": name, "state": container.state(), "seconds": round(seconds, 3)}
     pid = container.pid
-    ready = bool(pid) and container.state() == "RUNNING" and is_ready(found, pid or 0)
+    ready = bool(pid) and container.state() == "RUNNING" and is_ready(container, pid or 0)
     console.result({**value, "ready": ready}, "")
     console.step(f"{name}: {request.flags.state} after {seconds:.3f} s")
     return 0

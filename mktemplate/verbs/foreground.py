@@ -1,0 +1,81 @@
+"""`start --foreground`: be there until the container ends, as a supervisor has it; also from sockets that listen."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+from mktemplate import life
+from mktemplate.arguments import container_name
+from mktemplate.cli import Request
+from mktemplate.errors import CommandError
+from mktemplate.places import containers_path
+from runtime import sockets
+from runtime.birth import gone
+from runtime.container import Container
+from runtime.errors import StateError
+
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+_LOOK = 1.0  # seconds between two looks for connections
+
+
+def stay(request: Request) -> int:
+    """Start one container and be there until it ends; its status is ours, 0 where it was idle."""
+    if len(request.words) != 1:
+        raise CommandError("E_USAGE", "start --foreground", "takes one container")
+    container = Container(containers_path(request), container_name(request.words[0]))
+    count = sockets.given(os.environ)
+    watch = _watch(request, count)
+    begun = container.start(foreground=True, sockets=count)
+
+    def pass_on(number: int, frame: object) -> None:
+        with suppress(OSError, Exception):
+            if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                container.kill(container.config.signal_halt or signal.SIGTERM)
+            else:
+                container.kill(number)
+
+    for number in _PASSED_ON:
+        signal.signal(number, pass_on)
+    if watch and _is_idle(watch, begun.monitor, request.flags.idle):
+        with suppress(StateError):  # it has just ended by itself
+            container.stop(life.GRACE)
+        return 0
+    try:
+        os.waitpid(begun.monitor, 0)
+    except ChildProcessError:
+        container.wait("STOPPED")
+    status = container.exit_status
+    return 1 if status is None else status
+
+
+def _watch(request: Request, count: int) -> sockets.Watch | None:
+    """Return what looks for connections, where it is asked for."""
+    if not request.flags.idle:
+        return None
+    if not count:
+        raise CommandError(
+            "E_USAGE",
+            "start --idle",
+            "needs sockets that listen, as systemd hands them over (LISTEN_FDS)",
+            hints=(f"mktemplate unit {request.words[0]} --socket --idle TIME prints the units",),
+        )
+    return sockets.Watch(count)
+
+
+def _is_idle(watch: sockets.Watch, monitor: int, limit: int) -> bool:
+    """Wait until nobody has been connected for `limit` seconds; False where the container ends before."""
+    pidfd = os.pidfd_open(monitor)
+    try:
+        last = time.monotonic()
+        while not gone(pidfd, _LOOK):
+            now = time.monotonic()
+            if watch.is_busy():
+                last = now
+            elif now - last >= limit:
+                return True
+        return False
+    finally:
+        os.close(pidfd)
