@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from runtime import errors, state
+from runtime import errors, relay, state
 from runtime.birth import FAILURE, Born, Pipe, bear, failure
 from runtime.errors import ContainerError, LaunchError
 from runtime.hooks import NONE, Hooks
@@ -222,8 +222,7 @@ def _streams(order: Order, output: Pipe) -> tuple[int, int, int]:
     if order.stdio is not None:
         return tuple(_high(descriptor) for descriptor in order.stdio)  # type: ignore[return-value]  # three in, three out
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    os.fchown(output.write, *order.root_ids)  # so that /dev/stdout can be opened inside
-    os.fchmod(output.write, 0o622)
+    relay.give(output.write, order.root_ids)  # so that /dev/stdout can be opened inside
     try:
         return _high(null), _high(output.write), _high(output.write)
     finally:

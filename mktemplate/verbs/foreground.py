@@ -12,10 +12,10 @@ from mktemplate.arguments import container_name
 from mktemplate.cli import Request
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path
-from runtime import sockets
-from runtime.birth import gone
+from runtime import idmap, relay, sockets
 from runtime.container import Container
 from runtime.errors import StateError
+from runtime.relay import Relay
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 _LOOK = 1.0  # seconds between two looks for connections
@@ -28,7 +28,28 @@ def stay(request: Request) -> int:
     container = Container(containers_path(request), container_name(request.words[0]))
     count = sockets.given(os.environ)
     watch = _watch(request, count)
-    begun = container.start(foreground=True, sockets=count)
+    ids = idmap.from_config(container.config.idmap)
+    with relay.streams((0, 0) if ids is None else ids.root()) as streams:
+        begun = container.start(foreground=True, stdio=streams.stdio, sockets=count)
+        streams.started()
+        _pass_on_signals(container)
+        monitor = os.pidfd_open(begun.monitor)
+        try:
+            if watch and _is_idle(watch, streams, monitor, request.flags.idle):
+                with suppress(StateError):  # it has just ended by itself
+                    container.stop(life.GRACE)
+                streams.until(monitor)
+                return 0
+            streams.until(monitor)
+        finally:
+            os.close(monitor)
+    os.waitpid(begun.monitor, 0)
+    status = container.exit_status
+    return 1 if status is None else status
+
+
+def _pass_on_signals(container: Container) -> None:
+    """Let the container hear what is said to us."""
 
     def pass_on(number: int, frame: object) -> None:
         with suppress(OSError, Exception):
@@ -39,16 +60,6 @@ def stay(request: Request) -> int:
 
     for number in _PASSED_ON:
         signal.signal(number, pass_on)
-    if watch and _is_idle(watch, begun.monitor, request.flags.idle):
-        with suppress(StateError):  # it has just ended by itself
-            container.stop(life.GRACE)
-        return 0
-    try:
-        os.waitpid(begun.monitor, 0)
-    except ChildProcessError:
-        container.wait("STOPPED")
-    status = container.exit_status
-    return 1 if status is None else status
 
 
 def _watch(request: Request, count: int) -> sockets.Watch | None:
@@ -65,17 +76,13 @@ def _watch(request: Request, count: int) -> sockets.Watch | None:
     return sockets.Watch(count)
 
 
-def _is_idle(watch: sockets.Watch, monitor: int, limit: int) -> bool:
+def _is_idle(watch: sockets.Watch, streams: Relay, monitor: int, limit: int) -> bool:
     """Wait until nobody has been connected for `limit` seconds; False where the container ends before."""
-    pidfd = os.pidfd_open(monitor)
-    try:
-        last = time.monotonic()
-        while not gone(pidfd, _LOOK):
-            now = time.monotonic()
-            if watch.is_busy():
-                last = now
-            elif now - last >= limit:
-                return True
-        return False
-    finally:
-        os.close(pidfd)
+    last = time.monotonic()
+    while not streams.until(monitor, _LOOK):
+        now = time.monotonic()
+        if watch.is_busy():
+            last = now
+        elif now - last >= limit:
+            return True
+    return False

@@ -25,7 +25,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def listening(mkt: Mkt, folder: Path, name: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+def listening(
+    mkt: Mkt, folder: Path, name: str, *options: str, journal: socket.socket | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """Have systemd's own activator do what the printed units say; yield its process, which becomes the service's."""
     mkt.ok("unit", name, "--socket", *options, "-o", str(folder))
     units = [(folder / f"mktemplate-{name}.{kind}").read_text() for kind in ("socket", "service")]
@@ -35,7 +37,10 @@ def listening(mkt: Mkt, folder: Path, name: str, *options: str) -> Iterator[subp
     )
     listen = [word for stream in streams for word in ("--listen", stream)]
     argv = ["systemd-socket-activate", *listen, *shlex.split(commands[0])]
-    with subprocess.Popen(argv, env={}, cwd="/", stderr=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        argv, env={}, cwd="/", stdout=journal or pipe, stderr=pipe, text=True
+    ) as process:
         assert process.stderr is not None
         while "Listening on" not in process.stderr.readline():
             assert process.poll() is None
@@ -68,20 +73,24 @@ def test_sshd_starts_at_the_first_connection_sees_who_connects_and_ends_when_idl
     assert mkt.json("info", "door")["state"] == "STOPPED"
 
 
-def test_nginx_is_given_its_socket_where_it_would_listen_itself(mkt: Mkt, tmp_path: Path) -> None:
+def test_nginx_is_given_its_socket_and_opens_its_log_where_systemd_listens_and_logs(
+    mkt: Mkt, tmp_path: Path
+) -> None:
     port = str(free_port())
     publish = ("--publish", f"0.0.0.0:{port}:{port}", "--set", f"port={port}")
     mkt.ok("create", "nginx", "web", *publish)
 
-    with listening(mkt, tmp_path, "web") as service:
+    journal, ours = socket.socketpair()  # as systemd's is: nothing can open it by a name
+
+    with journal, ours, listening(mkt, tmp_path, "web", journal=journal) as service:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
             page = answer.read()
-        peers = mkt.ok("exec", "web", "--", "cat", "/var/log/nginx/access.log")
+        peer = ours.recv(200)
         service.terminate()
         ended = service.wait(30)
 
     assert b"nginx, from mktemplate" in page
-    assert peers.startswith("127.0.0.1 ")
+    assert peer.startswith(b"127.0.0.1 ")
     assert ended == 0
 
 
