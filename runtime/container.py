@@ -16,7 +16,6 @@ from runtime import bundle, cgroup, config, etcfiles, halt, startfile, state
 from runtime.bundle import Bundle, Ready
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError, LaunchError, StateError
-from runtime.kernel import process
 from runtime.refuse import refuse
 from runtime.startfile import StartFile
 from runtime.state import RunState
@@ -230,24 +229,9 @@ class Container:
 
     def wait(self, wanted: str = "STOPPED", timeout: float | None = None) -> bool:
         """Wait until it is in the state `wanted`, woken by the kernel; return whether it is."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        watch = process.inotify_init1(process.IN_CLOEXEC)
-        try:
-            folder = state.directory(self.path)
-            process.inotify_add_watch(watch, str(folder), process.IN_MOVED_TO | process.IN_DELETE)
-            while self.state() != wanted:
-                run = self.run
-                monitor_, init = (run.monitor, run.init) if run else (state.NOBODY, state.NOBODY)
-                with monitor_.alive() as watching, init.alive() as running:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        return False
-                    awaited = [watch, *(fd for fd in (watching, running) if fd is not None)]
-                    if watch in select.select(awaited, [], [], left)[0]:
-                        os.read(watch, 64 << 10)
-            return True
-        finally:
-            os.close(watch)
+        from runtime import waiting
+
+        return waiting.until(self.path, lambda: self.state() == wanted, lambda: self.run, timeout)
 
     def recover(self) -> None:
         """Reclaim what a killed monitor left: the processes, the network, the cgroup, the run state."""
