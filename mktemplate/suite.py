@@ -78,11 +78,16 @@ def _sets(value: object, report: Report) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
 def _test(table: Mapping[str, object], where: str, report: Report) -> Test:
     report.known(table, where, schema.TEST.names)
-    command = report.strings(table.get("command", []), f"{where}.command")
-    if not command:
-        report.add(f"{where}.command", "is required: an argv")
+    command = table.get("command")
+    if not isinstance(command, list) or not command or not all(map(_is_word, command)):
+        report.add(f"{where}.command", "is required: a list of texts, the argv")
+        command = []
     text = {
         key: report.text(table, key, f"{where}.{key}", default)
         for key, default in (
@@ -106,7 +111,7 @@ def _test(table: Mapping[str, object], where: str, report: Report) -> Test:
         report.add(f"{where}.input", "must be a text")
     return Test(
         name=text["name"] or " ".join(command)[:60],
-        command=command,
+        command=tuple(command),
         on=text["on"],
         user=text["user"],
         input=str(given),
