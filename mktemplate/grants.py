@@ -72,6 +72,13 @@ def wishes(spec: TemplateSpec, options: Mapping[str, Value]) -> Iterator[tuple[s
             yield f"device:{device.path}", f"the device {device.path}"
 
 
+def asks(spec: TemplateSpec) -> tuple[tuple[str, str], ...]:
+    """Return what a template may ever ask for: with every bool option, and with its optional devices."""
+    truth: dict[str, Value] = {each.name: True for each in spec.options if each.type == "bool"}
+    devices = ((f"device:{each.path}", f"the device {each.path}") for each in spec.devices)
+    return tuple(dict.fromkeys((*wishes(spec, truth), *devices)))
+
+
 def check(spec: TemplateSpec, grants: Sequence[str], options: Mapping[str, Value]) -> None:
     """Raise E_CONFIG_GRANT for each thing that a template which is not trusted wants and nobody granted."""
     if spec.trusted:

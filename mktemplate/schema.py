@@ -65,6 +65,7 @@ TOP = Table(
         _key("connect", "text; `{name}`, `{address}`", "", "how a person reaches it"),
         _key("user", "a user's name inside", "the option `user`, else root", "who logs in"),
         _key("login_keys", "true, false", "false", "takes ssh keys: `authorized_keys` of who logs in is written"),
+        _key("examples", "list of command lines", "made of the facts", "what `mktemplate show` begins with: how people use it"),
         _key("ports", "list of numbers or of names of port options", "[]", "what it listens on"),
         _key("memory", "bytes", "no limit", "a limit that `--memory` replaces"),
         _key("keep", "list of absolute paths, `*` in the last part", "[]",

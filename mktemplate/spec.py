@@ -53,6 +53,7 @@ class TemplateSpec:
     stop_signal: str = "TERM"
     sockets: str = ""  # how the service takes listening sockets that it is given
     connect: str = ""
+    examples: tuple[str, ...] = ()  # command lines
     user: str = ""  # who logs in; empty = the option `user`, else root
     login_keys: bool = False  # takes ssh public keys
     distros: tuple[str, ...] = ()
@@ -128,6 +129,7 @@ def _spec(
         stop_signal=_one_of(data, "stop_signal", _SIGNALS, "TERM", report),
         sockets=_one_of(data, "sockets", _SOCKETS, "", report),
         connect=report.text(data, "connect", "connect"),
+        examples=report.strings(data.get("examples", []), "examples"),
         user=report.text(data, "user", "user"),
         login_keys=report.truth(data, "login_keys", "login_keys"),
         distros=report.strings(data.get("distros", []), "distros"),

@@ -127,6 +127,12 @@ def _render(
     return made, files
 
 
+def filling(template: library.Template, facts: Facts) -> firststart.Fill:
+    """Return what fills in the words of template.toml for `facts`."""
+    values = cast("dict[str, Told]", facts_.values(template.spec, facts))
+    return _filling(template.spec, renderer(template.folder, template.spec.name, values))
+
+
 def _filling(spec: TemplateSpec, jinja: Renderer) -> firststart.Fill:
     """Return what fills in the words of template.toml that a container executes."""
 

@@ -13,7 +13,6 @@ from mktemplate.cli import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, Several, escape
 from mktemplate.spec import TemplateSpec
-from mktemplate.values import settle
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -147,7 +146,7 @@ def _proved(place: Path, request: Request, console: Console) -> TemplateSpec:
 
 def _granted(spec: TemplateSpec, words: Iterable[str]) -> tuple[str, ...]:
     """Return the grants that are kept; E_PARAM for one that the template does not ask for."""
-    asks = {word for word, _ in _asks(spec)}
+    asks = {word for word, _ in grants.asks(spec)}
     for word in words:
         if word not in asks and not word.startswith("mount:"):
             raise CommandError(
@@ -155,14 +154,6 @@ def _granted(spec: TemplateSpec, words: Iterable[str]) -> tuple[str, ...]:
                 hints=(f"it asks for {', '.join(sorted(asks)) or 'nothing'}",),
             )  # fmt: skip
     return tuple(words)
-
-
-def _asks(spec: TemplateSpec) -> list[tuple[str, str]]:
-    """Return what a template may ever ask for: with every bool option, and with its optional devices."""
-    truth = {option.name: True for option in spec.options if option.type == "bool"}
-    devices = [(f"device:{each.path}", f"the device {each.path}") for each in spec.devices]
-    wishes = grants.wishes(spec, {**settle(spec.name, spec.options, ()), **truth})
-    return list(dict.fromkeys((*wishes, *devices)))
 
 
 def _told(spec: TemplateSpec, about: Added, place: Path, console: Console) -> dict[str, object]:
@@ -173,7 +164,7 @@ def _told(spec: TemplateSpec, about: Added, place: Path, console: Console) -> di
         console.note(f"it takes packages from {' '.join(repository.uris)}, with a key of its own")
     for each in spec.downloads:
         console.note(f"it downloads {each.url}, pinned by its hash")
-    missing = [(word, what) for word, what in _asks(spec) if word not in about.grants]
+    missing = [(word, what) for word, what in grants.asks(spec) if word not in about.grants]
     for word, what in missing:
         console.note(f"it may want {what}: --grant {word}, at `up` or, for good, here")
     row = {

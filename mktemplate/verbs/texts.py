@@ -7,13 +7,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from mktemplate import asked, keys, secretfiles, texts
+from mktemplate import asked, keys, library, showing, texts
 from mktemplate.cli import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
-from mktemplate.spec import TemplateSpec
+from mktemplate.firststart import Fill
 from mktemplate.texts import Rendered
-from mktemplate.values import Option
 from provisioner import distro as distros
 
 
@@ -82,157 +81,23 @@ def _write(rendered: Rendered, folder: Path) -> None:
 
 
 def show(request: Request, console: Console) -> int:
-    """Tell the options and wishes of one template."""
-    spec = asked.template(request.words[0], request).spec
-    console.result(_about(spec), _page(spec, console))
+    """Tell how one template is used."""
+    template = asked.template(request.words[0], request)
+    console.result(
+        showing.about(template.spec), showing.page(template.spec, _filling(template, request))
+    )
     return 0
 
 
-def _about(spec: TemplateSpec) -> dict[str, object]:
-    return {
-        "name": spec.name,
-        "summary": spec.summary,
-        "origin": spec.origin,
-        "trusted": spec.trusted,
-        "profile": spec.profile,
-        "distros": list(asked.supported(spec)),
-        "packages": {key: list(names) for key, names in spec.packages.items()},
-        "options": [
-            {
-                "name": option.name,
-                "type": option.type,
-                "default": option.default,
-                "help": option.help,
-                "choices": list(option.choices),
-                "required": option.required,
-                **_of_secret(option),
-            }
-            for option in spec.options
-        ],
-        "repositories": [
-            {"uris": list(each.uris), "suites": list(each.suites), "only": list(each.only)}
-            for each in spec.repositories
-        ],
-        "downloads": [
-            {"url": each.url, "sha256": each.sha256, "to": each.to} for each in spec.downloads
-        ],
-        "ports": [_port(spec, port) for port in spec.ports],
-        "users": [_login_user(spec)] if spec.login_keys else [],
-        "mounts": [volume.path for volume in spec.volumes],
-        "volumes": [
-            {
-                "name": volume.name,
-                "path": volume.path,
-                "owner": volume.owner,
-                "group": volume.group or volume.owner,
-                "mode": f"{volume.mode:04o}",
-                "help": volume.help,
-            }
-            for volume in spec.volumes
-        ],
-        "devices": [
-            {
-                "path": device.path,
-                "group": device.group or None,
-                "optional": device.optional,
-                "help": device.help,
-            }
-            for device in spec.devices
-        ],
-        "keep": list(spec.keep),
-        "command": list(spec.command),
-        "service_user": spec.service_user,
-        "init_safe": spec.init_safe,
-        "ready": {
-            "port": _port(spec, spec.ready.port) if spec.ready.port else None,
-            "command": spec.ready.command or None,
-            "file": spec.ready.file or None,
-            "timeout": spec.ready.timeout,
-        },
-        "connect": spec.connect,
-    }
-
-
-def _of_secret(option: Option) -> dict[str, object]:
-    """Return what is told of a secret alone: whether it is made where none was given, and how an image takes it."""
-    if option.type != "secret":
-        return {}
-    return {
-        "made": option.made,
-        "made_file": f"/{secretfiles.MADE}/{option.name}" if option.made else None,
-        "environment": secretfiles.variable(option.name),
-    }
-
-
-def _login_user(spec: TemplateSpec) -> object:
-    option = spec.option("user")
-    return spec.user or (option.default if option else "root")
-
-
-def _port(spec: TemplateSpec, port: int | str) -> object:
-    option = spec.option(port) if isinstance(port, str) else None
-    return option.default if option else port
-
-
-def _page(spec: TemplateSpec, console: Console) -> str:
-    about = _about(spec)
-    rows: list[dict[str, object]] = [
-        {
-            "option": option.name,
-            "type": option.type,
-            "default": _default(option),
-            "help": option.help,
-        }
-        for option in spec.options
-    ]
-    lines = [
-        f"{spec.name}: {spec.summary}",
-        f"origin: {spec.origin}   profile: {spec.profile}   distros: {', '.join(asked.supported(spec))}",
-        *(f"packages for {key}: {', '.join(names)}" for key, names in spec.packages.items()),
-        *(
-            f"repository: {' '.join(each.uris)}, for {' '.join(each.only) or 'what the distribution lacks'}"
-            for each in spec.repositories
-        ),
-        *(f"download: {each.url} to {each.to}" for each in spec.downloads),
-        f"ports: {', '.join(map(str, _list(about['ports']))) or 'none'}",
-        f"runs: {' '.join(spec.command) or 'nothing but its init'}"
-        + (f" as {spec.service_user}" if spec.command else ""),
-        *(
-            f"volume {each.name}: {each.path}, of {each.owner}{each.help and f': {each.help}'}"
-            for each in spec.volumes
-        ),
-        *(
-            f"device: {each.path}{' (optional)' if each.optional else ''}{each.help and f': {each.help}'}"
-            for each in spec.devices
-        ),
-    ]
-    if rows:
-        lines += ["", console.table(("option", "type", "default", "help"), rows)]
-    lines += [_secret_lines(option) for option in spec.secrets]
-    return "\n".join(lines)
-
-
-def _secret_lines(option: Option) -> str:
-    """Return how a secret is given, and how it is read where it was made."""
-    name = option.name
-    made = f"; made: mktemplate exec NAME -- cat /{secretfiles.MADE}/{name}" if option.made else ""
-    variable = secretfiles.variable(name)
-    return f"\n{name}: --secret {name}=@FILE|-|env:VAR{made}; in an exported image: {variable}"
-
-
-def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list) else []
-
-
-def _default(option: Option) -> str:
-    value = option.default
-    if option.required:
-        return "(required)"
-    if option.type == "secret":
-        return "(made at first start)" if option.made else "(none)"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+def _filling(template: library.Template, request: Request) -> Fill:
+    """Return what fills in a command as it is for this host; one of a stranger's is shown as it stands."""
+    if not template.spec.trusted:
+        return str
+    try:
+        _, told = asked.understood(request)
+    except CommandError:  # an option that must be given
+        return str
+    return texts.filling(template, told)
 
 
 def distros_keyring(row: distros.Distro) -> bool:
