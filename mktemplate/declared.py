@@ -1,4 +1,4 @@
-"""`[[volume]]`, `[[device]]`, `keep` of template.toml: what outlives a service's packages, what it needs of the host.
+"""`[[volume]]`, `[[device]]`, `keep`, `[preseed]` of template.toml: what outlives a service's packages, what it needs.
 
 Owners and groups are names inside: numbers differ between hosts and releases, so they stand in no template.
 """
@@ -123,4 +123,17 @@ def kept(value: object, report: Report) -> tuple[str, ...]:
             report.add(
                 "keep", f'"{escape(path)}" is no absolute path (only its last part may hold *)'
             )
+    return found
+
+
+def preseed(value: object, report: Report) -> Mapping[str, str]:
+    """Return what `[preseed]` says: paths below /etc, each with the text of its lines."""
+    if not isinstance(value, dict):
+        report.add("preseed", "must be a table: path → list of lines")
+        return {}
+    found = {}
+    for path, lines in value.items():
+        if not is_place(path) or not path.startswith("/etc/"):
+            report.add(f"preseed.{path}", "must be a path below /etc, without ..")
+        found[path] = "".join(f"{line}\n" for line in report.strings(lines, f"preseed.{path}"))
     return found

@@ -54,6 +54,7 @@ def build(
         sources=got.sources,
         slim=got.slim,
         scripts=not plan.spec.static,
+        preseed=plan.spec.preseed,
     )
     with closing(got.fetch):
         layers = provisioning.provision(

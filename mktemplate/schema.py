@@ -77,6 +77,7 @@ TOP = Table(
              "network is needed; else the template's packages are unpacked, which must have no scripts. `--share-host` binds "
              "this program alone"),
         _key("packages", "table", "{}", "see below"),
+        _key("preseed", "table", "{}", "see below"),
         _key("options", "tables", "", "see below"),
         _key("ready", "table", "", "see below"),
         _key("first_start", "tables", "", "see below"),
@@ -95,6 +96,16 @@ PACKAGES = Table(
     ),
     keys=(),
     example='[packages]\ndeb = ["nginx"]\n"debian/bookworm" = ["nginx-light"]',
+)
+
+PRESEED = Table(
+    title="[preseed]",
+    help=(
+        "Files that are there before the packages' own scripts run: for each path below `/etc` a list of lines. What a script "
+        "would do by itself is settled, such as making everybody the same databases in a layer."
+    ),
+    keys=(),
+    example='[preseed]\n"/etc/postgresql-common/createcluster.d/mktemplate.conf" = ["create_main_cluster = off"]',
 )
 
 OPTION = Table(
@@ -248,7 +259,7 @@ TEST = Table(
     example='[[test]]\nname = "it answers"\ncommand = ["curl", "-fsS", "http://127.0.0.1:{{ options.port }}/"]\nexpected = "It works"',
 )  # fmt: skip
 
-TABLES = (TOP, PACKAGES, OPTION, READY, FIRST_START, VOLUME, DEVICE, REPOSITORY, DOWNLOAD)
+TABLES = (TOP, PACKAGES, PRESEED, OPTION, READY, FIRST_START, VOLUME, DEVICE, REPOSITORY, DOWNLOAD)
 
 # What a value of each type of option may be, and what the template gets of it.
 TYPES = {

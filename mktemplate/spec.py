@@ -61,6 +61,7 @@ class TemplateSpec:
     memory: int = 0
     static: str = ""  # the one static program that it is made of, instead of a base of packages
     packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    preseed: Mapping[str, str] = field(default_factory=dict)  # path → text
     options: tuple[Option, ...] = ()
     ready: Readiness = field(default_factory=Readiness)
     first_start: tuple[Step, ...] = ()
@@ -137,6 +138,7 @@ def _spec(
         static=report.text(data, "static", "static"),
         memory=report.whole(data, "memory", "memory", default=0, highest=1 << 50),
         packages=_packages(data.get("packages", {}), report),
+        preseed=declared.preseed(data.get("preseed", {}), report),
         options=options,
         ready=_ready(data.get("ready", {}), options, report),
         first_start=firststart.steps(data.get("first_start", []), options, report),

@@ -44,10 +44,10 @@ def page() -> str:
     """Return the page."""
     parts = [
         _HEAD,
-        *map(_table, schema.TABLES[:3]),
+        *map(_table, schema.TABLES[:4]),
         "## Types of options\n\n",
         _named(("type", "a value"), schema.TYPES),
-        *map(_table, schema.TABLES[3:]),
+        *map(_table, schema.TABLES[4:]),
         _TESTS,
         _table(schema.TEST),
         _VALUES,

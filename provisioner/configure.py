@@ -36,6 +36,7 @@ _HOST_KEYS = tuple(b"/etc/ssh/ssh_host_%s_key" % kind for kind in (b"rsa", b"ecd
 _NOISE = (
     (b"/etc", b"passwd-"), (b"/etc", b"group-"), (b"/etc", b"shadow-"), (b"/etc", b"gshadow-"),
     (b"/etc", b"subuid-"), (b"/etc", b"subgid-"), (b"/etc", b".pwd.lock"),
+    (b"/etc/ssl/private", b"ssl-cert-snakeoil.key"), (b"/etc/ssl/certs", b"ssl-cert-snakeoil.pem"),
     (b"/etc/ssh", b"ssh_host_*_key*"), (b"/var/lib/rabbitmq", b".erlang.cookie"),
     (b"/var/lib/dpkg", b"*-old"), (b"/var/cache/debconf", b"*-old"),
     (b"/var/cache/ldconfig", b"aux-cache"), (b"/var/cache/apt", b"*.bin"),

@@ -30,7 +30,7 @@ APT_SOURCES = "/etc/apt/sources.list.d/{distro}.sources"
 _MERGED = ("bin", "lib", "sbin")
 _MERGED_ALSO = {"amd64": ("lib32", "lib64", "libx32"), "ppc64el": ("lib64",), "loong64": ("lib64",)}
 _EPOCH = 1_735_689_600  # of a tree that stands on no packages; any fixed day would do
-FORMAT = 2  # of what a layer holds; whatever changes a layer's bytes changes this number
+FORMAT = 3  # of what a layer holds; whatever changes a layer's bytes changes this number
 
 Download = Callable[[Sequence[Package]], None]
 Bring = Callable[[Sequence[Fetched]], None]
@@ -47,6 +47,7 @@ class Facts:
     sources: str = ""  # deb822 text of what the packages came from, for apt inside (D-18)
     slim: bool = False  # without documentation and translations
     scripts: bool = True  # else the packages bring files alone, and nothing is below them
+    preseed: Mapping[str, str] = field(default_factory=dict)  # path → text, there before scripts
     epoch: int | None = None  # SOURCE_DATE_EPOCH where a lock carries its own
 
 
@@ -108,6 +109,7 @@ def package_layer(
     """
     merged = (*_MERGED, *_MERGED_ALSO.get(facts.arch, ())) if facts.merged_usr else ()
     sources = facts.sources if any(package.name == "apt" for package in packages) else ""
+    preseed = facts.preseed if below else {}
     recipe = {
         "format": FORMAT,
         "origin": "service" if below else "base",
@@ -118,6 +120,7 @@ def package_layer(
         "epoch": facts.epoch,
         **({"left out": slim.text()} if facts.slim else {}),
         **({} if facts.scripts else {"scripts": False}),
+        **({"preseed": dict(preseed)} if preseed else {}),
     }
 
     def fill(draft: Draft) -> int:
@@ -142,6 +145,8 @@ def package_layer(
                 )  # fmt: skip
         epoch = facts.epoch or max(contents.newest, *(layer.epoch for layer in below), 0)
         with tools.timed("configure"), _ahead(coming, tools):
+            if preseed:
+                _plant(_files(preseed), epoch, root, tools)
             if facts.scripts:
                 configure(
                     packages, root, sandbox=tools.sandbox, epoch=epoch, progress=tools.progress
@@ -179,11 +184,14 @@ def _notes(facts: Facts, sources: str, *, is_base: bool) -> Tree:
         APT_SOURCES.format(distro=facts.distro): sources,
         slim.CONFIG: slim.text() if facts.slim and is_base else "",
     }
+    return _files({path: text for path, text in texts.items() if text})
+
+
+def _files(texts: Mapping[str, str]) -> Tree:
+    """Return a tree of files, path → text."""
     return Tree(
         nodes=tuple(
-            File(path=path, body=text.encode(), replace=True)
-            for path, text in texts.items()
-            if text
+            File(path=path, body=text.encode(), replace=True) for path, text in texts.items()
         )
     )
 
