@@ -203,10 +203,9 @@ def load(name: str, template_path: str, environ: Mapping[str, str]) -> Template 
             raise CommandError("E_TEMPLATE_PATH", place, "is a symlink")
         if os.path.isdir(place):
             return from_directory(place, origin)
-    if name in built_in().names("") and not name.startswith("_"):
-        folder = packaged(name)
-        if "template.toml" in folder.names(""):
-            return Template(spec=_facts(folder, name, "built in", trusted=True), folder=folder)
+    if is_built_in(name):
+        folder = _whole(packaged(name))
+        return Template(spec=_facts(folder, name, "built in", trusted=True), folder=folder)
     return None
 
 
@@ -228,13 +227,16 @@ def _roots_own(place: str) -> bool:
     return about.st_uid == 0 and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _whole(own: OnDisk) -> Folder:
+def _whole(own: OnDisk | Packaged) -> Folder:
     """Return the files of a template, and behind them those of the one that it extends."""
+    text = own.read("template.toml")
+    if extending.KEY.encode() not in text:
+        return own
     try:
-        base = tomllib.loads(own.read("template.toml").decode()).get(extending.KEY, "")
+        base = tomllib.loads(text.decode()).get(extending.KEY, "")
     except ValueError:
         return own  # whoever reads its facts tells that
-    return Extended(own, packaged(base), own.shown) if is_built_in(str(base)) else own
+    return Extended(own, _whole(packaged(base)), own.shown) if is_built_in(str(base)) else own
 
 
 def packaged(name: str) -> Packaged:
@@ -256,7 +258,8 @@ def _extend(facts: Mapping[str, object], report: Report) -> Mapping[str, object]
             f"did you mean {close[0]}?" if close else "",
         )
         return {key: value for key, value in facts.items() if key != extending.KEY}
-    return extending.merged(tomllib.loads(packaged(base).read("template.toml").decode()), facts)
+    below = tomllib.loads(packaged(base).read("template.toml").decode())
+    return extending.merged(_extend(below, report), facts)
 
 
 def _facts(folder: Folder, name: str, origin: str, *, trusted: bool) -> specs.TemplateSpec:
