@@ -97,6 +97,7 @@ class Flags:
     pin: str = ""
     rename: str = ""
     keep: bool = False
+    man: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

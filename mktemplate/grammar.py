@@ -267,7 +267,10 @@ VERBS = (
         usage="[VERB]",
         help="explain a verb",
         most=1,
-        options=(flag("--all", "everything", "all verbs, not only the everyday ones"),),
+        options=(
+            flag("--all", "everything", "all verbs, not only the everyday ones"),
+            flag("--man", "man", "the whole as a man page (roff)"),
+        ),
     ),
 )
 BY_NAME = {verb.name: verb for verb in VERBS}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
+
+from mktemplate import verbexamples
 from mktemplate.errors import CommandError, escape, nearest
 from mktemplate.grammar import ALIASES, BY_NAME, RESERVED, VERBS
 from mktemplate.options import BUILDING, FROM, GLOBAL, LIMITS, REACH, START, WHAT, Option
@@ -28,6 +31,7 @@ Start here:
 def overview(everything: bool) -> str:
     """Return the page for the whole command: the everyday verbs, or all of them."""
     shown = [verb for verb in VERBS if everything or verb.everyday]
+    width = max(len(verb.name) for verb in shown)
     lines = [
         "mktemplate: service containers from plain text",
         "",
@@ -36,7 +40,7 @@ def overview(everything: bool) -> str:
         "",
         _EXAMPLES,
         "Verbs:",
-        *(f"  {verb.name:<10} {verb.help}" for verb in shown),
+        *(f"  {verb.name:<{width}}  {verb.help}" for verb in shown),
         "",
         "mktemplate help VERB explains one"
         + (" of them." if everything else "; help --all lists all verbs."),
@@ -58,7 +62,9 @@ def verb_page(name: str) -> str:
         f"  {verb.help[0].upper()}{verb.help[1:]}.",
     ]
     if verb.more:
-        lines.append(f"  {verb.more}")
+        lines.append(textwrap.indent(verb.more, "  "))
+    if verbexamples.EXAMPLES.get(verb.name):
+        lines += ["", "Examples:", *verbexamples.lines(verb.name)]
     for title, options in _sections(verb):
         lines += ["", f"{title}:", *(_line(option) for option in options)]
     return "\n".join(lines) + "\n"

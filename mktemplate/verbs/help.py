@@ -13,6 +13,11 @@ def help_(request: Request, console: Console) -> int:
     if request.version:
         console.result({"version": __version__}, f"mktemplate {__version__}")
         return 0
+    if request.flags.man:
+        from mktemplate.manpage import page
+
+        console.text(page())
+        return 0
     if request.help and request.verb != "help":
         console.text(usage.verb_page(request.verb))
         return 0

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import subprocess
+
 import pytest
 
-from mktemplate import usage
+from mktemplate import manpage, usage, verbexamples
 from mktemplate.cli import parse
 from mktemplate.errors import CommandError
 from mktemplate.grammar import BY_NAME, RESERVED, VERBS
+from tests.conftest import lacking
 
 
 def test_a_first_word_that_is_no_verb_is_a_template() -> None:
@@ -120,3 +125,27 @@ def test_help_lists_no_verb_that_is_not_here() -> None:
 
     listed = {line.split()[0] for line in page.split("Verbs:")[1].split("\n") if line[:2] == "  "}
     assert listed == set(BY_NAME)
+
+
+@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
+def test_every_verb_shows_itself_at_work(verb: str) -> None:
+    rows = verbexamples.EXAMPLES[verb]
+
+    for line, _ in rows:
+        program, *argv = shlex.split(line)
+        assert (program, parse(argv).verb) == ("mktemplate", verb)
+
+
+def test_the_man_page_names_every_verb_and_option_and_man_reads_it() -> None:
+    page = manpage.page()
+
+    for verb in VERBS:
+        assert f".B {verb.name}".replace("-", "\\-") in page
+        for option in verb.options:
+            assert option.names[0].replace("-", "\\-") in page
+    if shutil.which("groff") is None:
+        lacking("groff")
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-Tutf8", "-Kutf8"], input=page, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
