@@ -83,32 +83,34 @@ for my $module (qw(
     require $module if grep { -e "$_/$module" } @INC;
 }
 
+my %running;  # by the descriptor that closes when it has ended: a handle of that, its pid, its caller
 while (1) {
-    $SIG{CHLD} = 'IGNORE';
-    accept(my $caller, $door) or next;
-    my $child = fork();
-    next if !defined $child or $child;
-    $SIG{CHLD} = 'DEFAULT';
-    close($door);
-    serve($caller);
-    POSIX::_exit(0);
+    my $ready = "";
+    vec($ready, $_, 1) = 1 for fileno $door, keys %running;
+    next unless select($ready, undef, undef, undef) > 0;
+    for my $number (grep { vec($ready, $_, 1) } keys %running) {
+        my (undef, $pid, $caller) = @{delete $running{$number}};
+        waitpid($pid, 0);
+        syswrite($caller, $? & 127 ? 128 + ($? & 127) : $? >> 8);
+    }
+    next unless vec($ready, fileno $door, 1) and accept(my $caller, $door);
+    pipe(my $ended, my $alive) or next;
+    my $pid = fork();
+    next unless defined $pid;
+    serve($caller) unless $pid;
+    $running{fileno $ended} = [$ended, $pid, $caller];
 }
 
-# Run what the caller wants in a child; tell it that this has begun, and how it ended.
+# Be what the caller wants, and tell it that this has begun.
 sub serve {
     my ($caller) = @_;
-    my $child = fork();
-    return unless defined $child;
-    if (!$child) {
-        my ($pid, $original, $text, $files) = asked($caller) or POSIX::_exit(0);
-        become($pid) or POSIX::_exit(0);
-        syswrite($caller, "begun");
-        close($caller);
-        install(%$files);
-        perform($original, $text);
-    }
-    waitpid($child, 0);
-    syswrite($caller, $? & 127 ? 128 + ($? & 127) : $? >> 8);
+    my ($pid, $original, $text, $files) = asked($caller) or POSIX::_exit(0);
+    become($pid) or POSIX::_exit(0);
+    syswrite($caller, "begun");
+    %running = ();
+    close($_) for $door, $caller;
+    install(%$files);
+    perform($original, $text);
 }
 
 # What the caller wants, and its descriptors: its number => ours.
