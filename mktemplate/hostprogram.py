@@ -19,8 +19,8 @@ from mktemplate.facts import Facts, Target
 from mktemplate.spec import TemplateSpec
 from provisioner import disk
 from provisioner import distro as distros
+from provisioner.disk import disk_failures
 from provisioner.download import object_path
-from provisioner.part import disk_failures
 from provisioner.store import Store
 
 _PIECE = 1 << 20  # bytes

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from provisioner import content
 from provisioner.deb import archive
+from provisioner.disk import is_named
 from provisioner.errors import StoreFailed
 from provisioner.recovery import is_free
-from provisioner.store import Freed, Store, Verified, is_named
+from provisioner.store import Freed, Store, Verified
 
 _ARCHIVES = ("cache/sha256", "cache/tar", "cache/partial")
 _MADE = ("cache/jinja",)  # what is made anew in no time

@@ -38,25 +38,30 @@ class Entry(NamedTuple):
 def walk(top: Path) -> Iterator[Entry]:
     """Yield everything below `top`, sorted by name, a directory before what is in it."""
     fd = os.open(top, _DIRECTORY)
+    opened = [(fd, "", iter(_names(fd)))]
     try:
         yield Entry("", ".", fd, os.fstat(fd))
-        yield from _walk(fd, "", 0)
+        while opened:
+            directory, prefix, names = opened[-1]
+            below = -1
+            for name in names:
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                yield Entry(prefix + name, name, directory, status)
+                if status.st_mode & _TYPES == stat.S_IFDIR:
+                    below = os.open(name, _DIRECTORY, dir_fd=directory)
+                    opened.append((below, f"{prefix}{name}/", iter(_names(below))))
+                    break
+            if below < 0:
+                os.close(opened.pop()[0])
+            elif len(opened) > _DEPTH:
+                raise StoreFailed("E_LIMIT", prefix[:80], f"deeper than {_DEPTH} directories")
     finally:
-        os.close(fd)
+        for directory, _, _ in opened:
+            os.close(directory)
 
 
-def _walk(directory: int, prefix: str, depth: int) -> Iterator[Entry]:
-    if depth > _DEPTH:
-        raise StoreFailed("E_LIMIT", prefix[:80], f"deeper than {_DEPTH} directories")
-    for name in sorted(os.listdir(directory)):
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        yield Entry(prefix + name, name, directory, status)
-        if stat.S_ISDIR(status.st_mode):
-            below = os.open(name, _DIRECTORY, dir_fd=directory)
-            try:
-                yield from _walk(below, f"{prefix}{name}/", depth + 1)
-            finally:
-                os.close(below)
+def _names(directory: int) -> list[str]:
+    return sorted(os.listdir(directory))
 
 
 def settle(top: Path, newest: int, *, overlaid: bool) -> None:
@@ -87,34 +92,35 @@ def digest(top: Path) -> str:
     """Return the sha256 of all that `top` consists of: names, types, modes, owners, times, links, xattrs, contents."""
     links: dict[tuple[int, int], str] = {}
     whole = hashlib.sha256()
-    waiting: deque[tuple[str, Future[str]]] = deque()
+    waiting: deque[tuple[str, str | Future[str]]] = deque()
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for entry in walk(top):
             waiting.append((_head(entry), _content(entry, links, pool)))
             if len(waiting) > _WAITING:
-                _count(whole, *waiting.popleft())
-        for head, text in waiting:
-            _count(whole, head, text)
+                _count(whole, waiting)
+        _count(whole, waiting)
     return whole.hexdigest()
 
 
-def _count(whole: hashlib._Hash, head: str, text: Future[str]) -> None:
-    whole.update(f"{head} {text.result()}\n".encode("utf-8", "surrogateescape"))
+def _count(whole: hashlib._Hash, waiting: deque[tuple[str, str | Future[str]]]) -> None:
+    lines = [
+        f"{head} {what if isinstance(what, str) else what.result()}\n" for head, what in waiting
+    ]
+    waiting.clear()
+    whole.update("".join(lines).encode("utf-8", "surrogateescape"))
 
 
 def _content(
     entry: Entry, links: dict[tuple[int, int], str], pool: ThreadPoolExecutor
-) -> Future[str]:
+) -> str | Future[str]:
     """Return what `entry` is, hashed by the pool where it is large."""
     what = _describe(entry, links)
-    if what is None:
-        fd = os.open(entry.name, _FILE, dir_fd=entry.directory)
-        if entry.status.st_size > _SMALL:
-            return pool.submit(_hash, fd, _PIECE)
-        what = _hash(fd, entry.status.st_size + 1)
-    done: Future[str] = Future()
-    done.set_result(what)
-    return done
+    if what is not None:
+        return what
+    fd = os.open(entry.name, _FILE, dir_fd=entry.directory)
+    if entry.status.st_size > _SMALL:
+        return pool.submit(_hash, fd, _PIECE)
+    return _hash(fd, entry.status.st_size + 1)
 
 
 def _head(entry: Entry) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from provisioner.errors import StoreFailed
@@ -23,20 +25,50 @@ CODES = {
 def disk_error(problem: OSError, path: Path) -> StoreFailed:
     """Return the documented error for what the file system of `path` said (F-09 … F-13)."""
     code, detail = CODES.get(problem.errno or 0, ("E_IO", str(problem)))
+    hints: tuple[str, ...] = ()
+    if code in ("E_NOSPACE", "E_QUOTA"):
+        hints = ("`mktemplate prune` drops what nothing uses",)
     if problem.errno == errno.ENOSPC:
-        try:
-            there = os.statvfs(path)
-        except OSError:
-            return StoreFailed(code, str(path), detail, path=str(path))
-        if there.f_favail == 0 and there.f_bavail > 0:
-            return StoreFailed(
-                "E_NOINODES", str(path), "no inodes left on its file system", path=str(path)
-            )
-        detail = f"no space left: {there.f_bavail * there.f_frsize >> 20} MiB free"
-    hints = (
-        ("`mktemplate prune` drops what nothing uses",) if code in ("E_NOSPACE", "E_QUOTA") else ()
-    )
+        with contextlib.suppress(OSError):  # else we cannot say how much
+            there = os.statvfs(path if path.exists() else path.parent)
+            detail = f"no space left: {there.f_bavail * there.f_frsize >> 20} MiB free"
+            if there.f_favail == 0 and there.f_bavail > 0:
+                code, detail, hints = "E_NOINODES", "no inodes left on its file system", ()
     return StoreFailed(code, str(path), detail, hints=hints, path=str(path))
+
+
+@contextlib.contextmanager
+def disk_failures(path: Path) -> Iterator[None]:
+    """Turn what the file system of `path` throws into StoreFailed."""
+    try:
+        yield
+    except OSError as problem:
+        raise disk_error(problem, path) from problem
+
+
+def is_named(fd: int, path: Path) -> bool:
+    """Whether `path` is still the name of the open file."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def hold(path: Path, how: int = fcntl.LOCK_EX) -> int:
+    """Return a descriptor of the file `path`, made where it is missing, that holds its lock (flock(2)).
+
+    Whoever had it may have removed or renamed the file while we waited. Raises BlockingIOError with LOCK_NB.
+    """
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, how)
+            if is_named(fd, path):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
 
 
 def write_new(path: Path, body: bytes) -> None:

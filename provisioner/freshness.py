@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from provisioner.deb.trust import Release
+from provisioner.disk import disk_error, disk_failures
 from provisioner.errors import ProvisionError, UntrustedIndex
-from provisioner.part import disk_failure, disk_failures
 from provisioner.sources import Source
 
 _SKEW = 10  # seconds that a Date may lie ahead, apt's Acquire::Max-FutureTime
@@ -274,7 +274,7 @@ def read_whole(file: Path, limit: int = 1 << 16) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as problem:
-        raise disk_failure(file, problem) from problem
+        raise disk_error(problem, file) from problem
 
 
 def write_whole(file: Path, data: bytes) -> None:

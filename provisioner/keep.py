@@ -14,11 +14,12 @@ from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 
+from provisioner.disk import disk_error, disk_failures
 from provisioner.download import object_path
 from provisioner.errors import ProvisionError, StoreFailed, UntrustedIndex
 from provisioner.index import Package
 from provisioner.lock import Lock, archive_name
-from provisioner.part import disk_failure, disk_failures, hashed, part, regular_size
+from provisioner.part import hashed, part, regular_size
 
 _CHUNK = 1 << 20  # bytes
 _INSIDE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9+._~-]*/)*", re.ASCII)
@@ -122,7 +123,7 @@ def _opened(path: Path, package: Package) -> Iterator[BufferedReader]:
     except FileNotFoundError:
         raise
     except OSError as problem:
-        raise disk_failure(path, problem) from problem
+        raise disk_error(problem, path) from problem
     with open(descriptor, "rb") as stream:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size != package.size:

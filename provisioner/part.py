@@ -5,8 +5,6 @@ The partial file is also the lock: who holds it downloads, whoever else wants th
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 import stat
@@ -14,33 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from provisioner.errors import ProvisionError, StoreFailed, UntrustedIndex
+from provisioner.disk import disk_failures, hold
+from provisioner.errors import ProvisionError, UntrustedIndex
 
 _CHUNK = 1 << 20  # bytes
-_CODES = {
-    errno.ENOSPC: "E_NOSPACE",
-    errno.EDQUOT: "E_QUOTA",
-    errno.EROFS: "E_READONLY",
-    errno.EMFILE: "E_LIMIT",
-    errno.ENFILE: "E_LIMIT",
-}
-
-
-@contextmanager
-def disk_failures(path: Path) -> Iterator[None]:
-    """Turn what the file system throws into StoreFailed."""
-    try:
-        yield
-    except OSError as problem:
-        raise disk_failure(path, problem) from problem
-
-
-def disk_failure(path: Path, problem: OSError) -> StoreFailed:
-    """Return the error of the product: E_NOSPACE, E_QUOTA, E_READONLY, E_LIMIT, else E_IO."""
-    number = problem.errno or errno.EIO
-    code = _CODES.get(number, "E_IO")
-    hints = ("free some space: mktemplate prune",) if code in {"E_NOSPACE", "E_QUOTA"} else ()
-    return StoreFailed(code, str(path), os.strerror(number), hints=hints, path=str(path))
 
 
 class Part:
@@ -127,28 +102,16 @@ def part(path: Path, size: int, exists: Callable[[], bool]) -> Iterator[Part | N
 
 def _locked(path: Path, exists: Callable[[], bool]) -> int | None:
     """Return a descriptor of `path` that holds its lock and is still the file of that name."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with disk_failures(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        while not exists():
-            descriptor = os.open(path, flags, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if _is_named(descriptor, path):
-                    return descriptor
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)  # whoever held it has finished or dropped it
+        if exists():
+            return None
+        descriptor = hold(path)
+        if not exists():
+            return descriptor
+        os.unlink(path)  # whoever held it has finished meanwhile
+        os.close(descriptor)
     return None
-
-
-def _is_named(descriptor: int, path: Path) -> bool:
-    try:
-        there = os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(there, os.fstat(descriptor))
 
 
 def regular_size(path: Path) -> int:

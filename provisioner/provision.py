@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from provisioner import slim
@@ -34,6 +35,8 @@ FORMAT = 3  # of what a layer holds; whatever changes a layer's bytes changes th
 
 Download = Callable[[Sequence[Package]], None]
 Bring = Callable[[Sequence[Fetched]], None]
+Recipe = Mapping[str, Any]  # all that decides a layer's bytes
+Fill = Callable[[Draft], int]  # makes a layer in a draft, returns the latest time that it may hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +88,13 @@ def provision(
     Raises BadArchive, ConfigureFailed, StoreFailed, ProvisionError (E_USER, E_TEMPLATE_PATH, E_ROOTFS_FILE).
     """
     layers: list[Layer] = []
-    if facts.scripts:
-        layers.append(
-            package_layer(chosen.essential, (), facts, tools, download, coming=chosen.added)
-        )
-    if chosen.added:
-        layers.append(package_layer(chosen.added, layers, facts, tools, download))
+    with ExitStack() as beside:
+        if facts.scripts:
+            base = _of_packages(chosen.essential, (), facts, tools, download, coming=chosen.added)
+            layers.append(beside.enter_context(building(*base, tools)))
+        if chosen.added:
+            layers.append(package_layer(chosen.added, layers, facts, tools, download))
+    layers = [tools.store.held(layer.digest) for layer in layers]
     layers.append(tree_layer(tree, layers, tools))
     return tuple(layers)
 
@@ -101,9 +105,20 @@ def package_layer(
     facts: Facts,
     tools: Tools,
     download: Download,
-    coming: Sequence[Package] = (),
 ) -> Layer:
-    """Return the layer of `packages` over the layers `below` (bottom first), built where the store lacks it.
+    """Return the layer of `packages` over the layers `below` (bottom first), built where the store lacks it."""
+    return build(*_of_packages(packages, below, facts, tools, download), tools)
+
+
+def _of_packages(
+    packages: Sequence[Package],
+    below: Sequence[Layer],
+    facts: Facts,
+    tools: Tools,
+    download: Download,
+    coming: Sequence[Package] = (),
+) -> tuple[Recipe, Fill]:
+    """Return what names the layer of `packages`, and what fills it.
 
     Scripts keep one processor busy at best, so what is `coming` next is decompressed beside them.
     """
@@ -158,7 +173,7 @@ def package_layer(
                 _plant(notes, epoch, root, tools)
         return epoch
 
-    return build(recipe, fill, tools)
+    return recipe, fill
 
 
 @contextmanager
@@ -251,27 +266,67 @@ def overlay_of(draft: Draft, below: Sequence[Layer]) -> Root:
     return Root(upper=draft.root, lowers=lowers, work=draft.work)
 
 
-def layer_name(recipe: Mapping[str, Any]) -> str:
+def layer_name(recipe: Recipe) -> str:
     """Return the digest that names the layer which `recipe` makes."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-def build(recipe: Mapping[str, Any], fill: Callable[[Draft], int], tools: Tools) -> Layer:
+def build(recipe: Recipe, fill: Fill, tools: Tools) -> Layer:
     """Return the layer that `recipe` names; `fill` makes it and returns its epoch. One builds, the others wait."""
-    digest = layer_name(recipe)
-    found = tools.store.layer(digest)
-    if found is not None:
-        return found
-    with tools.store.lock(digest):
-        found = tools.store.layer(digest)
+    with _missing(recipe, tools) as found:
         if found is not None:
             return found
         with tools.store.draft(recipe["origin"]) as draft:
-            try:
-                epoch = fill(draft)
-            except ConfigureFailed as failed:
-                if tools.keep_failed:
-                    failed.hints = (f"the rootfs is kept in {tools.store.keep(draft)}",)
-                raise
+            epoch = _filled(fill, draft, tools)
             with tools.timed("commit"):
-                return tools.store.commit(draft, digest, {**recipe, "epoch": epoch})
+                return tools.store.commit(draft, layer_name(recipe), {**recipe, "epoch": epoch})
+
+
+@contextmanager
+def building(recipe: Recipe, fill: Fill, tools: Tools) -> Iterator[Layer]:
+    """Have the layer that `recipe` names, as `build`, but hash it beside the block, and commit it after it.
+
+    What a layer consists of takes a processor a while, and what is built upon it meanwhile leaves one idle.
+    """
+    from provisioner import content, errand
+
+    with _missing(recipe, tools) as found:
+        if found is not None:
+            yield found
+            return
+        with tools.store.draft(recipe["origin"]) as draft:
+            epoch = _filled(fill, draft, tools)
+            meta, digest = {**recipe, "epoch": epoch}, layer_name(recipe)
+            with tools.timed("commit"):
+                tools.store.settle(draft, meta)
+            tree = Root(upper=draft.root)
+            with errand.begin(tools.sandbox, tree, lambda: content.digest(Path("/"))) as answered:
+                try:
+                    yield Layer(
+                        digest=digest, path=draft.root, origin=recipe["origin"], epoch=epoch
+                    )
+                finally:
+                    with tools.timed("commit"):
+                        tools.store.commit(draft, digest, meta, answered())
+
+
+@contextmanager
+def _missing(recipe: Recipe, tools: Tools) -> Iterator[Layer | None]:
+    """Have the layer that `recipe` names; None where it is for the block, alone, to make it."""
+    digest = layer_name(recipe)
+    found = tools.store.layer(digest)
+    if found is not None:
+        yield found
+        return
+    with tools.store.lock(digest):
+        yield tools.store.layer(digest)
+
+
+def _filled(fill: Fill, draft: Draft, tools: Tools) -> int:
+    """Fill the draft; return its epoch."""
+    try:
+        return fill(draft)
+    except ConfigureFailed as failed:
+        if tools.keep_failed:
+            failed.hints = (f"the rootfs is kept in {tools.store.keep(draft)}",)
+        raise

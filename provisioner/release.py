@@ -16,12 +16,12 @@ from pathlib import Path
 from provisioner import freshness, keys
 from provisioner.deb.index import IndexFile
 from provisioner.deb.trust import MAX_INRELEASE, Release, Verified, parse
+from provisioner.disk import disk_failures
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import Fetch, Missing
 from provisioner.freshness import Policy, TrustState
 from provisioner.indexes import fetch_index, fetch_indexes
 from provisioner.keys import Keyring
-from provisioner.part import disk_failures
 from provisioner.sources import Source
 from provisioner.trust import question, verified_before, verify, verify_detached
 from provisioner.workers import in_threads

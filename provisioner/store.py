@@ -31,7 +31,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from provisioner import errand, removal
-from provisioner.disk import CODES, disk_error, fsync_directory, write_new, write_once
+from provisioner.disk import (
+    CODES,
+    disk_error,
+    fsync_directory,
+    hold,
+    is_named,
+    write_new,
+    write_once,
+)
 from provisioner.errors import StoreFailed
 from provisioner.sandbox import Root, Sandbox
 
@@ -185,18 +193,27 @@ class Store:
             self.trash(path)
         journal(path).unlink(missing_ok=True)
 
-    def commit(self, draft: Draft, digest: str, meta: Mapping[str, Any]) -> Layer:
-        """Make the draft's root the layer `digest`; an equal layer that came first stays, and is returned.
-
-        `meta` must hold `origin`; its `epoch` is the latest time that the layer may hold.
-        """
+    def settle(self, draft: Draft, meta: Mapping[str, Any]) -> None:
+        """Give the draft's root the form in which it is committed: nothing of its building, no time after its epoch."""
         from provisioner import content
 
         with contextlib.suppress(FileNotFoundError):
             self.remove(draft.work)
         epoch, overlaid = int(meta["epoch"]), bool(meta.get("below"))
         self.among(draft.root, lambda top: content.settle(top, epoch, overlaid=overlaid))
-        facts = {**meta, "content": self.among(draft.root, content.digest)}
+
+    def commit(self, draft: Draft, digest: str, meta: Mapping[str, Any], found: str = "") -> Layer:
+        """Make the draft's root the layer `digest`; an equal layer that came first stays, and is returned.
+
+        `meta` must hold `origin`; its `epoch` is the latest time that the layer may hold. `found`: what a root that is
+        settled already consists of.
+        """
+        if not found:
+            from provisioner import content
+
+            self.settle(draft, meta)
+            found = self.among(draft.root, content.digest)
+        facts = {**meta, "content": found}
         write_new(
             draft.path / "meta.json", json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
         )
@@ -206,12 +223,15 @@ class Store:
             self._leases[digest] = lease
         else:
             os.close(lease)
-        return self.layer(digest) or self._lost(digest)
+        return self.held(digest)
 
-    def _lost(self, digest: str) -> Layer:
-        raise StoreFailed(
-            "E_NOTFOUND", digest[:12], "the layer was collected at once", hints=("try again",)
-        )
+    def held(self, digest: str) -> Layer:
+        """Return the layer `digest`, which this command has made or found before."""
+        found = self.layer(digest)
+        if found is None:
+            detail = "the layer was collected at once"
+            raise StoreFailed("E_NOTFOUND", digest[:12], detail, hints=("try again",))
+        return found
 
     def place(self, draft: Draft, target: Path) -> bool:
         """Move the draft to `target` for good; False where something is there already."""
@@ -308,30 +328,17 @@ class Store:
         Raises StoreFailed E_LOCKED where another command has it and `wait` is not set.
         """
         self.prepare()
-        flags = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        fd = self._locked(name, flags if wait else flags | fcntl.LOCK_NB)
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fd = hold(self.path / "locks" / name, how if wait else how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            detail = "another mktemplate is working on it"
+            raise StoreFailed(
+                "E_LOCKED", name, detail, hints=("wait for it with --wait",)
+            ) from None
         try:
             yield
         finally:
-            os.close(fd)
-
-    def _locked(self, name: str, flags: int) -> int:
-        """Return a descriptor that holds the lock; prune may have removed its file while we waited for it."""
-        place = self.path / "locks" / name
-        while True:
-            fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(fd, flags)
-                if is_named(fd, place):
-                    return fd
-            except BlockingIOError:
-                os.close(fd)
-                detail = "another mktemplate is working on it"
-                hints = ("wait for it with --wait",)
-                raise StoreFailed("E_LOCKED", name, detail, hints=hints) from None
-            except BaseException:
-                os.close(fd)
-                raise
             os.close(fd)
 
     # Cleaning
@@ -405,14 +412,6 @@ class Store:
 def journal(draft: Path) -> Path:
     """Return the journal of the draft at this path: whoever builds it holds its lock, as long as it lives (I-15)."""
     return draft.with_suffix(".json")
-
-
-def is_named(fd: int, path: Path) -> bool:
-    """Whether `path` is still the name of the open file."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _read_layer(path: Path) -> Layer:

@@ -55,8 +55,8 @@ def test_a_full_disk_has_a_code_and_leaves_no_half_file(
     )
 
     assert done.stdout.split("\n")[:3] == [
-        "E_NOSPACE free some space: mktemplate prune",
-        "E_NOSPACE free some space: mktemplate prune",
+        "E_NOSPACE `mktemplate prune` drops what nothing uses",
+        "E_NOSPACE `mktemplate prune` drops what nothing uses",
         "['p']",
     ]
 
