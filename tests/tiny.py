@@ -37,7 +37,7 @@ HELLO = Deb(
 OTHER = Deb(name="other", files={"usr/share/other": "other\n"}, fields={"Depends": "tiny"})
 TEMPLATE = {
     "template.toml": (
-        'summary = "tiny"\ndistros = ["deb"]\nprofile = "login"\ncommand = []\n'
+        'summary = "tiny"\ndistros = ["deb"]\nprofile = "service"\ncommand = []\n'
         '[packages]\ndeb = ["hello"]\n'
     ),
     "config.j2": '{% extends "_distro/" ~ distro.name ~ ".config.j2" %}\n',
