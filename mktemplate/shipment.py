@@ -40,6 +40,7 @@ class Shipment:
     container: Container
     bundle: Bundle
     config: ContainerConfig
+    mounts: tuple[MountEntry, ...]  # that need nothing of this host
     notes: tuple[Note, ...]
     draft: Path  # an empty folder that is gone afterwards, also where this command is killed
     paused: bool  # it ran, and stands still
@@ -63,7 +64,7 @@ def shipment(container: Container) -> Iterator[Shipment]:
         parts = [Part(path=layer.path, title=layer.origin) for layer in layers if layer]
         parts.append(Part(path=found.path / copies.trees_of(found.path)[0], title="written"))
         config = container.config
-        mounts = _mounts(found, config)
+        mounts, kept = _mounts(found, config)
         draft = stack.enter_context(store.draft("export"))
         paused = stack.enter_context(copies.standing_still(container))
         epoch = max((layer.epoch for layer in layers if layer), default=0)
@@ -72,6 +73,7 @@ def shipment(container: Container) -> Iterator[Shipment]:
             container=container,
             bundle=found,
             config=config,
+            mounts=kept,
             notes=tuple(_notes(found, config, mounts)),
             draft=draft.root,
             paused=paused,
@@ -152,15 +154,18 @@ def _health(found: Bundle) -> tuple[str, ...]:
     return ()
 
 
-def _mounts(found: Bundle, config: ContainerConfig) -> tuple[MountEntry, ...]:
-    """Return what of the host is mounted in the container."""
+def _mounts(
+    found: Bundle, config: ContainerConfig
+) -> tuple[tuple[MountEntry, ...], tuple[MountEntry, ...]]:
+    """Return what of the host is mounted in the container, and what else is."""
     text = (found.path / "fstab").read_text(encoding="utf-8", errors="surrogateescape")
     entries = (*fstabs.parse(text, f"{found.path}/fstab"), *config.mount_entries)
-    return tuple(
-        entry
-        for entry in entries
-        if entry.source.startswith("/") and entry.source != "/dev/null" and not entry.relative
-    )
+    hosts = tuple(entry for entry in entries if _is_hosts(entry))
+    return hosts, tuple(entry for entry in entries if not _is_hosts(entry))
+
+
+def _is_hosts(entry: MountEntry) -> bool:
+    return entry.source.startswith("/") and entry.source != "/dev/null" and not entry.relative
 
 
 def _notes(

@@ -71,7 +71,6 @@ def write(
         os.mkdir(folder, 0o700)
     known = f"nameserver {nameserver}\n" if nameserver else resolvers()
     texts = (hosts(hostname, ips), f"{hostname}\n", known)
-    entries = []
     for name, text in zip(_NAMES, texts, strict=True):
         descriptor = os.open(
             folder / name,
@@ -81,17 +80,22 @@ def write(
         with open(descriptor, "w", encoding="ascii") as file:
             file.write(text)
         os.chmod(folder / name, 0o644)  # whatever the umask
-        entries.append(
-            MountEntry(
-                source=str(folder / name),
-                target=f"etc/{name}",
-                kind="none",
-                options=_OPTIONS,
-                create="file",
-                optional=True,
-            )
+    return entries(folder)
+
+
+def entries(folder: Path) -> tuple[MountEntry, ...]:
+    """Return the entries that bind the files below `folder`."""
+    return tuple(
+        MountEntry(
+            source=str(folder / name),
+            target=f"etc/{name}",
+            kind="none",
+            options=_OPTIONS,
+            create="file",
+            optional=True,
         )
-    return tuple(entries)
+        for name in _NAMES
+    )
 
 
 def remove(folder: Path) -> None:

@@ -61,6 +61,7 @@ class Host:
     last_capability: int = 40
     rootless: bool = False  # a normal user's: no right outside the user namespace
     sockets: Sockets = NO_SOCKETS  # for init, as its starter gave them
+    mapper: tuple[str, ...] = ()  # a command that maps init's ids, whose pid is its %d
 
 
 def decide(config: ContainerConfig, host: Host) -> Program:
@@ -97,6 +98,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
         flags & ~clone_flags & ~ns.CLONE_NEWCGROUP,
         sources,
         (*layers.attach, *(() if host.rootless else entries.host)),
+        (host.mapper,) if host.mapper else rootfs.map_commands(ids),
         rootless=host.rootless,
     )
     return Program(

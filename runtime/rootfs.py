@@ -262,8 +262,10 @@ def die_with_parent(number: int = signal.SIGKILL) -> tuple[Call, ...]:
     )
 
 
-def map_commands(idmap: IdMap) -> tuple[tuple[str, ...], ...]:
-    """Return the commands that map init's ids for a normal user."""
+def map_commands(idmap: IdMap | None) -> tuple[tuple[str, ...], ...]:
+    """Return the commands that map init's ids for a normal user; root needs none."""
+    if idmap is None or os.geteuid() == 0:
+        return ()
     return tuple(
         (
             program,
@@ -292,21 +294,21 @@ def way(
     flags: int,
     sources: tuple[Step, ...],
     attach: tuple[Call, ...],
+    maps: tuple[tuple[str, ...], ...],
     *,
     rootless: bool,
 ) -> Way:
     """Return the way: `sources` are cloned and `attach`ed by the host's root; a normal user's init does it itself.
 
-    So does that of another user namespace's root, who needs nobody to map its ids.
+    So does that of another user namespace's root, who needs no commands `maps` to map its ids.
     """
     go = Call(name="write", args=(Slot("go_write"), b"g", 1))
     stand, *leave = enter(flags)
     if rootless:
-        helped = ids is not None and os.geteuid() != 0
         return Way(
             stage=(),
-            maps=map_commands(ids) if ids and helped else (),
-            host=(*((_proc(), *map_ids(ids)) if ids and not helped else ()), go),
+            maps=maps,
+            host=(*((_proc(), *map_ids(ids)) if ids and not maps else ()), go),
             init=(*leave, *unseen(), *sources, *attach, stand),
         )
     return Way(

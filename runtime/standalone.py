@@ -27,6 +27,7 @@ from runtime import (
     startfile,
     startprogram,
     state,
+    steps,
 )
 from runtime.bundle import Bundle, Port
 from runtime.cgroup import Cgroup
@@ -191,15 +192,11 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
     return startprogram.write(program, duties, status)
 
 
-def _with_loopback(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+def _with_loopback(init: tuple[Step, ...]) -> tuple[Step, ...]:
     """Let init bring lo up as soon as its network namespace is there (netdevice(7))."""
-    [there] = [
-        index
-        for index, step in enumerate(steps)
-        if isinstance(step, Call) and Slot("born") in step.args
-    ]
     failure = Failure("E_KERNEL_FEATURE", "lo", "cannot be brought up")
-    up = (
+    return steps.before_born(
+        init,
         Call(
             name="socket",
             args=(_AF_INET, _SOCK_DGRAM_CLOEXEC, 0),
@@ -213,7 +210,6 @@ def _with_loopback(steps: tuple[Step, ...]) -> tuple[Step, ...]:
         ),
         Call(name="close", args=(Slot("socket"),)),
     )
-    return (*steps[:there], *up, *steps[there:])
 
 
 def _code_but_one() -> set[str]:

@@ -195,7 +195,7 @@ class _Writer(Scribe):
             refused = Failure(
                 "E_NEWUIDMAP",
                 self.duties.name,
-                f"{program} refuses the map {' '.join(words[1:])}",
+                f"{program} refuses the map {' '.join(words[1:])}".rstrip(),
                 hints=("compare /etc/subuid and /etc/subgid with lxc.idmap",),
             )
             self.table.calls([ended_well(name, refused)])

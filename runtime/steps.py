@@ -10,7 +10,7 @@ import errno
 import os
 
 from runtime.kernel import mount as m
-from runtime.program import Argument, Call, Expect, Failure, Out, Slot
+from runtime.program import Argument, Call, Expect, Failure, Out, Slot, Step
 
 BENEATH = m.RESOLVE_BENEATH | m.RESOLVE_NO_MAGICLINKS
 ORDINARY = BENEATH | m.RESOLVE_NO_SYMLINKS
@@ -167,3 +167,13 @@ def pivot() -> tuple[Call, ...]:
         ),
         Call(name="chdir", args=(c("/"),)),
     )
+
+
+def before_born(init: tuple[Step, ...], *calls: Call) -> tuple[Step, ...]:
+    """Return `init` with `calls` made as soon as its namespaces are there: before it says so in slot `born`."""
+    [there] = [
+        index
+        for index, step in enumerate(init)
+        if isinstance(step, Call) and Slot("born") in step.args and step.args[1] == b"b"
+    ]
+    return (*init[:there], *calls, *init[there:])

@@ -15,7 +15,19 @@ from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path
 from mktemplate.shipment import Shipment, shipment, tell_left_out
-from provisioner.export import compress, docker, flat, incus, nspawn, oci, output, proxmox, readonly
+from provisioner.export import (
+    bundle,
+    compress,
+    docker,
+    flat,
+    incus,
+    nspawn,
+    oci,
+    output,
+    proxmox,
+    readonly,
+)
+from runtime import selfstart
 from runtime.container import Container
 
 
@@ -112,6 +124,19 @@ def _docker(shipped: Shipment, target: str, console: Console) -> None:
         oci.pack(shipped.draft, file.write, mtime=shipped.image.epoch)
 
 
+def _bundle(shipped: Shipment, target: str, console: Console) -> None:
+    if shipped.image.arch != "amd64":
+        detail = f"is for {shipped.image.arch}: a container that starts itself is for amd64"
+        raise CommandError("E_KERNEL_FEATURE", shipped.image.name, detail)
+    starter = bundle.Starter(
+        program=selfstart.write(shipped.image.name, shipped.config, shipped.mounts),
+        address=lxctexts.address(shipped.image.name),
+    )
+    with output.file(_place(target)) as file, console.phase("export"):
+        os.fchmod(file.fileno(), 0o700)
+        bundle.write(shipped.image, starter, shipped.draft, file.write)
+
+
 def _read_only(maker: readonly.Maker) -> Callable[[Shipment, str, Console], None]:
     def write(shipped: Shipment, target: str, console: Console) -> None:
         made = shipped.draft / "image"
@@ -132,6 +157,7 @@ _FORMATS = {
     "incus": _Format(write=_incus),
     "proxmox": _Format(write=_proxmox),
     "nspawn": _Format(write=_nspawn),
+    "bundle": _Format(write=_bundle, carries=frozenset({"user", "network"})),
     "squashfs": _Format(write=_read_only(readonly.SQUASHFS)),
     "erofs": _Format(write=_read_only(readonly.EROFS)),
 }

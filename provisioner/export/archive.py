@@ -83,6 +83,13 @@ class Archive:
         self._head(Head(name=name, size=size, mtime=mtime))
         self._content(source, size, name)
 
+    def remark(self, name: str, text: str) -> None:
+        """Add a comment on the whole archive, which unpacking skips; `name` is that of its header (pax(1))."""
+        body = _record("comment", text.encode())
+        self._write(_block(Head(name=name, size=len(body)), b"g"))
+        self._write(body)
+        self._pad(len(body))
+
     def close(self) -> None:
         """Write the end of the archive."""
         self._write(bytes(2 * BLOCK))

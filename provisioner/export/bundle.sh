@@ -1,0 +1,118 @@
+# A container that starts itself. This file is a tar (tar -tf shows it) whose first header is this script.
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+umask 022
+
+say() { echo "$name: $1" >&2; }
+fail() {
+    say "error: $1"
+    [ -z "${2-}" ] || say "hint: $2"
+    exit 125
+}
+
+usage() {
+    cat <<END
+usage: $0 [-p [ADDRESS:]HOST:CONTAINER[/udp]]... [--dir DIR]
+
+Starts the container $name in the foreground; its status is the container's.
+  -p       publish a port (needs pasta); ADDRESS is 127.0.0.1 unless it is said
+  --dir    where it lives: root and data in DIR/$name (default: $default)
+END
+}
+
+publish() {
+    word=${1%/tcp} flag=-t
+    case $word in */udp) word=${word%/udp} flag=-u ;; esac
+    inside=${word##*:} rest=${word%:*}
+    case $rest in *:*) at=${rest%:*} ;; *) at=%lo ;; esac
+    case ${at#%lo}$inside${rest##*:} in
+    *[!0-9.]* | "") fail "-p $1: is not [ADDRESS:]HOST:CONTAINER[/udp]" ;;
+    esac
+    forwards="$forwards $flag $at/${rest##*:}:$inside"
+}
+
+# The network of process $1, which waits for it: pasta's, run as the container's root where that is not this user.
+wire() {
+    as='' where=$1
+    [ "$me" != 0 ] || as="nsenter -t $1 -U -S 0 -G 0" where="--netns-only --netns /proc/$1/ns/net"
+    if command -v pasta >/dev/null && $as test -w /dev/net/tun; then
+        case $forwards in *" -t "*) ;; *) forwards="$forwards -t none" ;; esac
+        case $forwards in *" -u "*) ;; *) forwards="$forwards -u none" ;; esac
+        [ "$resolver" != 169.254.1.53 ] || forwards="$forwards --dns-forward 169.254.1.53"
+        # shellcheck disable=SC2086 # these are lists of words
+        $as pasta --config-net --quiet --no-map-gw --ns-ifname eth0 -T none -U none $forwards $where
+    elif [ -n "$forwards" ]; then
+        say "error: -p needs pasta and /dev/net/tun"
+        say "hint: apt install passt; chmod 666 /dev/net/tun"
+        return 1
+    elif [ "$me" = 0 ] && command -v ip >/dev/null; then
+        link "$1" && say "$address, reached from this machine alone (with pasta it has this machine's network)"
+    else
+        say "note: it has no network: that needs pasta and /dev/net/tun (apt install passt)"
+    fi
+}
+
+# A link between the host and process $1 alone, as root without pasta has it.
+link() {
+    outer=mkb$(printf %s "$name" | cksum | cut -d " " -f 1)
+    inner="nsenter -t $1 -n"
+    ip link delete "$outer" 2>/dev/null
+    ip link add "$outer" type veth peer name eth0 netns "$1" &&
+        ip link set "$outer" up && ip route replace "$address/32" dev "$outer" &&
+        $inner ip address add "$address/32" dev eth0 && $inner ip link set eth0 up &&
+        $inner ip route add default dev eth0
+}
+
+# Beside the start: hears when the network may be attached, and what the start has to say.
+attach() {
+    exec 3<born 4>go 6<result 9>&-
+    if [ "$(head -c 1 <&3)" = b ]; then
+        wire "$(cat init)" && printf g >&4
+    fi
+    exec 4>&-
+    sed 's/^+//' <&6 >&2
+}
+
+me=$(id -u) forwards=
+default=${XDG_DATA_HOME:-${HOME-}/.local/share}/mktemplate-bundle
+[ "$me" != 0 ] || default=/var/lib/mktemplate-bundle
+dir=$default
+while [ $# -gt 0 ]; do
+    case $1 in
+    -p | --publish) [ $# -gt 1 ] || fail "$1 needs a port"; publish "$2"; shift ;;
+    --dir) [ $# -gt 1 ] || fail "$1 needs a folder"; dir=$2; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+    esac
+    shift
+done
+[ "$(uname -m)" = x86_64 ] || fail "it is for x86-64, and this machine is $(uname -m)"
+for word in tar gzip nsenter flock mkfifo; do
+    command -v "$word" >/dev/null || fail "$word is not installed"
+done
+
+case $0 in /*) self=$0 ;; *) self=$PWD/$0 ;; esac
+mkdir -p "$dir/$name" && cd "$dir/$name" || fail "$dir cannot be written"
+chmod 711 .
+exec 9>lock
+flock -n 9 || fail "somebody starts it just now"
+if read -r pid <pid && [ "$(readlink "/proc/$pid/exe")" = "$(pwd -P)/start" ]; then
+    fail "it runs already, as process $pid"
+fi 2>/dev/null
+if [ "$(cat version 2>/dev/null)" != "$version" ]; then
+    [ ! -e tree/rootfs ] || fail "$PWD holds another version of it" "keep both: --dir DIR"
+    tar -xf "$self" -C .. "$name/start" "$name/ids" || fail "$self is damaged"
+    echo "$version" >version
+fi
+mkdir -p tree etc && chmod 700 tree
+[ "$me" != 0 ] || chown "$first:$first" tree
+resolver=$(sed -n 's/^nameserver[ \t]*//p' /etc/resolv.conf 2>/dev/null | grep -v -e '^127\.' -e '^::1$')
+[ -n "$resolver" ] || resolver=169.254.1.53
+echo "$resolver" | sed 's/^/nameserver /' >etc/resolv.conf
+echo "$name" >etc/hostname
+printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$name" >etc/hosts
+rm -f born go result init
+mkfifo -m 600 born go result
+echo $$ >pid
+attach &
+exec 3>born 4<go 5<"$self" 6>result
+exec ./start "$name" foreground ""
