@@ -16,6 +16,10 @@ _TARGETS = (
     ("incus", "what `incus image import` takes"),
     ("proxmox", "what `pct create` takes"),
     ("nspawn", "NAME/ and NAME.nspawn: unpack it in /var/lib/machines"),
+    (
+        "portable",
+        "a systemd portable service: portablectl attach --profile=trusted NAME.raw (needs mksquashfs)",
+    ),
     ("bundle", "one file that starts itself on a machine without mktemplate and Python (x86-64)"),
     ("squashfs", "the whole root as a read-only file system (needs mksquashfs)"),
     ("erofs", "the same as erofs (needs mkfs.erofs)"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mktemplate import lxctexts, ociimage
+from mktemplate import lxctexts, ociimage, unitrights
 from mktemplate.arguments import container_name
 from mktemplate.cli import Request
 from mktemplate.console import Console, bytes_text
@@ -24,6 +24,7 @@ from provisioner.export import (
     nspawn,
     oci,
     output,
+    portable,
     proxmox,
     readonly,
 )
@@ -137,16 +138,34 @@ def _bundle(shipped: Shipment, target: str, console: Console) -> None:
         bundle.write(shipped.image, starter, shipped.draft, file.write)
 
 
-def _read_only(maker: readonly.Maker) -> Callable[[Shipment, str, Console], None]:
-    def write(shipped: Shipment, target: str, console: Console) -> None:
-        made = shipped.draft / "image"
-        with output.file(_place(target)) as file:
-            with console.phase("export"):
-                readonly.write(shipped.image, maker, made)
-            with open(made, "rb") as source:
-                shutil.copyfileobj(source, file)
+def _portable(shipped: Shipment, target: str, console: Console) -> None:
+    arrangement = portable.arrangement(shipped.image, unitrights.rights(shipped))
+    _mountable(shipped, target, console, readonly.SQUASHFS, arrangement)
+    if Path(target).stem != shipped.image.name:
+        console.note(f"attach it by name: portablectl attach {target} {shipped.image.name}")
 
-    return write
+
+def _squashfs(shipped: Shipment, target: str, console: Console) -> None:
+    _mountable(shipped, target, console, readonly.SQUASHFS, flat.PLAIN)
+
+
+def _erofs(shipped: Shipment, target: str, console: Console) -> None:
+    _mountable(shipped, target, console, readonly.EROFS, flat.PLAIN)
+
+
+def _mountable(
+    shipped: Shipment,
+    target: str,
+    console: Console,
+    maker: readonly.Maker,
+    arrangement: flat.Arrangement,
+) -> None:
+    made = shipped.draft / "image"
+    with output.file(_place(target)) as file:
+        with console.phase("export"):
+            readonly.write(shipped.image, maker, made, arrangement)
+        with open(made, "rb") as source:
+            shutil.copyfileobj(source, file)
 
 
 _FORMATS = {
@@ -157,7 +176,8 @@ _FORMATS = {
     "incus": _Format(write=_incus),
     "proxmox": _Format(write=_proxmox),
     "nspawn": _Format(write=_nspawn),
+    "portable": _Format(write=_portable, carries=frozenset({"limits", "user"})),
     "bundle": _Format(write=_bundle, carries=frozenset({"user", "network"})),
-    "squashfs": _Format(write=_read_only(readonly.SQUASHFS)),
-    "erofs": _Format(write=_read_only(readonly.EROFS)),
+    "squashfs": _Format(write=_squashfs),
+    "erofs": _Format(write=_erofs),
 }

@@ -95,9 +95,8 @@ mkdir -p "$dir/$name" && cd "$dir/$name" || fail "$dir cannot be written"
 chmod 711 .
 exec 9>lock
 flock -n 9 || fail "somebody starts it just now"
-if read -r pid <pid && [ "$(readlink "/proc/$pid/exe")" = "$(pwd -P)/start" ]; then
-    fail "it runs already, as process $pid"
-fi 2>/dev/null
+pid=$(cat pid 2>/dev/null)
+[ "$(readlink "/proc/${pid:-0}/exe")" != "$(pwd -P)/start" ] || fail "it runs already, as process $pid"
 if [ "$(cat version 2>/dev/null)" != "$version" ]; then
     [ ! -e tree/rootfs ] || fail "$PWD holds another version of it" "keep both: --dir DIR"
     tar -xf "$self" -C .. "$name/start" "$name/ids" || fail "$self is damaged"

@@ -21,6 +21,11 @@ class Addition:
     mode: int = 0o755
 
 
+def as_it_is(path: str) -> str | None:
+    """Leave everything where it is."""
+    return path
+
+
 def nothing(image: Image, seen: Set[str]) -> Iterator[Addition]:
     """Add nothing to a tree."""
     yield from ()
@@ -37,6 +42,7 @@ class Arrangement:
     additions: Callable[[Image, Set[str]], Iterator[Addition]] = (
         nothing  # by the paths that are there
     )
+    place: Callable[[str], str | None] = as_it_is  # of each path of the tree; None leaves it out
 
 
 PLAIN = Arrangement()
@@ -58,12 +64,21 @@ def write(image: Image, stream: Stream, arrangement: Arrangement = PLAIN) -> Non
 
 
 def _tree(image: Image, parts: tuple[int, ...], archive: Archive, arrangement: Arrangement) -> None:
-    seen: set[str] = set()
+    seen: set[str] = set()  # paths of the tree
+    there: set[str] = set()  # names in the archive: no folder is left to whoever unpacks it
     for entry in view.merged(parts):
         seen.add(entry.path)
-        archive.add(entry, _below(arrangement.folder, entry.path))
+        placed = arrangement.place(entry.path)
+        if placed is not None:
+            name = _below(arrangement.folder, placed)
+            if placed != entry.path:
+                _parents(name, archive, there, image.epoch)
+            there.add(name)
+            archive.add(entry, name)
     for each in arrangement.additions(image, seen):
         name = _below(arrangement.folder, each.path)
+        _parents(name, archive, there, image.epoch)
+        there.add(name)
         if each.body is None:
             archive.directory(name, mode=each.mode, mtime=image.epoch)
         else:

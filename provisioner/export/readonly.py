@@ -17,6 +17,7 @@ from pathlib import Path
 from provisioner.errors import StoreFailed
 from provisioner.export import flat
 from provisioner.export.compress import Plain
+from provisioner.export.flat import Arrangement
 from provisioner.export.image import Image
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -59,7 +60,7 @@ SQUASHFS = Maker(program="mksquashfs", package="squashfs-tools", options=_squash
 EROFS = Maker(program="mkfs.erofs", package="erofs-utils", options=_erofs)
 
 
-def write(image: Image, maker: Maker, target: Path) -> None:
+def write(image: Image, maker: Maker, target: Path, arrangement: Arrangement = flat.PLAIN) -> None:
     """Make the file system `target`, which is not there yet.
 
     Raises StoreFailed: E_KERNEL_FEATURE where the program is missing, E_IO where it fails.
@@ -76,7 +77,7 @@ def write(image: Image, maker: Maker, target: Path) -> None:
         assert process.stdin  # noqa: S101  # a pipe was asked for
         try:
             with suppress(BrokenPipeError), process.stdin:  # it says itself why it stopped reading
-                flat.write(image, Plain(process.stdin.write))
+                flat.write(image, Plain(process.stdin.write), arrangement)
         except BaseException:
             process.kill()
             raise

@@ -1,0 +1,165 @@
+"""`export --format bundle`: one file that starts itself, as root and as a normal user, with no mktemplate in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.cell import Cell, cell, until
+from tests.system.command import Mkt
+from tests.system.test_rootless import FILES, USER, free_ids
+
+pytestmark = pytest.mark.system
+Needs = Callable[..., None]
+# As a user whom newuidmap believes, with a tun device.
+BECOME = """
+for file in passwd group subuid subgid; do mount --bind "$1/$file" "/etc/$file"; done
+mount --bind "$1/tun" /dev/net/tun
+shift; exec setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all "$@"
+"""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that everybody may enter."""
+    with tempfile.TemporaryDirectory(prefix="mkt-", dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def bundle(mkt: Mkt, place: Path) -> Path:
+    """A web server in one file."""
+    mkt.ok("create", "busybox", "Web.1", "--distro", "debian", "--no-sync")
+    mkt.ok("export", "Web.1", "-o", f"{place}/web", "--format", "bundle")
+    return place / "web"
+
+
+@pytest.fixture
+def apart(needs: Needs) -> Iterator[Cell]:
+    """Namespaces in which there is no pasta."""
+    needs("nsenter", "flock", "ip", "curl")
+    with cell() as made:
+        made.run("sh", "-c", "mount --bind /dev/null $(command -v pasta)")
+        yield made
+
+
+def status(init: Path) -> dict[str, str]:
+    """Return what the kernel says of the process whose number the file holds."""
+    text = Path("/proc", init.read_text().strip(), "status").read_text()
+    return dict(line.split(":\t", 1) for line in text.strip().split("\n"))
+
+
+def answered(apart: Cell, log: Path) -> None:
+    """Return when the web server that tells its address in `log` has answered."""
+    until(lambda: "reached from this machine alone" in log.read_text(), 30, log.read_text)
+    address = log.read_text().split(", reached")[0].split()[-1]
+    until(lambda: apart.run("curl", "-s", f"http://{address}/").returncode == 0, 20)
+
+
+def test_it_is_a_tar_and_the_same_bytes_each_time(mkt: Mkt, bundle: Path) -> None:
+    mkt.ok("export", "Web.1", "-o", f"{bundle}.again", "--format", "bundle")
+
+    listed = subprocess.run(["tar", "-tf", bundle], capture_output=True, text=True, check=True)
+
+    names = ["Web.1/", "Web.1/start", "Web.1/ids", "Web.1/rootfs.tar.gz"]
+    assert listed.stdout.split("\n")[:-1] == names
+    assert bundle.read_bytes() == Path(f"{bundle}.again").read_bytes()
+
+
+def test_root_starts_it_with_a_full_id_map_a_filter_and_a_network(
+    bundle: Path, place: Path, apart: Cell
+) -> None:
+    home = place / "at" / "Web.1"
+    log = place / "log"
+
+    with apart.running(bundle, "--dir", place / "at", log=log) as running:
+        until(lambda: "reached from this machine alone" in log.read_text(), 20, log.read_text)
+        address = log.read_text().split(" reached")[0].split()[-1].strip(",")
+        until(lambda: apart.run("curl", "-s", f"http://{address}/").returncode == 0, 20)
+        found = status(home / "init")
+        ids = Path("/proc", (home / "init").read_text().strip(), "uid_map").read_text().split()
+        again = apart.run(bundle, "--dir", place / "at")
+        running.terminate()
+
+        assert running.wait(timeout=10) in (0, 143)
+    assert (ids[0], ids[2]) == ("0", "65536")
+    assert int(ids[1]) >= 100_000
+    assert found["Seccomp"] == "2"
+    assert found["NoNewPrivs"] == "1"
+    assert int(found["CapEff"], 16) >> 21 & 1 == 0  # CAP_SYS_ADMIN
+    assert again.returncode == 125
+    assert "it runs already" in again.stderr
+
+
+def test_what_it_wrote_is_there_the_next_time(bundle: Path, place: Path, apart: Cell) -> None:
+    logs = [place / "first", place / "second"]
+    for log in logs:
+        with apart.running(bundle, "--dir", place / "at", log=log) as running:
+            answered(apart, log)
+            marker = place / "at/Web.1/tree/rootfs/srv/www/kept"
+            assert marker.exists() == (log == logs[1])
+            marker.write_text("kept")
+            running.terminate()
+            running.wait(timeout=10)
+
+    assert "unpacking" in logs[0].read_text()
+    assert "unpacking" not in logs[1].read_text()
+
+
+def test_a_user_starts_it_and_publishes_a_port(bundle: Path, place: Path, needs: Needs) -> None:
+    needs("pasta", "newuidmap", "setpriv", "curl")
+    for name, line in FILES.items():
+        own = Path("/etc", name)
+        before = own.read_text() if own.exists() else ""
+        (place / name).write_text(before + line.format(USER, place, free_ids()))
+    os.mknod(place / "tun", 0o020666, os.makedev(10, 200))
+    (place / "tun").chmod(0o666)
+    (place / "home").mkdir()
+    for name in ("home", "web"):
+        os.chown(place / name, USER, USER)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    argv = ["unshare", "-m", "--propagation", "private", "sh", "-ec", BECOME, "sh", str(place)]
+    address = f"http://127.0.0.1:{port}/"
+
+    running = subprocess.Popen(
+        [*argv, str(bundle), "-p", f"{port}:80"], env={"HOME": f"{place}/home"}, cwd="/",
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until(lambda: subprocess.run(["curl", "-s", address], check=False).returncode == 0, 20)
+        init = place / "home/.local/share/mktemplate-bundle/Web.1/init"
+        found = status(init)
+        mapped = Path("/proc", init.read_text().strip(), "uid_map").read_text().split()
+    finally:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=15) in (0, 143)
+
+    assert mapped[:3] == ["0", str(USER), "1"]
+    assert mapped[3::2] == ["1", "65535"]
+    assert found["Seccomp"] == "2"
+    assert found["Uid"].split() == [str(USER)] * 4
+
+
+def test_a_user_to_whom_nobody_lends_ids_is_told_so(bundle: Path, place: Path) -> None:
+    os.chown(bundle, USER, USER)
+    (place / "home").mkdir()
+    os.chown(place / "home", USER, USER)
+    become = ("setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups")
+
+    done = subprocess.run(
+        [*become, "--inh-caps=-all", bundle], env={"HOME": f"{place}/home"}, cwd="/",
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 125
+    assert "/etc/subuid lends no ids" in done.stderr
+    assert "usermod --add-subuids" in done.stderr
