@@ -77,6 +77,12 @@ class Index(Protocol):
         """Return the Essential closure, which `find` finds where it is not known from an earlier run."""
         ...
 
+    def recall(
+        self, question: Sequence[object], find: Callable[[], Sequence[Package]]
+    ) -> Sequence[Package]:
+        """Return the answer to `question`, which `find` finds where it is not known from an earlier run."""
+        ...
+
     def mention(self, name: str) -> int:
         """Return the order in which `name` is first mentioned: apt's package ID, its last tie-break."""
         ...

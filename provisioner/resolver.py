@@ -71,10 +71,13 @@ def resolve(
         if base:
             essential = tuple(find() if pinned else index.base(find))
         whole = partial(Universe, index, essential, pinned, recommends=recommends)
-        added = _mark(whole, asked, recommends=recommends)
+        added = index.recall(
+            (*wanted, recommends, base),
+            lambda: ordered(_mark(whole, asked, recommends=recommends)),
+        )
         return PackageSet(
             essential=essential,
-            added=ordered(added),
+            added=tuple(added),
             wanted=tuple(each.name for each in asked),
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from provisioner.deb import closure, flat, relation, version
+from provisioner.deb import answers, flat, relation, version
 from provisioner.deb.decode import decode
 from provisioner.errors import UntrustedIndex
 from provisioner.index import Package
@@ -96,19 +96,27 @@ class DebIndex:
         return tuple(package for package in newest if package)
 
     def base(self, find: Callable[[], Sequence[Package]]) -> Sequence[Package]:
-        """Return the Essential closure, which `find` finds where the cache has none for these files."""
+        """Return the Essential closure, which `find` finds where it is not known from an earlier run."""
+        known = self.recall(("base",), find)
+        if not self._local:
+            self._base = {package.name: package for package in known}
+        return known
+
+    def recall(
+        self, question: Sequence[object], find: Callable[[], Sequence[Package]]
+    ) -> Sequence[Package]:
+        """Return what `find` finds, which is the answer to `question`; from the cache if these files were asked it."""
         if self._local:
             return find()
         facts = [
             (each.sha256, each.base_url, each.origin, each.suite, each.component, each.only)
             for each in (file.source for file in self._files)
         ]
-        path = closure.place(self._cache, (self.arch, *facts))
-        known = closure.load(path)
+        path = answers.place(self._cache, (self.arch, *facts, *question))
+        known = answers.load(path)
         if known is None:
             known = tuple(find())
-            closure.save(path, known)
-        self._base = {package.name: package for package in known}
+            answers.save(path, known)
         return known
 
     def mention(self, name: str) -> int:

@@ -217,19 +217,36 @@ def test_the_digest_depends_on_the_packages_and_not_on_their_order(tmp_path: Pat
     assert chosen.digest != resolve(["other"], index_of(tmp_path, *BASE, "app 1", "other 1")).digest
 
 
-def test_the_essential_closure_is_found_once_for_the_same_files(tmp_path: Path) -> None:
+def test_an_answer_is_found_once_for_the_same_files(tmp_path: Path) -> None:
     lines = ("sh 1 ; Essential: yes ; Depends: libc (>= 1)", "libc 2 ; Provides: cc", "web 1")
     first = resolve(["web"], index_of(tmp_path, *lines))
-    [kept] = tmp_path.glob("*.base")
+    kept = list(tmp_path.glob("*.chosen"))
 
     again = resolve(["web"], index_of(tmp_path, *lines))
     asked: list[str] = []
-    index_of(tmp_path, *lines).base(lambda: asked.append("it") or ())
+    index_of(tmp_path, *lines).base(lambda: asked.append("base") or ())
+    index_of(tmp_path, *lines).recall(("web", False, True), lambda: asked.append("web") or ())
 
     assert again == first
     assert not asked
-    kept.write_bytes(kept.read_bytes()[:-9])
+    assert len(kept) == 2
+    for each in kept:
+        each.write_bytes(each.read_bytes()[:-9])
     assert resolve(["web"], index_of(tmp_path, *lines)) == first
+
+
+def test_another_question_has_another_answer(tmp_path: Path) -> None:
+    lines = ("sh 1 ; Essential: yes", "web 1 ; Recommends: more", "more 1", "web 2")
+
+    def names(*wanted: str, recommends: bool = False) -> list[str]:
+        chosen = resolve(wanted, index_of(tmp_path, *lines), recommends=recommends)
+        return sorted(f"{each.name}={each.version}" for each in chosen.added)
+
+    for _ in range(2):
+        assert names("web=1") == ["web=1"]
+        assert names("web=1", recommends=True) == ["more=1", "web=1"]
+        assert names("web") == ["web=2"]
+        assert names("more") == ["more=1"]
 
 
 def test_another_index_has_another_essential_closure(tmp_path: Path) -> None:

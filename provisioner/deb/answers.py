@@ -1,4 +1,4 @@
-"""The Essential closure of an index, kept beside its maps: every run needs it, only new Packages files change it."""
+"""What the solver answered, kept beside an index's maps: every run asks again, only new Packages files change it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from provisioner.deb import relation
 from provisioner.index import Package
 
-_RULES = 1  # of index and solver; whatever changes a closure changes this number
+_RULES = 1  # of index and solver; whatever changes an answer changes this number
 _CLAUSES = frozenset(("pre_depends", "depends", "recommends", "suggests"))
 _RELATIONS = frozenset(("provides", "conflicts", "breaks"))
 _NAMES = tuple(each.name for each in fields(Package))
@@ -29,13 +29,13 @@ _READ = tuple(
 
 
 def place(cache: Path, facts: Sequence[object]) -> Path:
-    """Return where the closure of the index that `facts` describe is kept."""
+    """Return where the answer is kept that `facts`, an index and a question, have."""
     digest = hashlib.sha256(repr((_RULES, *facts)).encode()).hexdigest()
-    return cache / f"{digest}.base"
+    return cache / f"{digest}.chosen"
 
 
 def load(path: Path) -> tuple[Package, ...] | None:
-    """Return the closure kept at `path`; None where there is none, or a damaged one."""
+    """Return the packages kept at `path`; None where there is none, or a damaged one."""
     try:
         rows = json.loads(path.read_bytes())
         return tuple(map(_package, rows))
