@@ -96,7 +96,7 @@ def race(bench: Bench, place: str, home: Path, packages: str, options: argparse.
 
 
 def resolve_times(store: Path, packages: Iterable[str], arch: str) -> dict[str, float]:
-    """Return the median seconds that resolving takes in a process whose index is mapped, asked what was asked before."""
+    """Return the median seconds that resolving takes where the index is mapped, and the question was asked before."""
     groups = sources.choose(distro.find("debian"), RELEASE, arch, host=sources.host_mirrors())
     _, files = release.read_suites(
         groups, HttpFetch({}), store, Policy(now=time.time()), offline=True
