@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.system import user as users
 from tests.system.command import Mkt
+from tests.system.user import UserMkt
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +43,13 @@ def cold(tmp_path: Path) -> Iterator[Mkt]:
     mkt = Mkt(tmp_path / "path")
     yield mkt
     mkt.sweep()
+
+
+@pytest.fixture(scope="session")
+def user() -> Iterator[UserMkt]:
+    """A normal user, whose layers are built once for the whole run."""
+    missing = [name for name in ("newuidmap", "pasta", "setpriv") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    with users.made() as found:
+        yield found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,11 +25,12 @@ class Client:
     mkt: Mkt
     name: str
     ip: str
+    port: int = 0
     secrets: Mapping[str, str] = field(default_factory=dict)  # option → the command that reads it
 
     def run(self, *argv: str) -> str:
-        """Run a program of this machine that must succeed; {ip} in its words is the container's address."""
-        words = [word.replace("{ip}", self.ip) for word in argv]
+        """Run a program of this machine that must succeed; {ip} and {port} in its words say where the service is."""
+        words = [word.replace("{ip}", self.ip).replace("{port}", str(self.port)) for word in argv]
         if shutil.which(words[0]) is None:
             lacking(words[0])
         done = subprocess.run(words, capture_output=True, text=True, timeout=30)
@@ -51,6 +53,7 @@ class Service:
     leave: Callable[[Client], object] = lambda client: None
     look: Callable[[Client], str]
     sees: str
+    port: int = 0  # where it listens inside
     case: str = ""  # tells apart what is of one template
     fast: bool = False  # runs by default
 
@@ -67,6 +70,14 @@ def asks(*argv: str) -> Callable[[Client], str]:
 CURL = ("curl", "-sS", "--fail", "--max-time", "10")
 
 
+def free_port() -> int:
+    """Return a TCP port of this machine's loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def cases(services: Iterable[Service]) -> list[Any]:
     """Return each service for each release of Debian's; what is not fast runs with --all."""
     return [
@@ -81,12 +92,17 @@ def cases(services: Iterable[Service]) -> list[Any]:
     ]
 
 
-def prove(mkt: Mkt, service: Service, release: str) -> None:
-    """A client sees what it must, and the same after a restart; the service ends by itself within its grace time."""
+def prove(mkt: Mkt, service: Service, release: str, publish: int = 0) -> None:
+    """A client sees what it must, and the same after a restart; the service ends by itself within its grace time.
+
+    It is asked at its own address, or where it is published on this machine.
+    """
     name = service.template
     place = ("--distro", "debian", "--release", release)
-    told = mkt.json("up", name, *place, *service.options)
-    client = Client(mkt=mkt, name=name, ip=told["ips"][0], secrets=told["secrets"])
+    reach = ("--publish", f"{publish}:{service.port}") if publish else ()
+    told = mkt.json("up", name, *place, *reach, *service.options)
+    ip, port = ("127.0.0.1", publish) if publish else (told["ips"][0], service.port)
+    client = Client(mkt=mkt, name=name, ip=ip, port=port, secrets=told["secrets"])
     service.leave(client)
     seen = service.look(client)
     assert service.sees in seen

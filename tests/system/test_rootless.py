@@ -3,119 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import socket
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
-from tests.system.command import CHECKOUT, Mkt
-from tests.system.service import ENDED, GRACE
+from tests.system.command import Mkt
+from tests.system.service import ENDED, GRACE, free_port
+from tests.system.user import USER, UserMkt, free_ids
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
-
-USER = 54321
-FILES = {
-    "passwd": "mktuser:x:{0}:{0}::{1}/home:/bin/sh\n",
-    "group": "mktuser:x:{0}:\n",
-    "subuid": "mktuser:{2}:65536\n",
-    "subgid": "mktuser:{2}:65536\n",
-}
-# What lies in a closed home of root's, as a Python may, is shown to the user in a mount namespace that ends with it.
-BECOME = """
-place=$1 closed=$2 wanted=$3; shift 3
-for file in passwd group subuid subgid; do mount --bind "$place/$file" "/etc/$file"; done
-if [ -n "$closed" ]; then
-    mkdir -p "$place/kept"; mount --bind "$wanted" "$place/kept"
-    mount -t tmpfs -o mode=755 none "$closed"; mkdir -p "$wanted"; mount --bind "$place/kept" "$wanted"
-fi
-[ ! -e "$place/tun" ] || mount --bind "$place/tun" /dev/net/tun
-exec setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all "$@"
-"""
-
-
-def free_ids() -> int:
-    """Return the first of subordinate ids that nobody on this machine has."""
-    taken = [2_000_000]
-    for file in ("/etc/subuid", "/etc/subgid"):
-        rows = Path(file).read_text().split() if Path(file).exists() else []
-        taken += [int(first) + int(count) for _, first, count in (row.split(":") for row in rows)]
-    return max(taken)
-
-
-class UserMkt:
-    """`mktemplate` as the user, run as a process of its own."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.path = place / "home/.local/share/mktemplate"
-
-    def __call__(self, *argv: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run the command and return how it ended; nothing is checked."""
-        base = Path(sys.base_prefix)
-        closed = next((p for p in reversed(base.parents) if not p.stat().st_mode & 0o001), "")
-        environment = {
-            "HOME": str(self.place / "home"),
-            "XDG_RUNTIME_DIR": str(self.place / "run"),
-            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
-            "PYTHONPATH": str(self.place / "code"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "LANG": "C.UTF-8",
-        }
-        return subprocess.run(
-            [
-                *("unshare", "-m", "--propagation", "private", "sh", "-ec", BECOME, "sh"),
-                *(str(self.place), str(closed), str(base), sys.executable, "-P", "-m", "mktemplate"),
-                *argv,
-            ],
-            env=environment, cwd="/", text=True, capture_output=True, timeout=timeout, check=False,
-        )  # fmt: skip
-
-    def ok(self, *argv: str) -> str:
-        """Run the command, which must succeed; return its stdout."""
-        done = self(*argv)
-        assert done.returncode == 0, f"{argv}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-
-@pytest.fixture(scope="module")
-def user() -> Iterator[UserMkt]:
-    """A normal user with subordinate ids, a runtime directory and a tun device that it may open."""
-    missing = [name for name in ("newuidmap", "pasta", "setpriv") if not shutil.which(name)]
-    if missing:
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    place = Path(tempfile.mkdtemp(prefix="mkt-user-", dir="/var/tmp"))
-    place.chmod(0o755)
-    for name, line in FILES.items():
-        own = Path("/etc", name)
-        before = own.read_text() if own.exists() else ""
-        (place / name).write_text(before + line.format(USER, place, free_ids()))
-    for name in ("home", "run"):
-        (place / name).mkdir(0o700)
-        os.chown(place / name, USER, USER)
-    (place / "code").mkdir()
-    for package in ("mktemplate", "provisioner", "runtime", "templates", "fstabs"):
-        shutil.copytree(
-            CHECKOUT / package,
-            place / "code" / package,
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-    shutil.copytree(CHECKOUT / "tests" / "templates", place / "templates")
-    if Path("/dev/net/tun").exists():
-        os.mknod(place / "tun", 0o020666, os.makedev(10, 200))
-        (place / "tun").chmod(0o666)
-    found = UserMkt(place)
-    yield found
-    for name in [line.split()[0] for line in found("list").stdout.split("\n")[1:] if line]:
-        found("destroy", "--force", name)
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def contents(path: Path) -> dict[str, str]:
@@ -136,9 +35,7 @@ def test_a_users_layers_are_what_roots_are(user: UserMkt, mkt: Mkt) -> None:
 
 
 def test_a_user_is_served_by_sshd_and_logs_in(user: UserMkt) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     user.ok("up", "sshd", "--no-sync", "--distro", "debian", "--publish", f"{port}:22")
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as reached:
@@ -162,9 +59,7 @@ def test_a_user_is_served_by_sshd_and_logs_in(user: UserMkt) -> None:
 def test_a_users_service_answers_and_ends_in_time(
     user: UserMkt, template: str, port: int, path: str, sees: bytes
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        here = probe.getsockname()[1]
+    here = free_port()
     try:
         user.ok("up", template, "--no-sync", "--distro", "debian", "--publish", f"{here}:{port}")
         with urlopen(f"http://127.0.0.1:{here}{path}", timeout=10) as answer:

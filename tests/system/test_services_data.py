@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
+from tests.system.canary import holders
 from tests.system.command import Mkt
-from tests.system.service import Client, Service, cases, prove
+from tests.system.service import Client, Service, cases, free_port, prove
+from tests.system.user import UserMkt
 
 pytestmark = pytest.mark.system
+CANARY = "canary'quote\\back%s$HOME"  # what a shell, SQL, printf and a configuration would each mangle in their way
+PLACE = ("--distro", "debian", "--release", "trixie")
 
 
 def psql(client: Client, *commands: str) -> str:
     words = [word for command in commands for word in ("-c", command)]
-    where = f"postgresql://postgres:{client.secret()}@{{ip}}/"
+    where = f"postgresql://postgres:{client.secret()}@{{ip}}:{{port}}/"
     return client.run("psql", "-qAtX", "-v", "ON_ERROR_STOP=1", where, *words)
 
 
 def mariadb(client: Client, command: str) -> str:
     """Run the client of whichever release; one of MariaDB 11 otherwise insists on TLS, which MariaDB 10 has not."""
+    account = ("-h", "{ip}", "-P", "{port}", "-u", "root", f"-p{client.secret()}")
     words = ("mariadb", "--no-defaults", "--disable-ssl-verify-server-cert")
-    return client.run(*words, "-h", "{ip}", "-u", "root", f"-p{client.secret()}", "-BNe", command)
+    return client.run(*words, *account, "-BNe", command)
 
 
 def redis(program: str) -> Callable[..., str]:
     def run(client: Client, *words: str) -> str:
-        account = ("-h", "{ip}", "--no-auth-warning", "-a", client.secret())
+        account = ("-h", "{ip}", "-p", "{port}", "--no-auth-warning", "-a", client.secret())
         return client.run(program, *account, *words)
 
     return run
@@ -35,20 +44,21 @@ def redis(program: str) -> Callable[..., str]:
 
 def memcached(client: Client, *lines: str) -> str:
     """Send lines of memcached's text protocol and return what it answers."""
-    with socket.create_connection((client.ip, 11211), timeout=10) as connection:
+    with socket.create_connection((client.ip, client.port), timeout=10) as connection:
         connection.sendall("".join(f"{line}\r\n" for line in (*lines, "quit")).encode())
         with connection.makefile("r", encoding="ascii", newline="\r\n") as answers:
             return answers.read()
 
 
 def mosquitto(client: Client, program: str, *words: str) -> str:
-    account = ("-h", "{ip}", "-u", "mktemplate", "-P", client.secret())
+    account = ("-h", "{ip}", "-p", "{port}", "-u", "mktemplate", "-P", client.secret())
     return client.run(program, *account, "-t", "stay", *words)
 
 
 SERVICES = [
     Service(
         template="postgresql",
+        port=5432,
         leave=lambda client: psql(
             client, "create table kept (word text)", "insert into kept values ('here')"
         ),
@@ -58,6 +68,7 @@ SERVICES = [
     ),
     Service(
         template="mariadb",
+        port=3306,
         options=("--set", "database=app"),
         leave=lambda client: mariadb(
             client, "create table app.kept (word text); insert into app.kept values ('here')"
@@ -67,6 +78,7 @@ SERVICES = [
     ),
     Service(
         template="redis",
+        port=6379,
         leave=lambda client: redis("redis-cli")(client, "set", "kept", "here"),
         look=lambda client: redis("redis-cli")(client, "get", "kept"),
         sees="here\n",
@@ -74,17 +86,20 @@ SERVICES = [
     ),
     Service(
         template="valkey",
+        port=6379,
         leave=lambda client: redis("valkey-cli")(client, "set", "kept", "here"),
         look=lambda client: redis("valkey-cli")(client, "get", "kept"),
         sees="here\n",
     ),
     Service(  # a cache: what it forgets with its end, it is told again
         template="memcached",
+        port=11211,
         look=lambda client: memcached(client, "set kept 0 0 4", "here", "get kept"),
         sees="STORED\r\nVALUE kept 0 4\r\nhere\r\nEND\r\n",
     ),
     Service(
         template="mosquitto",
+        port=1883,
         leave=lambda client: mosquitto(client, "mosquitto_pub", "-r", "-q", "1", "-m", "here"),
         look=lambda client: mosquitto(client, "mosquitto_sub", "-C", "1", "-W", "10"),
         sees="here\n",
@@ -98,3 +113,109 @@ def test_a_service_answers_its_client_keeps_its_data_and_ends_in_time(
     mkt: Mkt, service: Service, release: str
 ) -> None:
     prove(mkt, service, release)
+
+
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.id)
+def test_a_normal_users_service_does_the_same(user: UserMkt, service: Service) -> None:
+    try:
+        prove(user, service, "trixie", publish=free_port())
+    finally:
+        user.sweep()
+
+
+# How each client says its password, or that it has none; the service and its arguments are the same for all.
+ASKS: Mapping[str, Callable[[str], tuple[str, ...]]] = {
+    "postgresql": lambda secret: ("psql", "-wAtX", "-h", "{ip}", "-U", "postgres", "-c", "select 41 + 1"),
+    "mariadb": lambda secret: (
+        *("mariadb", "--no-defaults", "-h", "{ip}", "-u", "root", f"-p{secret}" if secret else "--skip-password"),
+        *("--disable-ssl-verify-server-cert", "-BNe", "select 41 + 1"),
+    ),
+    "redis": lambda secret: ("redis-cli", "-e", "-h", "{ip}", *(("-a", secret) if secret else ()), "echo", "42"),
+    "mosquitto": lambda secret: (
+        *("mosquitto_pub", "-h", "{ip}", *(("-u", "mktemplate", "-P", secret) if secret else ())),
+        *("-q", "1", "-t", "n", "-m", "42"),
+    ),
+}  # fmt: skip
+DATA = {
+    "postgresql": ("/var/lib/postgresql", "postgres"),
+    "mariadb": ("/var/lib/mysql", "mysql"),
+    "redis": ("/var/lib/redis", "redis"),
+    "mosquitto": ("/var/lib/mosquitto", "mosquitto"),
+}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ASKS]
+
+
+def ask(template: str, ip: str, secret: str = "") -> bool:
+    """Whether the service does what its client asks with `secret`."""
+    words = [word.replace("{ip}", ip) for word in ASKS[template](secret)]
+    given = {"PGPASSWORD": secret} if secret else {}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, env=os.environ | given)
+    assert done.returncode or not done.stdout or "42" in done.stdout, done.stdout
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("template", SLOW)
+def test_nothing_answers_over_the_network_without_the_secret_that_was_given(
+    mkt: Mkt, template: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text(f"{CANARY}\n")
+
+    [ip] = mkt.json("up", template, *PLACE, "--secret", f"password=@{tmp_path}/secret")["ips"]
+
+    assert [ask(template, ip, secret) for secret in (CANARY, "", CANARY[:-1], "mktemplate")] == [
+        True, False, False, False
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", SLOW)
+def test_everything_answers_where_anonymous_is_asked_for(mkt: Mkt, template: str) -> None:
+    [ip] = mkt.json("up", template, *PLACE, "--set", "anonymous=true")["ips"]
+
+    assert ask(template, ip)
+
+
+@pytest.mark.parametrize("template", SLOW)
+def test_a_new_container_on_old_data_keeps_their_secret_or_gives_them_a_new_one(
+    mkt: Mkt, template: str, tmp_path: Path
+) -> None:
+    path, owner = DATA[template]
+    place = mkt.path.parent / f"data-{template}"
+    place.mkdir(mode=0o700)
+    volume = ("--volume", f"{place}:{path}:owner={owner}")
+    answers = []
+    try:
+        for given, tried in (("one", "one"), ("", "one"), ("two", "two"), ("", "one")):
+            secret = ("--secret", "password=env:GIVEN") if given else ()
+            mkt.ok("up", template, *PLACE, *volume, *secret, GIVEN=given)
+            [ip] = mkt.json("info", template)["ips"]
+            answers.append(ask(template, ip, tried))
+            mkt.ok("destroy", "--force", template)
+    finally:
+        shutil.rmtree(place)
+
+    assert answers == [True, True, True, False]
+
+
+@pytest.mark.slow
+def test_a_secret_is_found_in_no_layer_state_file_log_export_or_command_line(
+    mkt: Mkt, tmp_path: Path
+) -> None:
+    """Several services at once; what they keep themselves is a digest."""
+    (tmp_path / "secret").write_text(CANARY)
+    for template in ASKS:
+        done = mkt("up", template, *PLACE, "--secret", f"password=@{tmp_path}/secret")
+        assert done.returncode == 0, done.stderr
+        assert CANARY not in done.stdout + done.stderr
+        [ip] = mkt.json("info", template)["ips"]
+        assert ask(template, ip, CANARY)
+
+    running = holders(CANARY, str(mkt.path), "/run/mktemplate")
+    for template in ASKS:
+        mkt.ok("stop", template)
+        mkt.ok("export", template, "-o", f"{tmp_path}/{template}.tar")
+    (tmp_path / "secret").unlink()
+
+    assert running == ""
+    assert holders(CANARY, str(mkt.path), "/run/mktemplate", str(tmp_path)) == ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.system.canary import holders
 from tests.system.command import CHECKOUT, Mkt
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
@@ -123,24 +123,6 @@ def test_a_given_secret_is_used_once_and_found_nowhere(keep: Mkt, tmp_path: Path
     assert inside(keep, "keeper", "ls -A /var/lib/mktemplate/made") == ""
     assert SECRET not in done.stdout + done.stderr + keep.ok("info", "keeper", "--json")
     assert holders(SECRET, str(keep.path), "/run/mktemplate") == ""
-
-
-def holders(canary: str, *places: str) -> str:
-    """Return which files below `places`, and which command lines or environments of processes, hold `canary`."""
-    with subprocess.Popen(
-        ["grep", "-rlaF", "--devices=skip", "-f", "-", *places], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    ) as grep:  # fmt: skip
-        found = grep.communicate(canary)[0]
-    for entry in Path("/proc").glob("[0-9]*"):
-        for name in ("cmdline", "environ"):
-            try:
-                found += (
-                    f"{entry}/{name}\n" if canary.encode() in (entry / name).read_bytes() else ""
-                )
-            except OSError:
-                continue  # it ended
-    return found
 
 
 def test_a_secret_that_was_not_given_is_made_inside_and_up_says_how_to_read_it(keep: Mkt) -> None:

@@ -1,0 +1,103 @@
+"""The command as a normal user types it: a user of a private /etc, whom newuidmap believes, with a tun device."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.system.command import CHECKOUT, Mkt
+
+USER = 54321
+FILES = {
+    "passwd": "mktuser:x:{0}:{0}::{1}/home:/bin/sh\n",
+    "group": "mktuser:x:{0}:\n",
+    "subuid": "mktuser:{2}:65536\n",
+    "subgid": "mktuser:{2}:65536\n",
+}
+# What lies in a closed home of root's, as a Python may, is shown to the user in a mount namespace that ends with it.
+BECOME = """
+place=$1 closed=$2 wanted=$3; shift 3
+for file in passwd group subuid subgid; do mount --bind "$place/$file" "/etc/$file"; done
+if [ -n "$closed" ]; then
+    mkdir -p "$place/kept"; mount --bind "$wanted" "$place/kept"
+    mount -t tmpfs -o mode=755 none "$closed"; mkdir -p "$wanted"; mount --bind "$place/kept" "$wanted"
+fi
+[ ! -e "$place/tun" ] || mount --bind "$place/tun" /dev/net/tun
+exec setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all "$@"
+"""
+
+
+def free_ids() -> int:
+    """Return the first of subordinate ids that nobody on this machine has."""
+    taken = [2_000_000]
+    for file in ("/etc/subuid", "/etc/subgid"):
+        rows = Path(file).read_text().split() if Path(file).exists() else []
+        taken += [int(first) + int(count) for _, first, count in (row.split(":") for row in rows)]
+    return max(taken)
+
+
+class UserMkt(Mkt):
+    """`mktemplate` as the user, run as a process of its own."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place / "home/.local/share/mktemplate")
+        self.place = place
+        self.environment = {
+            "HOME": str(place / "home"),
+            "XDG_RUNTIME_DIR": str(place / "run"),
+            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+            "PYTHONPATH": str(place / "code"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LANG": "C.UTF-8",
+        }
+
+    def __call__(
+        self, *argv: str, timeout: float = 300, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command and return how it ended; nothing is checked."""
+        base = Path(sys.base_prefix)
+        closed = next((p for p in reversed(base.parents) if not p.stat().st_mode & 0o001), "")
+        return subprocess.run(
+            [
+                *("unshare", "-m", "--propagation", "private", "sh", "-ec", BECOME, "sh"),
+                *(str(self.place), str(closed), str(base), sys.executable, "-P", "-m", "mktemplate"),
+                *argv,
+            ],
+            env=self.environment | environment, cwd="/", input=stdin, text=True, capture_output=True,
+            timeout=timeout, check=False,
+        )  # fmt: skip
+
+
+@contextmanager
+def made() -> Iterator[UserMkt]:
+    """A normal user with subordinate ids, a runtime directory and a tun device that it may open."""
+    place = Path(tempfile.mkdtemp(prefix="mkt-user-", dir="/var/tmp"))
+    place.chmod(0o755)
+    for name, line in FILES.items():
+        own = Path("/etc", name)
+        before = own.read_text() if own.exists() else ""
+        (place / name).write_text(before + line.format(USER, place, free_ids()))
+    for name in ("home", "run"):
+        (place / name).mkdir(0o700)
+        os.chown(place / name, USER, USER)
+    (place / "code").mkdir()
+    for package in ("mktemplate", "provisioner", "runtime", "templates", "fstabs"):
+        shutil.copytree(
+            CHECKOUT / package,
+            place / "code" / package,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    shutil.copytree(CHECKOUT / "tests" / "templates", place / "templates")
+    if Path("/dev/net/tun").exists():
+        os.mknod(place / "tun", 0o020666, os.makedev(10, 200))
+        (place / "tun").chmod(0o666)
+    found = UserMkt(place)
+    yield found
+    found.sweep()
+    shutil.rmtree(place, ignore_errors=True)
