@@ -16,6 +16,7 @@ from mktemplate.declared import NeededDevice
 from mktemplate.errors import CommandError, escape
 from mktemplate.spec import TemplateSpec
 from mktemplate.texts import Plan
+from mktemplate.values import read as read_value
 from mktemplate.volumes import Place
 from provisioner.sandbox import Root
 from runtime import fstab as fstabs
@@ -47,7 +48,8 @@ class Given:
 class Handed:
     """What the caller and this host hand in, read and checked before anything is built."""
 
-    volumes: tuple[MountEntry, ...]
+    asked: tuple[Volume, ...]  # --volume, and the template's options that are mounts
+    volumes: tuple[MountEntry, ...]  # what these mean on this host
     devices: tuple[Device, ...]
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -56,8 +58,31 @@ def found(spec: TemplateSpec, build: Build, store: Path, *, userns: bool) -> Han
     """Return what is handed in, without secrets; refuse what can never be given."""
     wanted = devices(spec, build)
     check(build, wanted, flat=build.flat)
+    asked = (*build.volumes, *mounts(spec, build))
     return Handed(
-        volumes=hostpart.volumes(build.volumes, store, build.grants, userns=userns), devices=wanted
+        asked=asked,
+        volumes=hostpart.volumes(asked, store, build.grants, userns=userns),
+        devices=wanted,
+    )
+
+
+def mounts(spec: TemplateSpec, build: Build) -> tuple[Volume, ...]:
+    """Return the options of type mount as volumes, read-only; --volume at the same place takes theirs.
+
+    Files of the host's owner are the option's owner's, where this user and this container can have it so.
+    """
+    taken = {volume.target.rstrip("/") for volume in build.volumes}
+    owned = os.geteuid() == 0 and not build.flat
+    values = dict(build.sets)
+    return tuple(
+        Volume(
+            source=str(read_value(option, values[option.name])),
+            target=option.at,
+            read_only=True,
+            owner=option.owner if owned else "",
+        )
+        for option in spec.options
+        if option.type == "mount" and values.get(option.name) and option.at not in taken
     )
 
 
@@ -71,7 +96,7 @@ def hand_over(plan: Plan, handed: Handed, build: Build, place: Place) -> Lines:
     """Put what is handed in, and the volumes of the template, where they belong; return the lines of it."""
     if handed.secrets:
         workshop.sandbox().call(place.root, lambda: secretfiles.write(handed.secrets))
-    settled = settle(build.volumes, handed.volumes, handed.devices, place.root)
+    settled = settle(handed.asked, handed.volumes, handed.devices, place.root)
     taken = {entry.target for entry in settled.volumes}
     managed = volumes.lay(plan.spec.volumes, taken, place, userns=plan.facts.userns)
     return lines(settled, managed, plan.config.mount_entries)

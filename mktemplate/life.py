@@ -153,12 +153,13 @@ def _tell_differences(request: Request, found: Bundle, console: Console) -> None
     asked = (request.words[0], record.template) if len(request.words) > 1 else None
     if asked and asked[0] != asked[1]:
         console.warning(f"{record.name} exists and is a {asked[1]}, not a {asked[0]}")
-    from mktemplate.recorded import given_options, option_name, shown
+    from mktemplate.recorded import given_options, is_same, option_name, values_of
 
-    recorded = shown(record.options)
-    for key, value in shown(given_options(request)).items():
-        if recorded.get(key) != value:
-            had = recorded.get(key, "the default")
+    recorded = values_of(record.options)
+    for key, values in values_of(given_options(request)).items():
+        had = recorded.get(key, [])
+        if len(had) != len(values) or not all(map(is_same, had, values)):
             console.warning(
-                f"{record.name} exists and keeps its {option_name(key)}: {had}, not {value}"
+                f"{record.name} exists and keeps its {option_name(key)}: "
+                f"{', '.join(had) or 'the default'}, not {', '.join(values)}"
             )

@@ -294,10 +294,12 @@ def record_of(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
         ready=Ready() if facts.idle else _ready(parts.built.plan),
         stop_signal=spec.stop_signal,
         sockets=spec.sockets,
-        connect=spec.connect.replace("{name}", facts.name),
+        connect=built.plan.rendered.connect,
         login_keys=facts.keys,
         login_user=login_user(spec, facts) if spec.login_keys else "root",
-        options=given_options(request),
+        options=given_options(
+            request, [option.name for option in spec.options if option.type == "mount"]
+        ),
         secrets=tuple(each.name for each in spec.secrets if each.name not in parts.handed.secrets),
         shared_host=facts.shared_host,
         flat=build.flat,

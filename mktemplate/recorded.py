@@ -6,6 +6,7 @@ Each value stands by itself, spelled as the command line takes it, paths absolut
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import replace
 
 from mktemplate.arguments import Device, Volume, is_package_file
@@ -23,10 +24,13 @@ _OF_ITS_DAY = frozenset(("as_of", "lock", "allow_stale"))  # they chose the pack
 Options = tuple[tuple[str, str], ...]
 
 
-def given_options(request: Request) -> tuple[tuple[str, str], ...]:
-    """Return the options of a request that shape a container, one pair for each value; never a secret."""
+def given_options(request: Request, mounts: Collection[str] = ()) -> Options:
+    """Return the options of a request that shape a container, one pair for each value; never a secret.
+
+    `mounts` are the options of its template that name paths of the host.
+    """
     found = [
-        (name, _absolute(name, _text(item)))
+        (name, _absolute(name, _text(item), mounts))
         for name in _SHAPING.split()
         if name in request.given
         for item in _items(getattr(request.build, name))
@@ -38,9 +42,14 @@ def given_options(request: Request) -> tuple[tuple[str, str], ...]:
 
 def shown(options: Options) -> dict[str, str]:
     """Return recorded options as people read them: the values of one option side by side."""
-    found: dict[str, str] = {}
+    return {name: ", ".join(values) for name, values in values_of(options).items()}
+
+
+def values_of(options: Options) -> dict[str, list[str]]:
+    """Return the recorded values of each option."""
+    found: dict[str, list[str]] = {}
     for name, text in options:
-        found[name] = f"{found[name]}, {text}" if name in found else text
+        found.setdefault(name, []).append(text)
     return found
 
 
@@ -88,8 +97,17 @@ def _items(value: object) -> tuple[object, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _absolute(name: str, text: str) -> str:
+def is_same(had: str, wanted: str) -> bool:
+    """Whether a value of a request is the one that was recorded; a --set may name a path from where its caller is."""
+    key, _, path = wanted.partition("=")
+    return had in (wanted, f"{key}={os.path.abspath(path)}")
+
+
+def _absolute(name: str, text: str, mounts: Collection[str]) -> str:
     """Return paths of files as they are wherever a later command stands."""
+    key, _, path = text.partition("=")
+    if name == "sets" and key in mounts and path:
+        return f"{key}={os.path.abspath(os.path.expanduser(path))}"
     if name in _FILES or (name == "packages" and is_package_file(text)):
         return os.path.abspath(text)
     return text

@@ -6,6 +6,7 @@ an untrusted template may cost is limited in `mktemplate.jail`.
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ def renderer(
     )
     for banned in _BANNED:
         environment.filters.pop(banned, None)
+    environment.filters["quote"] = shlex.quote
     environment.globals = {"range": _range, "namespace": environment.globals["namespace"]}
     return Renderer(environment, name, values)
 

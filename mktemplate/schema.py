@@ -122,6 +122,8 @@ OPTION = Table(
         _key("choices", "list", "", "of a choice: the values"),
         _key("pattern", "a regular expression", "", "what a str, a path, a secret or each word of a list must match as a whole"),
         _key("packages", "list", "[]", "of a bool: packages that come along where it is true"),
+        _key("at", "a path inside", "", "of a mount, required: where it is seen"),
+        _key("owner", "a user inside", "", "of a mount: whose its files are, where root may map them"),
         _key("made", "true, false", "true", "of a secret: one is made at the first start where none is given"),
     ),
     example='[options.port]\ntype = "port"\ndefault = 80\nhelp = "the port that it listens on, inside"',
@@ -271,6 +273,7 @@ TYPES = {
     "path": "an absolute path without `..` that matches `pattern`",
     "choice": "one of `choices`",
     "list": "words with commas between them, each of which matches `pattern`; the template gets a list",
+    "mount": "a file or directory of the host, seen read-only at `at`, or nothing; the template gets its absolute path",
     "secret": "never a value: given by `--secret`, or made inside; no text is rendered from it",
 }
 

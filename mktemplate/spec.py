@@ -252,10 +252,16 @@ def _option(name: str, table: object, report: Report) -> Option:
         pattern=report.text(table, "pattern", f"{where}.pattern"),
         packages=report.strings(table.get("packages", []), f"{where}.packages"),
         required=report.truth(table, "required", f"{where}.required"),
+        at=report.text(table, "at", f"{where}.at"),
+        owner=report.text(table, "owner", f"{where}.owner"),
         made=kind == "secret" and report.truth({"made": True, **table}, "made", f"{where}.made"),
     )
     for detail in check(option):
         report.add(where, detail)
+    if option.at and not declared.is_place(option.at):
+        report.add(f"{where}.at", "must be an absolute path without .., outside /run and /tmp")
+    if option.owner and declared.ACCOUNT.fullmatch(option.owner) is None:
+        report.add(f"{where}.owner", "is no account's name")
     return option
 
 

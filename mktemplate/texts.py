@@ -58,6 +58,7 @@ class Rendered:
     config: str
     files: Mapping[str, bytes]  # the bodies that the tree names
     ready: str = ""  # the command of the readiness check
+    connect: str = ""  # how a person reaches it, {address} still to be filled in
     programs: tuple[str, ...] = ()  # what the service and its first start execute
 
 
@@ -91,6 +92,7 @@ def render(
         config=made["config"],
         files=dict(sorted(files.items())),
         ready=made["ready"],
+        connect=made["connect"],
         programs=tuple(shlex.split(made["programs"])),
     )
 
@@ -122,6 +124,7 @@ def _render(
         "fstab": fstab,
         "config": jinja.file("config.j2"),
         "ready": fill(spec.ready.command),
+        "connect": fill(spec.connect).replace("{name}", facts.name),
         "programs": shlex.join(fill(argv[0]) for argv in argvs if argv),
     }
     return made, files

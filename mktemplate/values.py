@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from mktemplate.arguments import size
 from mktemplate.errors import CommandError, escape, nearest
 
 Value = str | int | bool | list[str]
-TYPES = ("str", "int", "bool", "port", "size", "path", "choice", "list", "secret")
+TYPES = ("str", "int", "bool", "port", "size", "path", "choice", "list", "mount", "secret")
 _LONGEST = 4096
 # Everything that some reader of some sink may take for the end of a line, or hides from a reader's eye.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]|[\ud800-\udfff]")
@@ -29,6 +30,8 @@ class Option:
     pattern: str = ""  # what a str, a secret or each word of a list must match as a whole
     packages: tuple[str, ...] = ()  # added when a bool option is true
     required: bool = False
+    at: str = ""  # where a mount is, inside
+    owner: str = ""  # whose a mount's files are, a user inside
     made: bool = False  # a secret that is made inside where none was given
 
 
@@ -52,6 +55,8 @@ def check(option: Option) -> Iterator[str]:
     """Yield what is wrong with the declaration of an option."""
     if option.type == "choice" and not option.choices:
         yield "a choice needs choices"
+    if (option.type == "mount") != bool(option.at):
+        yield "a mount, and nothing else, needs at"
     if option.packages and option.type != "bool":
         yield "only a bool option brings packages"
     try:
@@ -145,6 +150,11 @@ def _list(option: Option, text: str) -> Value:
     return items
 
 
+def _mount(option: Option, text: str) -> Value:
+    """Return the absolute path of the host, "" for none; what is there is looked at when it is mounted."""
+    return os.path.abspath(os.path.expanduser(text)) if text else ""
+
+
 def _secret(option: Option, text: str) -> Value:
     raise CommandError(
         "E_PARAM",
@@ -163,6 +173,7 @@ _READERS = {
     "path": _path,
     "choice": _choice,
     "list": _list,
+    "mount": _mount,
     "secret": _secret,
 }
 
