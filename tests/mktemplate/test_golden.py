@@ -120,7 +120,8 @@ def test_systemd_takes_the_tree_of_a_shared_host_too(template: str, tmp_path: Pa
     for program in ("systemd-sysusers", "systemd-tmpfiles"):
         if not os.access(f"/usr/bin/{program}", os.X_OK):
             lacking(program)
-    lines = trees.render(plan(template, "trixie", "shared-host").tree).split("\n")
+    made = plan(template, "trixie", "shared-host")
+    lines = trees.render(made.tree).split("\n")
     accounts = [line for line in lines if line[:2] in ("u ", "g ", "m ")]
     (tmp_path / "users.conf").write_text("\n".join(accounts) + "\n")
     (tmp_path / "tree.conf").write_text(
@@ -141,5 +142,5 @@ def test_systemd_takes_the_tree_of_a_shared_host_too(template: str, tmp_path: Pa
 
     assert (users.returncode, "Failed" in users.stderr) == (0, False), users.stderr
     assert files.returncode == 0, files.stderr
-    init = "usr/lib" if template == "busybox" else "etc"  # it has a /usr of its own
+    init = "usr/lib" if made.spec.static else "etc"  # a static one has a /usr of its own
     assert (root / init / "mktemplate/init").stat().st_mode & 0o777 == 0o755
