@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner import distro as distros
+from provisioner.keys import has_keyring
 from runtime import cgroup, idmap, limits
 from runtime.kernel import namespace
 from runtime.sandbox import KernelSandbox
@@ -197,11 +198,7 @@ def tun(path: str) -> Outcome:
 def keyrings(path: str) -> Outcome:
     """Look for keys to verify each distribution with."""
     del path
-    have = [
-        row.name
-        for row in distros.DISTROS.values()
-        if row.keyring or any(os.path.exists(file) for file in row.keyring_files)
-    ]
+    have = [row.name for row in distros.DISTROS.values() if has_keyring(row)]
     return Outcome(ok="debian" in have, detail=f"for {', '.join(have)}")
 
 

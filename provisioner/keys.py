@@ -106,15 +106,9 @@ def _places(row: Distro) -> Iterator[tuple[Certificate, ...]]:
         yield _parsed((files("provisioner") / "keyrings" / row.keyring).read_bytes(), row.keyring)
 
 
-def host_keyring(files: tuple[str, ...]) -> str:
-    """Return the first of `files` that is a usable keyring, or "" (for `distros` and `doctor`)."""
-    for file in files:
-        try:
-            read(Path(file))
-        except UntrustedIndex:
-            continue
-        return file
-    return ""
+def has_keyring(row: Distro) -> bool:
+    """Tell whether a distribution's keys are here: in a usable file of its keyring package, or in our copy."""
+    return next(_places(row), None) is not None
 
 
 def read(file: Path) -> tuple[Certificate, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from mktemplate.errors import CommandError
 from mktemplate.firststart import Fill
 from mktemplate.texts import Rendered
 from provisioner import distro as distros
+from provisioner.keys import has_keyring
 
 
 def render(request: Request, console: Console) -> int:
@@ -100,11 +100,6 @@ def _filling(template: library.Template, request: Request) -> Fill:
     return texts.filling(template, told)
 
 
-def distros_keyring(row: distros.Distro) -> bool:
-    """Whether keys to verify the distribution with are here: shipped, or from its own package."""
-    return bool(row.keyring) or any(os.path.exists(path) for path in row.keyring_files)
-
-
 def list_distros(request: Request, console: Console) -> int:
     """List the distributions."""
     rows: list[dict[str, object]] = [
@@ -115,7 +110,7 @@ def list_distros(request: Request, console: Console) -> int:
             "default_release": row.release,
             "releases": [series.name for series in row.releases],
             "architectures": sorted(set(row.arches.values())),
-            "keyring": distros_keyring(row),
+            "keyring": has_keyring(row),
             "shared_host": row.shared_host,
         }
         for row in distros.DISTROS.values()
