@@ -7,33 +7,36 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from mktemplate.arguments import is_package_file
 from mktemplate.errors import CommandError, escape
 from provisioner import disk
-from provisioner.deb import relation
+from provisioner.deb.index import IDENTITY, package_of
 from provisioner.download import object_path
 from provisioner.index import Package
 from provisioner.store import Store
 
 _LARGEST_CONTROL = 16 << 20  # bytes, T-24
 _PIECE = 1 << 20  # bytes
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 
 
-def take(wanted: Sequence[str], store: Store) -> tuple[tuple[str, ...], tuple[Package, ...]]:
-    """Return the names that are wanted, and the packages among them that were given as files."""
-    local = {word: _package(Path(word), store) for word in wanted if is_package_file(word)}
+def take(
+    wanted: Sequence[str], arch: str, store: Store
+) -> tuple[tuple[str, ...], tuple[Package, ...]]:
+    """Return the names that are wanted, and the packages among them, for `arch`, that were given as files."""
+    local = {word: _package(Path(word), arch, store) for word in wanted if is_package_file(word)}
     names = tuple(
         f"{local[word].name}={local[word].version}" if word in local else word for word in wanted
     )
     return names, tuple(local.values())
 
 
-def _package(path: Path, store: Store) -> Package:
+def _package(path: Path, arch: str, store: Store) -> Package:
     shown = escape(str(path))
     try:
         with path.open("rb") as file:
@@ -42,28 +45,21 @@ def _package(path: Path, store: Store) -> Package:
         raise CommandError(
             "E_PARAM", f"--packages {shown}", error.strerror or "unreadable"
         ) from None
-    draft = Package(name=stanza["package"], version=stanza["version"], arch=stanza["architecture"])
-    return replace(
-        draft,
-        pre_depends=tuple(relation.parse_clauses(stanza.get("pre-depends", ""))),
-        depends=tuple(relation.parse_clauses(stanza.get("depends", ""))),
-        recommends=tuple(relation.parse_clauses(stanza.get("recommends", ""))),
-        suggests=tuple(relation.parse_clauses(stanza.get("suggests", ""))),
-        provides=tuple(relation.parse_relations(stanza.get("provides", ""))),
-        conflicts=tuple(relation.parse_relations(stanza.get("conflicts", ""))),
-        breaks=tuple(relation.parse_relations(stanza.get("breaks", ""))),
-        priority=stanza.get("priority", "optional"),
-        multi_arch=stanza.get("multi-arch", "no"),
-        size=size,
-        installed_size=_kibibytes(stanza.get("installed-size", "0")),
-        sha256=sha256,
-        url=path.absolute().as_uri(),
-        origin="local",
-    )
+    _check(stanza, arch, shown)
+    if not _NUMBER.fullmatch(stanza.get("installed-size", "")):
+        stanza["installed-size"] = "0"  # dpkg-deb does not insist on it
+    url = path.absolute().as_uri()
+    return package_of(stanza, size=size, sha256=sha256, url=url, origin="local")
 
 
-def _kibibytes(text: str) -> int:
-    return int(text) << 10 if text.isascii() and text.isdigit() and len(text) < 10 else 0
+def _check(stanza: Mapping[str, str], arch: str, shown: str) -> None:
+    """Refuse what is no package, or none for `arch`."""
+    for name, rule in IDENTITY:
+        if not rule.fullmatch(stanza.get(name, "")):
+            raise CommandError("E_DEB_FORMAT", shown, f"has no valid {name.title()}")
+    its = stanza.get("architecture", "")
+    if its not in (arch, "all"):
+        raise CommandError("E_PARAM", f"--packages {shown}", f"is for {escape(its)}, not {arch}")
 
 
 def _kept(file: BinaryIO, cache: Path, shown: str) -> tuple[str, int, dict[str, str]]:

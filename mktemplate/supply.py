@@ -86,7 +86,7 @@ def supply(plan: Plan, build: Build, store: Store, console: Console, groups: Gro
     """
     target, base = plan.facts.target, not plan.spec.static
     store.prepare()
-    names, local = localdeb.take(plan.rendered.packages, store)
+    names, local = localdeb.take(plan.rendered.packages, target.arch, store)
     if build.lock:
         return _locked(names, target, build, store, console)
     offer = read_offer(groups, target.arch, build, store, console, local)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -272,6 +272,16 @@ def parse_package(stanza: bytes, source: IndexFile, arch: str) -> Package:
     """Parse one stanza; raise UntrustedIndex where a field is not what it may be."""
     fields = _fields(stanza)
     _check(fields, arch)
+    url = f"{source.base_url.rstrip('/')}/{fields['filename']}"
+    return package_of(
+        fields, size=int(fields["size"]), sha256=fields["sha256"], url=url, origin=source.origin
+    )
+
+
+def package_of(
+    fields: Mapping[str, str], *, size: int, sha256: str, url: str, origin: str
+) -> Package:
+    """Return the package that a stanza's fields describe, names in lower case, and where its archive is."""
     get = fields.get
     priority, multi_arch = get("priority", ""), get("multi-arch", "no")
     return Package(
@@ -289,17 +299,17 @@ def parse_package(stanza: bytes, source: IndexFile, arch: str) -> Package:
         protected=get("protected") == "yes" or get("important") == "yes",
         priority=priority if priority in _PRIORITIES else "extra",
         multi_arch=multi_arch if multi_arch in _MULTI_ARCH else "no",
-        size=int(fields["size"]),
+        size=size,
         installed_size=int(get("installed-size", "0")) * 1024,
-        sha256=fields["sha256"],
-        url=f"{source.base_url.rstrip('/')}/{fields['filename']}",
-        origin=source.origin,
+        sha256=sha256,
+        url=url,
+        origin=origin,
     )
 
 
+IDENTITY: tuple[tuple[str, re.Pattern[str]], ...] = (("package", _NAME), ("version", _VERSION))
 _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("package", _NAME),
-    ("version", _VERSION),
+    *IDENTITY,
     ("filename", _FILENAME),
     ("size", _NUMBER),
     ("installed-size", _NUMBER),
