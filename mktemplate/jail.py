@@ -1,38 +1,52 @@
-"""Where an untrusted template is rendered: a child of its own with limits on time and memory (T-62).
+"""Where an untrusted template is rendered: a child of its own that can do nothing but compute and answer (T-62).
 
-The child inherits no descriptor but its end of a pipe, can make no file and no process, and answers in JSON. What it
-cannot do beyond that is the Jinja sandbox's matter: it holds the caller's rights, which are root's for `create`.
+It has no descriptor but its end of a pipe, limits on time and memory, and a seccomp filter that leaves it what an
+allocator and a clock need: it opens no file, no socket and no program, whatever a template may do to Jinja's sandbox.
+So what it renders from is in memory (`held`), and what it may need of Python is imported before.
 """
 
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import os
 import resource
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
 from typing import Any, NoReturn
 
 from mktemplate.errors import CommandError, Several
+from runtime import confinement, perform, seccomp
+from runtime.kernel import process
+from runtime.program import Call
 
 _SECONDS = 5  # of processor time
 _WALL = 15.0  # seconds
 _MEMORY = 256 << 20  # bytes beyond what the process has
 _ANSWER = 64 << 20  # bytes
+# What is imported only when it is needed: by Jinja's filters and errors, by `nearest`, by the tree's parser.
+_LATER = ("difflib", "textwrap", "jinja2.debug", "provisioner.treetext")
+_CALLS = """
+    brk mmap munmap mremap mprotect madvise read write close lseek exit exit_group futex rt_sigaction rt_sigprocmask
+    rt_sigreturn sigaltstack clock_gettime gettimeofday getrandom getpid gettid sched_yield rseq membarrier getrusage
+"""
 
 
 def confined(
     act: Callable[[], tuple[Mapping[str, str], Mapping[str, bytes]]], name: str
 ) -> tuple[dict[str, str], dict[str, bytes]]:
     """Return the texts and bodies that `act` gives when it is called in a limited child."""
+    steps = _confinement()
     reading, writing = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _child(act, writing)
+        _child(act, writing, steps)
     os.close(writing)
     try:
         data = _read(reading, time.monotonic() + _WALL)
@@ -52,19 +66,43 @@ def confined(
 
 
 def _child(
-    act: Callable[[], tuple[Mapping[str, str], Mapping[str, bytes]]], writing: int
+    act: Callable[[], tuple[Mapping[str, str], Mapping[str, bytes]]],
+    writing: int,
+    steps: Sequence[Call],
 ) -> NoReturn:
     """Render and answer; never return."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         _limit()
+        _shut(writing)
+        perform.perform(steps, {})
         answer = _answer(act)
         view = memoryview(json.dumps(answer).encode())
         while view:
             view = view[os.write(writing, view) :]
     finally:
         os._exit(0)
+
+
+@lru_cache(maxsize=1)
+def _confinement() -> tuple[Call, ...]:
+    """Return what loads the filter: all that is not listed fails with EPERM. What the child may import is imported."""
+    profile = "\n".join(("2", "allowlist errno 1", *_CALLS.split(), ""))
+    for module in _LATER:
+        import_module(module)
+    codecs.lookup("unicode-escape")  # which Jinja's lexer asks for
+    no_new_privs = Call(name="prctl", args=(process.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    return (no_new_privs, *confinement.seccomp(seccomp.compile_profile(profile, "jail")))
+
+
+def _shut(writing: int) -> None:
+    """Close every descriptor but `writing`; the first three lead nowhere."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+    process.close_range(3, writing - 1)
+    process.close_range(writing + 1, 2**32 - 1)
 
 
 def _limit() -> None:

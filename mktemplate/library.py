@@ -29,6 +29,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _LARGEST = 4 << 20  # bytes of one file of a template
 ETC = "/etc/mktemplate/templates"
+MOUNTS = "fstabs"  # how templates name the mount lists
 
 
 class Folder(Protocol):
@@ -157,6 +158,29 @@ def built_in() -> Packaged:
 def mount_lists() -> Packaged:
     """Return the fstab templates that came with mktemplate."""
     return Packaged(files("fstabs"), "fstabs")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The built-in templates, and as `fstabs/…` the mount lists."""
+
+    shown: str = "templates"
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of the file; raise E_TEMPLATE_PATH for what is none of its files."""
+        first, _, rest = name.partition("/")
+        return mount_lists().read(rest) if first == MOUNTS else built_in().read(name)
+
+    def names(self, under: str) -> tuple[str, ...]:
+        """Return the names in the folder `under`, sorted; empty where there is none."""
+        if under.partition("/")[0] == MOUNTS:
+            return mount_lists().names(under.removeprefix(MOUNTS).lstrip("/"))
+        return (*built_in().names(under), *(() if under else (MOUNTS,)))
+
+
+def shared() -> Folder:
+    """Return what came with mktemplate and any template may name."""
+    return _Shared()
 
 
 def places(template_path: str, environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -29,8 +29,7 @@ Value = str | int | bool | None | list[Any] | dict[str, Any]
 _BANNED = ("attr", "map", "format", "pprint", "xmlattr", "tojson", "urlize", "random")
 _LONGEST_RANGE = 10_000
 _LARGEST_OUTPUT = 4 << 20
-_MOUNTS = "fstabs"
-_SHARED = ("_distro", "_image", "_macros", "_init", _MOUNTS)
+_SHARED = ("_distro", "_image", "_macros", "_init", library.MOUNTS)
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -76,20 +75,18 @@ def _range(*args: int) -> range:
 class _Loader(BaseLoader):
     """Finds a template's own files by name, the library's shared ones, mount lists, other built-in templates' files."""
 
-    def __init__(self, folder: library.Folder, name: str) -> None:
+    def __init__(self, folder: library.Folder, name: str, shared: library.Folder) -> None:
         self._folder = folder
         self._name = name
-        self._built_in = library.built_in()
+        self._shared = shared
 
     def get_source(
         self, environment: Environment, template: str
     ) -> tuple[str, str, Callable[[], bool]]:
         """Return text, shown name and freshness; raise E_TEMPLATE_PATH for what is no file of the template."""
         first, slash, rest = template.partition("/")
-        if slash and first == _MOUNTS:
-            body, shown = library.mount_lists().read(rest), template
-        elif slash and first not in ("files", self._name):
-            body, shown = self._built_in.read(template), template
+        if slash and first not in ("files", self._name):
+            body, shown = self._shared.read(template), template
         else:
             own = rest if first == self._name and slash else template
             body, shown = self._folder.read(own), f"{self._name}/{own}"
@@ -135,10 +132,14 @@ def renderer(
     name: str,
     values: Mapping[str, Value],
     compiled: BytecodeCache | None = None,
+    shared: library.Folder | None = None,
 ) -> Renderer:
-    """Return the renderer for the template `name` whose files are in `folder`; `compiled` keeps its code."""
+    """Return the renderer for the template `name` whose files are in `folder`; `compiled` keeps its code.
+
+    `shared` is what came with mktemplate, where it is not to be read from its place.
+    """
     environment = Sandbox(
-        loader=_Loader(folder, name),
+        loader=_Loader(folder, name, shared or library.shared()),
         undefined=StrictUndefined,
         autoescape=False,
         trim_blocks=True,

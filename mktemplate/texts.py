@@ -17,7 +17,7 @@ from typing import cast
 from jinja2 import BytecodeCache
 
 from mktemplate import facts as facts_
-from mktemplate import firststart, grants, jail, library, secretfiles
+from mktemplate import firststart, grants, held, jail, library, secretfiles
 from mktemplate.compiled import kept
 from mktemplate.errors import CommandError
 from mktemplate.facts import Facts
@@ -84,7 +84,8 @@ def render(
     if template.spec.trusted:
         made, files = _render(template, facts, compiled)
     else:
-        made, files = jail.confined(lambda: _render(template, facts), template.spec.name)
+        mine, theirs = held.held(template), held.shared()
+        made, files = jail.confined(lambda: _render(mine, facts, shared=theirs), mine.spec.name)
     return Rendered(
         packages=facts_.packages(template.spec, facts, more),
         tree=made["tree"],
@@ -98,12 +99,16 @@ def render(
 
 
 def _render(
-    template: library.Template, facts: Facts, compiled: BytecodeCache | None = None
+    template: library.Template,
+    facts: Facts,
+    compiled: BytecodeCache | None = None,
+    shared: library.Folder | None = None,
 ) -> tuple[dict[str, str], dict[str, bytes]]:
     """Return the texts by name, and the bodies."""
     spec = template.spec
+    shared = shared or library.shared()
     values = cast("dict[str, Told]", facts_.values(spec, facts))
-    jinja = renderer(template.folder, spec.name, values, compiled)
+    jinja = renderer(template.folder, spec.name, values, compiled, shared)
     tree = jinja.file("tree.j2")
     files = _bodies(template, facts, jinja)
     with told_of(template.folder, spec.name, "tree.j2", tree):
@@ -111,11 +116,9 @@ def _render(
         drafted = trees.parse(tree, bodies, f"{spec.name}/tree.j2")
     files["init"] = _init(spec, drafted, jinja, str(values["init_folder"])).encode()
     if values["reaper"]:
-        files["reaper"] = library.built_in().read(
-            f"_init/reaper.{facts_.REAPERS[facts.target.arch]}"
-        )
-    shared = "shared-program" if spec.static else "shared-host"
-    mounts = f"{shared if facts.shared_host else 'provisioned'}.fstab.j2"
+        files["reaper"] = shared.read(f"_init/reaper.{facts_.REAPERS[facts.target.arch]}")
+    of_host = "shared-program" if spec.static else "shared-host"
+    mounts = f"{of_host if facts.shared_host else 'provisioned'}.fstab.j2"
     fstab = jinja.file(f"fstabs/{mounts}")
     fill = _filling(spec, jinja)
     argvs = (spec.command, *(step.run for step in spec.first_start))

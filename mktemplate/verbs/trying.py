@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from mktemplate import asked, facts, grants, jail, library, life, owned, suite
+from mktemplate import asked, facts, grants, held, jail, library, life, owned, suite
 from mktemplate.cli import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
@@ -156,8 +156,10 @@ def _filled(
     address = run.ips[0].partition("/")[0] if run and run.ips else "127.0.0.1"
     values = cast("Mapping[str, Value]", {**facts.values(template.spec, told), "address": address})
 
+    mine, theirs = held.held(template), held.shared()
+
     def fill() -> tuple[dict[str, str], dict[str, bytes]]:
-        jinja = renderer(template.folder, template.spec.name, values)
+        jinja = renderer(mine.folder, mine.spec.name, values, shared=theirs)
         where = f"{template.spec.name}/{suite.FILE}"
         lines = (
             shlex.join(jinja.text(word, where) for word in test.command) for test in tests.tests
