@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,9 @@ class Record:
     timings: tuple[tuple[str, float], ...] = ()
     id_range: tuple[int, int] = (0, 0)  # first host id, count
     restart: str = "no"  # no, on-failure[:N], always
+    lent: bool = (
+        False  # whoever owns it starts it again and again, and gives its network back at the end
+    )
     defaults: tuple[
         tuple[str, str], ...
     ] = ()  # limits of the template's own, that nobody asked for: file, value
@@ -123,15 +126,19 @@ def read(path: Path) -> Bundle:
             raise StateError("E_NOTFOUND", path.name, "there is no such container") from None
         return Bundle(path=path, record=_foreign(path))
     try:
-        value = json.loads(data)
-        if value.pop("version") != VERSION:
-            raise ResourceError(
-                "E_STORE_VERSION", path.name, "state.json was written by another version"
-            )
-        record = _build(Record, value)
+        return Bundle(path=path, record=_record(data, path.name))
     except (ValueError, KeyError, TypeError) as error:
         raise ResourceError("E_CORRUPT", path.name, f"state.json: {error}") from None
-    return Bundle(path=path, record=record)
+
+
+@lru_cache(maxsize=64)
+def _record(data: bytes, name: str) -> Record:
+    """Return what `data` says: always the same, and a program may ask often."""
+    value = json.loads(data)
+    if value.pop("version") != VERSION:
+        raise ResourceError("E_STORE_VERSION", name, "state.json was written by another version")
+    record: Record = _build(Record, value)
+    return record
 
 
 def write(bundle: Bundle) -> None:

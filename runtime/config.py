@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from runtime.errors import ConfigError, raise_all
@@ -128,6 +129,16 @@ def examine(lines: Iterable[Line]) -> tuple[ContainerConfig, tuple[Problem, ...]
 
 def parse(text: str, source: str = "config") -> ContainerConfig:
     """Return what `text` says; raise ConfigError for what is wrong in it or in what it includes."""
+    return _parse(text, source) if "lxc.include" in text else _parsed(text, source)
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str, source: str) -> ContainerConfig:
+    """Return what a text that includes nothing says: always the same, and a program may ask often."""
+    return _parse(text, source)
+
+
+def _parse(text: str, source: str) -> ContainerConfig:
     lines, problems = read(text, source)
     expanded, more = expand(lines)
     config, bad = examine(expanded)

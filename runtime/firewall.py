@@ -95,11 +95,18 @@ def bridge_rules(bridge: str, network: str, *, internal: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def port_guard(interface: str, mac: str, addresses: Sequence[str]) -> str:
-    """Return the chain that lets through only what `mac` and `addresses` may send (T-56)."""
+def port_guard(interface: str, mac: str, addresses: Sequence[str], before: str = "") -> str:
+    """Return the chain that lets through only what `mac` and `addresses` may send (T-56).
+
+    It takes the place of that of the interface `before`, which may be gone already.
+    """
     four = ", ".join(str(ipaddress.IPv4Address(ip)) for ip in addresses)
+    gone = (
+        f"add chain netdev {TABLE} {before}\ndelete chain netdev {TABLE} {before}" if before else ""
+    )
     return f"""
 add table netdev {TABLE}
+{gone}
 table netdev {TABLE} {{
     chain {interface} {{
         type filter hook ingress device "{interface}" priority -500; policy drop;

@@ -24,6 +24,7 @@ class Prepared:
     gateway: str = ""  # of IPv4: an address, "dev" or nothing
     host_name: str = ""  # the host's end of a veth
     guarded: bool = False  # it is on a bridge of ours
+    before: str = ""  # the host's end that it had until now
     notes: tuple[str, ...] = ()
 
 
@@ -40,7 +41,7 @@ def attach_veth(host: Netlink, prepared: Prepared, netns: int) -> None:
         host.set_hairpin(index)
     if prepared.guarded:
         addresses = [address.ip for address in nic.ipv4]
-        firewall.apply(firewall.port_guard(prepared.host_name, nic.mac, addresses))
+        firewall.apply(firewall.port_guard(prepared.host_name, nic.mac, addresses, prepared.before))
     host.change(index, up=True)
 
 

@@ -187,10 +187,15 @@ def _layers(config: ContainerConfig, host: Host, ids: IdMap | None) -> rootfs.La
     if config.rootfs_kind == "overlay":
         upper = paths[-1]
         return rootfs.stage(
-            paths[:-1], upper, upper.with_name("work"), host.name, attributes, mapped=mapped
+            paths[:-1],
+            upper,
+            host.name,
+            attributes,
+            mapped=mapped,
+            volatile="volatile" in options.data,
         )
     mapped = mapped and options.idmap == "container"
-    return rootfs.stage((), paths[0], None, host.name, attributes, mapped=mapped)
+    return rootfs.stage((), paths[0], host.name, attributes, mapped=mapped)
 
 
 def _fstab(config: ContainerConfig) -> tuple[MountEntry, ...]:

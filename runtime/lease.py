@@ -42,6 +42,7 @@ class Lease:
     hostname: str = ""
 
 
+_NAMES = tuple(one.name for one in fields(Lease))
 # What an earlier version of ours knows nothing of lies in a file of its own: it could not read it, and would drop it.
 _BESIDE = ("hosts", "hostname")
 
@@ -129,14 +130,9 @@ def take(
     others = {
         lease.ip for lease in book.leases.values() if lease.key != key and lease.bridge == bridge
     }
-    candidates = [wanted, held.ip if held and held.bridge == bridge else ""]
-    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-    candidates += [
-        str(network[_ADDRESSES[(start + step) % len(_ADDRESSES)]])
-        for step in range(len(_ADDRESSES))
-    ]
-    for ip in candidates:
-        if ip and ip not in others and _usable(ip, network):
+    had = (wanted, held.ip if held and held.bridge == bridge else "")
+    for ip in _candidates(key, network, had):
+        if ip not in others and _usable(ip, network):
             lease = Lease(
                 key=key, bridge=bridge, ip=ip, mac=mac or (held.mac if held else _mac(key)),
                 host_name=held.host_name if held else "", ports=held.ports if held else (),
@@ -146,6 +142,14 @@ def take(
         "E_LIMIT", bridge, f"every address of {network} is taken",
         hints=("destroy containers that you no longer need",),
     )  # fmt: skip
+
+
+def _candidates(key: str, network: ipaddress.IPv4Network, first: Sequence[str]) -> Iterator[str]:
+    """Yield the addresses of `first` that are any, then every other one from a place that follows from `key`."""
+    yield from filter(None, first)
+    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
+    for step in range(len(_ADDRESSES)):
+        yield str(network[_ADDRESSES[(start + step) % len(_ADDRESSES)]])
 
 
 def choose_network(routed: Sequence[str], taken: Sequence[str], prefer: str = "") -> str:
@@ -193,18 +197,18 @@ def _mac(key: str) -> str:
 
 
 def _row(lease: Lease) -> dict[str, Any]:
-    return {name: value for name, value in asdict(lease).items() if name not in _BESIDE}
+    row = {name: getattr(lease, name) for name in _NAMES if name not in _BESIDE}
+    return row | {"ports": [asdict(port) for port in lease.ports]}
 
 
 def _book(value: dict[str, Any], beside: dict[str, Any]) -> Book:
-    known = {one.name for one in fields(Lease)}
     hosts = beside.get("hosts", {})
     leases = {}
     for row in value["leases"]:
         ports = tuple(Port(**port) for port in row.pop("ports"))
         runs = bool(row.get("host_name"))
         more = dict(zip(_BESIDE, hosts.get(row["key"], ()) if runs else (), strict=False))
-        told = {name: text for name, text in (row | more).items() if name in known}
+        told = {name: text for name, text in (row | more).items() if name in _NAMES}
         lease = Lease(**told, ports=ports)
         leases[lease.key] = lease
     downs = {

@@ -231,9 +231,8 @@ def _prepare_ours(nic: Nic, key: str, folder: Path) -> Prepared:
         notes = _bridge(host, book, nic.link, wanted)
         new, leased = lease.take(book.book, key, nic.link, wanted=wanted, mac=_digits(nic.mac))
         host_name = nic.veth_pair or _random_name()
-        if leased.host_name:  # of a run that was killed
+        if leased.host_name:  # of a run that was killed, or of one that was lent
             host.delete(leased.host_name)
-            firewall.drop(f"delete chain netdev {firewall.TABLE} {leased.host_name}")
         book.save(new.put(replace(leased, host_name=host_name)))
         network = book.book.networks[nic.link]
     if wanted and wanted != leased.ip:
@@ -253,6 +252,7 @@ def _prepare_ours(nic: Nic, key: str, folder: Path) -> Prepared:
         gateway=_first(network),
         host_name=host_name,
         guarded=True,
+        before=leased.host_name,
         notes=notes,
     )
 

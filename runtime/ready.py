@@ -1,7 +1,7 @@
 """When a started container is ready: a port listens, a command succeeds, or a file exists.
 
-Whether a port listens is read from the container's /proc/PID/net/tcp: no connection is made, so no service logs one,
-and it works for every kind of network.
+Whether a port listens the kernel says, or the container's /proc/PID/net/tcp: no connection is made, so no service
+logs one, and it works for every kind of network.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import suppress
 from runtime.bundle import Ready
 from runtime.errors import LaunchError, StateError
 from runtime.kernel import mount as m
+from runtime.kernel import sockdiag
 
 _LISTEN = b"0A"  # TCP_LISTEN, include/net/tcp_states.h
 _FIRST, _LONGEST = 0.002, 0.02  # seconds between two looks, growing
@@ -27,6 +28,13 @@ Run = Callable[[Sequence[str]], bool]  # runs a command inside; whether it succe
 
 def listening(pid: int, port: int) -> bool:
     """Whether a socket in the network namespace of process `pid` listens on TCP `port` (proc_net(5))."""
+    try:
+        return port in sockdiag.listening(pid)
+    except OSError:  # a normal user may not look there, some kernels have no tcp_diag
+        return _in_tables(pid, port)
+
+
+def _in_tables(pid: int, port: int) -> bool:
     wanted = b":%04X" % port
     for table in ("tcp", "tcp6"):
         with suppress(OSError), open(f"/proc/{pid}/net/{table}", "rb") as rows:

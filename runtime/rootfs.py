@@ -152,18 +152,19 @@ def clone(path: Path, slot: str, flags: int = 0) -> Call:
 def stage(
     lowers: tuple[Path, ...],
     upper: Path,
-    work: Path | None,
     name: str,
     attributes: int,
     *,
     mapped: bool = True,
+    volatile: bool = False,
 ) -> Layers:
-    """Return how the root is made of `upper` alone, or as an overlay of it over `lowers`, topmost first."""
-    base = upper
-    if lowers:
-        if work is None:
-            raise HostError("E_OVERLAY_RO", str(upper), "an overlay needs a work directory")
-        base = Path(os.path.commonpath([upper, work]))
+    """Return how the root is made of `upper` alone, or as an overlay of it over `lowers`, topmost first.
+
+    An overlay works in the folder `work` beside `upper`. A `volatile` overlay is written to a tmpfs instead of `upper`: it is gone with the container, and costs no disk.
+    """
+    if volatile and not lowers:
+        raise HostError("E_OVERLAY_RO", str(upper), "only an overlay can be volatile")
+    base, work = upper.parent if lowers else upper, upper.with_name("work")
     layers = [(f"layer{number}", path) for number, path in enumerate(lowers)]
     desk = (
         *steps.filesystem(
@@ -181,7 +182,8 @@ def stage(
     change = idmapped if mapped else flagged
     attach = [change(slot, path, m.MOUNT_ATTR_RDONLY) for slot, path in layers]
     written = attributes & ~m.MOUNT_ATTR_RDONLY if lowers else attributes
-    attach.append(change("upper", base, written))
+    own = [] if volatile else [("upper", base)]
+    attach += [change(slot, path, written) for slot, path in own]
     attach.append(
         Call(
             name="move_mount",
@@ -193,13 +195,31 @@ def stage(
         attach += [
             steps.attach(slot, Slot("desk"), slot.removeprefix("layer")) for slot, _ in layers
         ]
-        attach.append(steps.attach("upper", Slot("desk"), "upper"))
+        attach += [steps.attach(slot, Slot("desk"), slot) for slot, _ in own]
     return Layers(
-        clone=(*(clone(path, slot) for slot, path in layers), clone(base, "upper"), *desk),
+        clone=(*(clone(path, slot) for slot, path in (*layers, *own)), *desk),
         attach=tuple(attach),
-        root=_overlay(name, len(lowers), (base, upper, work), attributes)
-        if work and lowers
+        root=(
+            *(_scratch(upper.name, work.name) if volatile else ()),
+            *_overlay(name, len(lowers), (base, upper, work), attributes),
+        )
+        if lowers
         else _alone(),
+    )
+
+
+def _scratch(*folders: str) -> tuple[Call, ...]:
+    """Make a tmpfs with `folders` for what an overlay writes; in no other mount namespace, it goes with this one."""
+    return (
+        *steps.filesystem(
+            "tmpfs",
+            "upper",
+            m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV,
+            ("source=mktemplate", "mode=0700"),
+            why="lxc.rootfs.options = volatile",
+        ),
+        *(Call(name="mkdirat", args=(Slot("upper"), c(folder), 0o755)) for folder in folders),
+        steps.attach("upper", m.AT_FDCWD, "upper"),
     )
 
 

@@ -99,6 +99,7 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
             seen=tuple(one for one in seen if one[0] not in _code_but_one()),
             delegated=cgroupfs.delegates(settings),
             restarts=found.record.restart != "no",
+            lent=found.record.lent,
         )
         program = compose(parts, lambda _: _FAILED)
         order.release()  # while the run state still says what there is to reclaim
@@ -152,6 +153,7 @@ class Parts:
     seen: tuple[tuple[str, tuple[int, ...]], ...] = ()  # what it is written from
     delegated: bool = False  # it may make control groups below its own
     restarts: bool = False  # it has a restart policy
+    lent: bool = False  # its owner gives its network back
 
 
 def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
@@ -181,7 +183,10 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
         instead=_instead(order.run),
         network=bool(parts.network),
         finish=ending.command(
-            order.run, network=parts.network, delegated=parts.delegated, restarts=parts.restarts
+            order.run,
+            network="" if parts.lent else parts.network,
+            delegated=parts.delegated,
+            restarts=parts.restarts,
         ),
         console=order.console,
         sealed=not parts.mapped,

@@ -91,13 +91,13 @@ class Netlink:
         self._sequence = 0
 
     @classmethod
-    def inside(cls, netns: int) -> Netlink:
-        """Open a socket in the namespace that is open as `netns`; this process must have one thread."""
+    def inside(cls, netns: int, protocol: int = 0) -> Netlink:
+        """Open a socket in the namespace that is open as `netns`; only this thread goes there, and comes back."""
         here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             namespace.setns(netns, namespace.CLONE_NEWNET)
             try:
-                return cls()
+                return cls(protocol)
             finally:
                 namespace.setns(here, namespace.CLONE_NEWNET)
         finally:
