@@ -87,12 +87,14 @@ class Container:
 
     @translated()
     def address(self, port: int | None = None) -> tuple[str, int]:
-        """Return where a client on this host reaches TCP `port`, by default that of its readiness check.
+        """Return where a client on this host reaches TCP `port`, by default the one that it serves.
 
         E_NOTRUNNING where it has no address and publishes no such port.
         """
         record = self._found.bundle.record
-        wanted = port or (int(record.ready.value) if record.ready.kind == "port" else 0)
+        serves = [int(text.partition("/")[0]) for text in record.exposes if text.endswith("/tcp")]
+        serves += [int(record.ready.value)] if record.ready.kind == "port" else []
+        wanted = port or (serves[0] if serves else 0)
         for one in record.ports:
             if one.proto == "tcp" and one.container == (wanted or one.container):
                 return one.address, one.host

@@ -2,6 +2,7 @@
 
     standing_still(container)  a running one is frozen for the length of the block
     make(container, name)      a container like it
+    lend(container, name)      one upon it: what it wrote is read there, and nothing is copied
     told_anew(text, …)         a config whose paths and names follow the container
 
 Nothing is half-made: the copy is put together in staging and becomes PATH/NEW by one rename.
@@ -22,7 +23,7 @@ from provisioner.sandbox import Root
 from provisioner.store import Draft
 from runtime import bundle, copytree, hooks, idmap
 from runtime import config as configs
-from runtime.bundle import Bundle, Record
+from runtime.bundle import Bundle, Port, Record
 from runtime.config import ContainerConfig
 from runtime.container import Container
 from runtime.kernel.mount import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
@@ -124,6 +125,35 @@ def make(container: Container, name: str) -> tuple[str, ...]:
         *([f"{container.name} stood still while it was copied"] if ran else ()),
         *([f"publishes no port: {container.name} keeps its own"] if found.record.ports else ()),
     )
+
+
+def lend(container: Container, name: str, ports: tuple[Port, ...] = ()) -> None:
+    """Make the container `name` upon `container`, which must neither run nor change while this is there.
+
+    What it writes stays in memory and ends with it, so it can be started again and again as if it were new. It has
+    the identities of `container`. It belongs to this process, which destroys it.
+    """
+    found, path = container.bundle, container.path
+    *lowers, upper = container.config.rootfs_layers
+    with ExitStack() as stack:
+        store = stack.enter_context(closing(workshop.store(path, durable=False)))
+        draft = stack.enter_context(store.draft("container"))
+        allotted = stack.enter_context(_ids(path, name, found.record))
+        address = stack.enter_context(hostpart.address(path, name, _network(container.config)))
+        moved = Moved(path=path, old=container.name, new=name)
+        os.rename(draft.root, draft.path / "upper")
+        root = (
+            ("lxc.rootfs.path", ":".join(("overlay", upper, *lowers, f"{path}/{name}/upper"))),
+            ("lxc.rootfs.options", ",".join((*container.config.rootfs_options, "volatile"))),
+        )
+        fresh = _config(container, moved, allotted, (*address, *root))
+        (draft.path / "config").write_text(fresh, encoding="utf-8", errors="surrogateescape")
+        _copy_texts(found.path, draft.path, moved)
+        record = replace(
+            _record(found.record, name, allotted), ports=ports, lent=True, restart="no"
+        )
+        bundle.write(Bundle(path=draft.path, record=record))
+        store.place(draft, path / name)
 
 
 def _clone_hooks(container: Container, name: str, draft: Path, tree: Path) -> None:

@@ -113,6 +113,8 @@ def wait(container: Container, wanted: str, timeout: float | None) -> None:
 def await_ready(container: Container, timeout: float | None) -> float:
     """Wait until the service of a running container accepts; return the seconds that took."""
     check = container.readiness
+    exposed = container.bundle.record.exposes
+    ports = [int(text.partition("/")[0]) for text in exposed if text.endswith("/tcp")]
     started = time.monotonic()
     pid = container.pid
     if pid is None and container.wait("RUNNING", timeout):
@@ -124,7 +126,7 @@ def await_ready(container: Container, timeout: float | None) -> float:
         from runtime import ready
 
         try:
-            ready.wait_ready(check, pid, timeout, partial(succeeds, container))
+            ready.wait_ready(check, pid, timeout, partial(succeeds, container), ports)
         except StateError:
             _tell_of_memory(container)
             raise

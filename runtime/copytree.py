@@ -43,9 +43,9 @@ def carry(source: int, target: int, names: Sequence[str]) -> list[tuple[str, int
     for name in names:
         folder, _, pattern = name.strip("/").rpartition("/")
         with ExitStack() as opened:
-            reading = _descend(source, folder, opened)
+            reading = descend(source, folder, opened)
             matches = fnmatch.filter(os.listdir(reading), pattern) if reading >= 0 else []
-            writing = _follow(source, target, folder, opened) if matches else -1
+            writing = follow(source, target, folder, opened) if matches else -1
             taken = set(os.listdir(writing)) if matches else set()
             for each in sorted(set(matches) - taken):
                 status = os.stat(each, dir_fd=reading, follow_symlinks=False)
@@ -54,7 +54,7 @@ def carry(source: int, target: int, names: Sequence[str]) -> list[tuple[str, int
     return found
 
 
-def _descend(top: int, folder: str, opened: ExitStack) -> int:
+def descend(top: int, folder: str, opened: ExitStack) -> int:
     """Open the folder below `top`, one part at a time; -1 where there is none, or a link."""
     at = top
     for part in filter(None, folder.split("/")):
@@ -70,7 +70,7 @@ def _descend(top: int, folder: str, opened: ExitStack) -> int:
     return at
 
 
-def _follow(source: int, target: int, folder: str, opened: ExitStack) -> int:
+def follow(source: int, target: int, folder: str, opened: ExitStack) -> int:
     """Open the same folder below `target`; what is missing there is made with the owner and mode that `source` has."""
     reading, writing = source, target
     for part in filter(None, folder.split("/")):

@@ -188,14 +188,15 @@ def _layers(config: ContainerConfig, host: Host, ids: IdMap | None) -> rootfs.La
         upper = paths[-1]
         return rootfs.stage(
             paths[:-1],
-            upper,
+            rootfs.Written(
+                upper=upper, work=upper.with_name("work"), volatile="volatile" in options.data
+            ),
             host.name,
             attributes,
             mapped=mapped,
-            volatile="volatile" in options.data,
         )
     mapped = mapped and options.idmap == "container"
-    return rootfs.stage((), paths[0], host.name, attributes, mapped=mapped)
+    return rootfs.stage((), rootfs.Written(upper=paths[0]), host.name, attributes, mapped=mapped)
 
 
 def _fstab(config: ContainerConfig) -> tuple[MountEntry, ...]:

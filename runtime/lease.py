@@ -134,7 +134,7 @@ def take(
     for ip in _candidates(key, network, had):
         if ip not in others and _usable(ip, network):
             lease = Lease(
-                key=key, bridge=bridge, ip=ip, mac=mac or (held.mac if held else _mac(key)),
+                key=key, bridge=bridge, ip=ip, mac=_chosen(mac, wanted) or _mac(ip),
                 host_name=held.host_name if held else "", ports=held.ports if held else (),
             )  # fmt: skip
             return book.put(lease), lease
@@ -142,6 +142,11 @@ def take(
         "E_LIMIT", bridge, f"every address of {network} is taken",
         hints=("destroy containers that you no longer need",),
     )  # fmt: skip
+
+
+def _chosen(mac: str, ip: str) -> str:
+    """Return a hardware address that somebody chose; none where it only follows from the address `ip`."""
+    return "" if ip and mac == _mac(ip) else mac
 
 
 def _candidates(key: str, network: ipaddress.IPv4Network, first: Sequence[str]) -> Iterator[str]:
@@ -191,9 +196,12 @@ def _usable(ip: str, network: ipaddress.IPv4Network) -> bool:
     return address in network and (int(address) & 255) in _ADDRESSES
 
 
-def _mac(key: str) -> str:
-    """Return a locally administered address that follows from `key`."""
-    return "02:" + hashlib.sha256(key.encode()).digest()[:5].hex(":")
+def _mac(ip: str) -> str:
+    """Return a locally administered address that follows from `ip`.
+
+    Whoever has the address next has the same one, so no table of neighbours is ever wrong.
+    """
+    return (b"\x02m" + ipaddress.IPv4Address(ip).packed).hex(":")
 
 
 def _row(lease: Lease) -> dict[str, Any]:

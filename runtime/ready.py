@@ -77,9 +77,12 @@ def is_ready(check: Ready, pid: int, run: Run) -> bool:
     return True
 
 
-def wait_ready(check: Ready, pid: int, timeout: float | None, run: Run) -> float:
+def wait_ready(
+    check: Ready, pid: int, timeout: float | None, run: Run, ports: Sequence[int] = ()
+) -> float:
     """Wait until the check holds; return the seconds that took.
 
+    `ports` are TCP ports that the service should come to listen on: before it does no command is tried, for a while.
     Raises StateError E_NOTRUNNING when the container ends first, LaunchError E_LIMIT after `timeout` seconds (the
     template's where None).
     """
@@ -94,6 +97,8 @@ def wait_ready(check: Ready, pid: int, timeout: float | None, run: Run) -> float
     try:
         life = select.poll()
         life.register(pidfd, select.POLLIN)
+        if ports and check.kind == "command":
+            _await_any(ports, pid, life)
         while not is_ready(check, pid, run):
             if time.monotonic() - begun > limit:
                 raise LaunchError(
@@ -108,6 +113,15 @@ def wait_ready(check: Ready, pid: int, timeout: float | None, run: Run) -> float
     finally:
         os.close(pidfd)
     return time.monotonic() - begun
+
+
+def _await_any(ports: Sequence[int], pid: int, life: select.poll) -> None:
+    """Wait until one of `ports` is listened on, the process has ended, or a second is over: looking costs little."""
+    end, pause = time.monotonic() + 1, _FIRST
+    while not any(listening(pid, port) for port in ports) and time.monotonic() < end:
+        if life.poll(pause * 1000):
+            return
+        pause = min(pause * 1.5, _LONGEST)
 
 
 def _ended(check: Ready) -> StateError:

@@ -26,6 +26,18 @@ _CLONE = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What of a root is written to: a folder, and for an overlay the one that it works in.
+
+    A `volatile` overlay is written to a tmpfs of its mount namespace instead: gone with it, and no disk is touched.
+    """
+
+    upper: Path
+    work: Path | None = None
+    volatile: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
     """What the stage clones, what it attaches once the ids are mapped, and how init makes the root of it."""
 
@@ -151,20 +163,20 @@ def clone(path: Path, slot: str, flags: int = 0) -> Call:
 
 def stage(
     lowers: tuple[Path, ...],
-    upper: Path,
+    written: Written,
     name: str,
     attributes: int,
     *,
     mapped: bool = True,
-    volatile: bool = False,
 ) -> Layers:
-    """Return how the root is made of `upper` alone, or as an overlay of it over `lowers`, topmost first.
-
-    An overlay works in the folder `work` beside `upper`. A `volatile` overlay is written to a tmpfs instead of `upper`: it is gone with the container, and costs no disk.
-    """
-    if volatile and not lowers:
-        raise HostError("E_OVERLAY_RO", str(upper), "only an overlay can be volatile")
-    base, work = upper.parent if lowers else upper, upper.with_name("work")
+    """Return how the root is made of what is `written` alone, or as an overlay of it over `lowers`, topmost first."""
+    base = upper = written.upper
+    work = written.work
+    if lowers:
+        if work is None:
+            raise HostError("E_OVERLAY_RO", str(upper), "an overlay needs a work directory")
+        base = Path(os.path.commonpath([upper, work]))
+    volatile = written.volatile and bool(lowers)
     layers = [(f"layer{number}", path) for number, path in enumerate(lowers)]
     desk = (
         *steps.filesystem(
@@ -181,9 +193,9 @@ def stage(
     )
     change = idmapped if mapped else flagged
     attach = [change(slot, path, m.MOUNT_ATTR_RDONLY) for slot, path in layers]
-    written = attributes & ~m.MOUNT_ATTR_RDONLY if lowers else attributes
+    writable = attributes & ~m.MOUNT_ATTR_RDONLY if lowers else attributes
     own = [] if volatile else [("upper", base)]
-    attach += [change(slot, path, written) for slot, path in own]
+    attach += [change(slot, path, writable) for slot, path in own]
     attach.append(
         Call(
             name="move_mount",
@@ -203,7 +215,7 @@ def stage(
             *(_scratch(upper.name, work.name) if volatile else ()),
             *_overlay(name, len(lowers), (base, upper, work), attributes),
         )
-        if lowers
+        if work and lowers
         else _alone(),
     )
 

@@ -30,7 +30,7 @@ from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
 from runtime.program import Call, Failure, Program, Slot
-from runtime.rootfs import die_with_parent, map_commands, stage, wait_for_go, way
+from runtime.rootfs import Written, die_with_parent, map_commands, stage, wait_for_go, way
 from runtime.seccomp import compile_profile
 from runtime.seccomp_profile import default_profile
 
@@ -142,7 +142,8 @@ def _program(root: Root, idmap: IdMap, system: tuple[Call, ...]) -> Program:
     )
     rootless = os.geteuid() != 0 or is_nested()
     attributes = m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID
-    layers = stage(root.lowers, root.upper, root.work, "build", attributes, mapped=not rootless)
+    written = Written(upper=root.upper, work=root.work)
+    layers = stage(root.lowers, written, "build", attributes, mapped=not rootless)
     sources = (*(kernelfs.host_devices() if system else ()), *layers.clone)
     path = way(idmap, flags, sources, layers.attach, map_commands(idmap), rootless=rootless)
     return Program(

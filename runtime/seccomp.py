@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from runtime import filterprogram
 from runtime.errors import ConfigError, raise_all
@@ -75,6 +76,7 @@ def parse(text: str, source: str = "seccomp") -> Profile:
     return Profile(default=default, rules=_rules(version, lines[2:], usual, source))
 
 
+@lru_cache(maxsize=16)
 def compile_profile(text: str, source: str = "seccomp", machine: str = os.uname().machine) -> bytes:
     """Return `text` as an array of struct sock_filter for `machine`; ConfigError or HostError where it cannot be.
 
