@@ -215,6 +215,7 @@ def compare(words: Sequence[str], mine: Outcome, apts: Outcome, tally: Tally) ->
     if apts.failure:
         lines.append(f"    apt fails: {apts.failure.strip()[-600:]}")
     tally.different.append("\n".join(lines))
+    print(tally.different[-1], flush=True)
 
 
 def requests(
@@ -248,9 +249,7 @@ def requests(
 
 
 def report(tally: Tally, seconds: float) -> None:
-    """Print what was found."""
-    for each in tally.different:
-        print(each)
+    """Print the counts."""
     total = tally.same + len(tally.different)
     print(
         f"{total} requests: {tally.same} same ({tally.failed} of them fail in both), "
@@ -274,6 +273,9 @@ def main() -> int:
     parser.add_argument("--recommends", action="store_true")
     parser.add_argument("--solver", default="internal", help="which of apt's: internal or 3.0")
     parser.add_argument("--lists", type=Path, help="keep Packages files and indexes here")
+    parser.add_argument(
+        "--part", default="1/1", metavar="K/N", help="only every Nth request, from the Kth on"
+    )
     parser.add_argument("names", nargs="*", help="compare this one request only")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="parity-") as scratch:
@@ -283,7 +285,9 @@ def main() -> int:
         index = read_index(files, lists, "amd64")
         apt = Apt(Path(scratch) / "root", files, args.solver, args.recommends)
         base = resolve((), index)
+        part, parts = map(int, args.part.split("/"))
         asked = list(requests(files, args.seed, args.singles, args.pairs, args.rivals))
+        asked = asked[part - 1 :: parts]
         return run([tuple(args.names)] if args.names else asked, apt, base, index, args.recommends)
 
 
