@@ -41,7 +41,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))
 
-from provisioner import content  # noqa: E402 - the checkout must be found first
+from provisioner import collect, content  # noqa: E402 - the checkout must be found first
 from provisioner.store import Store  # noqa: E402
 from runtime import bundle, state  # noqa: E402
 from tests.archive import new_key, serve  # noqa: E402
@@ -195,7 +195,7 @@ class Place:
     def _damaged(self) -> Iterator[str]:
         store = Store(self.mkt.path / ".store")
         try:
-            for name in store.verify().damaged:
+            for name in collect.verify(store).damaged:
                 yield f"damaged: {name}"
         finally:
             store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from provisioner import recovery
 from provisioner.errors import StoreFailed
 from provisioner.store import Store
 from runtime import orphans
@@ -13,7 +14,7 @@ from runtime.errors import ResourceError
 
 def recover(path: Path, store: Store) -> None:
     """Undo it, where there is any: a killed create leaves a draft, a killed destroy something in the trash."""
-    if not store.is_clean():
+    if not recovery.is_clean(store):
         sweep(path, store)
 
 
@@ -22,4 +23,4 @@ def sweep(path: Path, store: Store) -> None:
     for name in orphans.names(path):
         with suppress(StoreFailed, ResourceError), store.lock(f"create.{name}", wait=False):
             orphans.release(path, name)  # E_LOCKED: somebody is making or removing it
-    store.recover()
+    recovery.recover(store)

@@ -9,14 +9,15 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner import content
 from provisioner.deb import archive
 from provisioner.disk import is_named
 from provisioner.errors import StoreFailed
-from provisioner.recovery import is_free
-from provisioner.store import Freed, Store, Verified
+from provisioner.recovery import is_free, recover
+from provisioner.store import Store
 
 _ARCHIVES = ("cache/sha256", "cache/tar", "cache/partial")
 _MADE = ("cache/jinja",)  # what is made anew in no time
@@ -26,13 +27,32 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 _LARGEST = 32 << 20  # bytes of a Release file
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freed:
+    """What a collection removed, or would remove."""
+
+    layers: tuple[str, ...] = ()
+    downloads: int = 0  # files
+    size: int = 0  # bytes
+    busy: tuple[str, ...] = ()  # unused, but leased or locked by a running command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a verification read, and what was not as it should be (now in quarantine/)."""
+
+    downloads: int
+    layers: int
+    damaged: tuple[str, ...] = ()
+
+
 def prune(
     store: Store,
     used: Callable[[], Collection[str]],
     *,
-    layers: bool,
-    downloads: bool,
-    dry_run: bool,
+    layers: bool = True,
+    downloads: bool = True,
+    dry_run: bool = False,
 ) -> Freed:
     """Remove layers that are not in `used()` and leased by nobody, and all archives unless a build is reading them.
 
@@ -44,7 +64,7 @@ def prune(
     busy: list[str] = []
     files = size = 0
     if not dry_run:
-        store.recover()
+        recover(store)
     if layers:
         known = used()
         for name in _listed(store.path / "layers"):

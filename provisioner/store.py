@@ -25,7 +25,7 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,25 +78,6 @@ class Draft:
     def work(self) -> Path:
         """The overlay's work directory, on the same file system."""
         return self.path / "work"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Freed:
-    """What a collection removed, or would remove."""
-
-    layers: tuple[str, ...] = ()
-    downloads: int = 0  # files
-    size: int = 0  # bytes
-    busy: tuple[str, ...] = ()  # unused, but leased or locked by a running command
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
-    """What a verification read, and what was not as it should be (now in quarantine/)."""
-
-    downloads: int
-    layers: int
-    damaged: tuple[str, ...] = ()
 
 
 class Store:
@@ -376,37 +357,6 @@ class Store:
             yield
         finally:
             os.close(fd)
-
-    def prune(
-        self,
-        used: Callable[[], Collection[str]],
-        *,
-        layers: bool = True,
-        downloads: bool = True,
-        dry_run: bool = False,
-    ) -> Freed:
-        """Remove the layers that are not in `used()` and, with `downloads`, all archives; see `collect.prune`."""
-        from provisioner import collect
-
-        return collect.prune(self, used, layers=layers, downloads=downloads, dry_run=dry_run)
-
-    def verify(self) -> Verified:
-        """Hash everything again; what is damaged goes to quarantine/. See `collect.verify`."""
-        from provisioner import collect
-
-        return collect.verify(self)
-
-    def is_clean(self) -> bool:
-        """Whether no command was killed while it built or deleted something. See `recovery.is_clean`."""
-        from provisioner import recovery
-
-        return recovery.is_clean(self)
-
-    def recover(self) -> None:
-        """Remove what killed commands left. Idempotent, and may itself be killed anywhere. See `recovery`."""
-        from provisioner import recovery
-
-        recovery.recover(self)
 
 
 def journal(draft: Path) -> Path:

@@ -12,6 +12,7 @@ from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError, escape, exit_status
 from mktemplate.places import containers_path
 from mktemplate.recovery import sweep
+from provisioner import collect
 from runtime.container import containers
 from runtime.errors import StateError
 
@@ -23,7 +24,8 @@ def prune(request: Request, console: Console) -> int:
     both = flags.layers == flags.downloads
     if not flags.dry_run and store.path.exists():
         sweep(path, store)
-    freed = store.prune(
+    freed = collect.prune(
+        store,
         partial(_used, path),
         layers=both or flags.layers,
         downloads=both or flags.downloads,
@@ -51,7 +53,7 @@ def store(request: Request, console: Console) -> int:
     if request.words != ("verify",):
         raise CommandError("E_USAGE", "store", f"{escape(request.words[0])}: there is store verify")
     with closing(workshop.store(containers_path(request))) as opened:
-        found = opened.verify()
+        found = collect.verify(opened)
     value = {
         "layers": found.layers,
         "downloads": found.downloads,

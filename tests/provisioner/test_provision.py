@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner import content, tree
+from provisioner import collect, content, recovery, tree
 from provisioner.configure import configure
 from provisioner.errors import ConfigureFailed, ProvisionError
 from provisioner.flatten import flatten
@@ -240,7 +240,7 @@ def test_a_hostile_script_fails_alone(
     assert subject in failed.value.subject
     assert detail in failed.value.detail
     assert staging(made) == []
-    assert made.verify().damaged == ()
+    assert collect.verify(made).damaged == ()
     assert abs(time.time() - started) < 60
 
 
@@ -287,7 +287,7 @@ def test_a_killed_build_leaves_no_process_and_nothing_after_recover(
     while _processes("sleep\0987") and time.monotonic() < deadline:
         time.sleep(0.02)  # for the kernel to take the namespace down
     assert not _processes("sleep\0987")
-    made.recover()
+    recovery.recover(made)
     assert staging(made) == []
 
 

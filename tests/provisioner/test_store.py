@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner import content, removal
+from provisioner import collect, content, recovery, removal
 from provisioner.disk import disk_error
 from provisioner.errors import StoreFailed
 from provisioner.store import Draft, Layer, Store
@@ -120,7 +120,7 @@ def test_what_a_killed_builder_left_is_swept(store: Store) -> None:
     assert killed.returncode == -signal.SIGKILL
     assert len(staging(store)) == 2
 
-    store.recover()
+    recovery.recover(store)
 
     assert staging(store) == []
     assert os.listdir(store.path / "trash") == []
@@ -128,7 +128,7 @@ def test_what_a_killed_builder_left_is_swept(store: Store) -> None:
 
 def test_what_a_living_builder_makes_is_left_alone(store: Store) -> None:
     with store.draft("base") as draft:
-        Store(store.path).recover()
+        recovery.recover(Store(store.path))
 
         assert draft.root.is_dir()
 
@@ -136,9 +136,9 @@ def test_what_a_living_builder_makes_is_left_alone(store: Store) -> None:
 def test_a_leased_layer_is_not_collected(store: Store) -> None:
     committed(store)
 
-    kept = Store(store.path).prune(tuple, downloads=False)
+    kept = collect.prune(Store(store.path), tuple, downloads=False)
     store.close()
-    gone = Store(store.path).prune(tuple, downloads=False)
+    gone = collect.prune(Store(store.path), tuple, downloads=False)
 
     assert (kept.layers, kept.busy) == ((), (DIGEST,))
     assert gone.layers == (DIGEST,)
@@ -149,7 +149,7 @@ def test_a_used_layer_is_not_collected(store: Store) -> None:
     committed(store)
     store.close()
 
-    assert Store(store.path).prune(lambda: (DIGEST,)).layers == ()
+    assert collect.prune(Store(store.path), lambda: (DIGEST,)).layers == ()
     assert len(store.layers()) == 1
 
 
@@ -160,7 +160,7 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(store: Store) -> None:
     download.mkdir()
     (download / "aa").write_bytes(b"x" * 5000)
 
-    said = store.prune(tuple, dry_run=True)
+    said = collect.prune(store, tuple, dry_run=True)
 
     assert (said.layers, said.downloads) == ((DIGEST,), 1)
     assert said.size >= 5000
@@ -171,8 +171,8 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(store: Store) -> None:
 def test_downloads_that_a_build_reads_are_not_collected(store: Store) -> None:
     (store.cache / "tar/x").write_bytes(b"raw")
     with store.lock("downloads", shared=True):
-        busy = Store(store.path).prune(tuple, layers=False)
-    gone = Store(store.path).prune(tuple, layers=False)
+        busy = collect.prune(Store(store.path), tuple, layers=False)
+    gone = collect.prune(Store(store.path), tuple, layers=False)
 
     assert (busy.downloads, busy.busy) == (0, ("downloads",))
     assert gone.downloads == 1
@@ -191,7 +191,7 @@ def test_damaged_downloads_go_to_quarantine(store: Store, folder: str) -> None:
     (store.cache / folder).mkdir(exist_ok=True)
     (store.cache / folder / ("00" * 32)).write_bytes(b"not what the name says")
 
-    found = store.verify()
+    found = collect.verify(store)
 
     assert len(found.damaged) == 1
     assert not (store.cache / folder / ("00" * 32)).exists()
@@ -209,7 +209,7 @@ def test_a_damaged_layer_goes_to_quarantine(store: Store, damage: str) -> None:
     else:
         (layer.path.parent / "meta.json").write_text("{")
 
-    found = store.verify()
+    found = collect.verify(store)
 
     assert found.damaged == (f"layers/{DIGEST}",)
     assert store.layers() == ()
@@ -218,7 +218,7 @@ def test_a_damaged_layer_goes_to_quarantine(store: Store, damage: str) -> None:
 def test_a_sound_store_verifies(store: Store) -> None:
     committed(store)
 
-    assert store.verify().damaged == ()
+    assert collect.verify(store).damaged == ()
 
 
 def test_a_newer_store_is_left_alone(store: Store) -> None:
@@ -318,9 +318,10 @@ def test_a_build_that_cannot_fit_is_not_begun(store: Store) -> None:
 BUILDER = """
 import sys
 from pathlib import Path
+from provisioner import recovery
 from provisioner.store import Store
 store = Store(Path(sys.argv[1]))
-store.recover()
+recovery.recover(store)
 with store.lock("it"), store.draft("base") as draft:
     (draft.root / "etc").mkdir()
     (draft.root / "etc/file").write_text("content")
@@ -376,7 +377,7 @@ def test_a_kill_at_any_call_leaves_a_whole_store(tmp_path: Path, needs: Needs) -
 
         store = Store(place / "store")
         assert again.returncode == 0, f"{name} {number}: {again.stderr}"
-        assert store.verify().damaged == ()
+        assert collect.verify(store).damaged == ()
         assert len(store.layers()) == 1
         assert staging(store) == []
         store.close()
@@ -391,8 +392,8 @@ def test_prune_keeps_the_indices_that_an_accepted_release_names(tmp_path: Path) 
         for ending in (".xz", ".index"):
             (lists / f"{digest}{ending}").write_text("text")
 
-    told = store.prune(lambda: (), dry_run=True)
-    freed = store.prune(lambda: ())
+    told = collect.prune(store, lambda: (), dry_run=True)
+    freed = collect.prune(store, lambda: ())
 
     assert (told.downloads, freed.downloads) == (2, 2)
     assert sorted(path.name for path in lists.iterdir()) == [
@@ -405,7 +406,7 @@ def test_prune_removes_locks_that_nobody_holds(tmp_path: Path) -> None:
     with store.lock("one"):
         pass
     with store.lock("held"):
-        store.prune(lambda: ())
+        collect.prune(store, lambda: ())
 
         assert [path.name for path in (store.path / "locks").iterdir()] == ["held"]
         with pytest.raises(StoreFailed, match="E_LOCKED"), store.lock("held", wait=False):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner import collect
 from provisioner.store import Store
 from tests.archive import Deb
 from tests.system.command import Mkt
@@ -38,7 +39,7 @@ def assert_whole(mkt: Mkt) -> None:
     left = [path for name in HALF_MADE for path in (store.path / name).glob("*")]
     assert left == []
     if (store.path / "staging").exists():
-        damaged = store.verify().damaged
+        damaged = collect.verify(store).damaged
         store.close()
         assert damaged == ()
 
