@@ -128,7 +128,7 @@ def page(spec: TemplateSpec, filled: Fill) -> str:
     sections = (
         ("", _head(spec)),
         ("Examples", (f"  {line}" for line in examples(spec))),
-        ("Reach it", _reach(spec)),
+        ("Reach it", _reach(spec, filled)),
         ("Options: --set NAME=VALUE", _options(spec)),
         ("Secrets: --secret NAME=@FILE, NAME=- (standard input) or NAME=env:VAR", _secrets(spec)),
         ("Data: `upgrade` keeps it, `destroy` removes it, --volume DIR:PLACE puts yours there", _volumes(spec)),
@@ -155,9 +155,9 @@ def _head(spec: TemplateSpec) -> Iterator[str]:
                 yield f"  may want {what}: --grant {word}"
 
 
-def _reach(spec: TemplateSpec) -> Iterator[str]:
+def _reach(spec: TemplateSpec, filled: Fill) -> Iterator[str]:
     if spec.connect:
-        yield f"  {spec.connect.replace('{name}', spec.name).replace('{address}', 'ADDRESS')}"
+        yield f"  {filled(spec.connect).replace('{name}', spec.name).replace('{address}', 'ADDRESS')}"
     for port in spec.ports:
         number = _port(spec, port)
         by = f" (option {port})" if isinstance(port, str) else ""

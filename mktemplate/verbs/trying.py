@@ -20,6 +20,7 @@ from mktemplate.errors import CommandError
 from mktemplate.inside import Result, capture
 from mktemplate.places import containers_path
 from mktemplate.render import Value, renderer
+from mktemplate.spec import TemplateSpec
 from mktemplate.suite import Suite, Test
 from runtime.container import Container
 from runtime.enter import Command
@@ -44,6 +45,7 @@ def test_template(request: Request, console: Console) -> int:
     """Start a container of the template, run its tests, destroy it; 1 where one of them fails."""
     request, template = _meant(request)
     tests = _suite(template)
+    _check_sets(tests, template.spec)
     sets = (*tests.sets, *request.build.sets)
     with _container(request, sets, console) as (container, asked_for):
         outcomes = list(_run(tests, template, asked_for, container))
@@ -96,6 +98,19 @@ def _suite(template: library.Template) -> Suite:
         )
     body = template.folder.read(suite.FILE)
     return suite.parse(body.decode("utf-8", "replace"), f"{name}/{suite.FILE}")
+
+
+def _check_sets(tests: Suite, spec: TemplateSpec) -> None:
+    """Raise E_CONFIG_GRANT where the tests of a template that is not trusted name a path of this host."""
+    for key, _ in tests.sets:
+        option = spec.option(key)
+        if option and option.type == "mount" and not spec.trusted:
+            raise CommandError(
+                "E_CONFIG_GRANT",
+                f"{spec.name}/{suite.FILE}",
+                f"[set] {key} names a path of this host",
+                hints=(f"take it out, and give --set {key}=PATH",),
+            )
 
 
 @contextmanager

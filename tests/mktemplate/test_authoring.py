@@ -410,3 +410,18 @@ def test_the_reference_names_all_that_a_file_may_name() -> None:
 
     assert set(facts.values(nginx.spec, told)) == set(schema.VALUES)
     assert set(schema.TYPES) == set(values.TYPES)
+
+
+def test_the_tests_of_a_strangers_template_set_no_path_of_the_host(tmp_path: Path) -> None:
+    toml = (
+        FILES["template.toml"] + '[options.source]\ntype = "mount"\ndefault = ""\nat = "/srv/a"\n'
+    )
+    (tmp_path / "mine").mkdir()
+    for name, text in {**FILES, "template.toml": toml}.items():
+        (tmp_path / "mine" / name).write_text(text)
+    (tmp_path / "mine" / "tests.toml").write_text(
+        'set = { source = "/etc" }\n[[test]]\ncommand = ["ls", "/srv/a"]\n'
+    )
+
+    with pytest.raises(CommandError, match="E_CONFIG_GRANT"):
+        run("test-template", str(tmp_path / "mine"), "--path", str(tmp_path / "path"))
