@@ -33,7 +33,7 @@ def container() -> Program:
 
 def build() -> Program:
     root = SimpleNamespace(lowers=(Path("/l/base"),), upper=Path("/s/upper"), work=Path("/s/work"))
-    return sandbox._program(root, single_range(1000000), with_system=True)
+    return sandbox._program(root, single_range(1000000), sandbox._system())
 
 
 def detached_use(calls: Sequence[Call], detached: set[str]) -> list[Call]:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.system.cell import Cell, cell, until
 from tests.system.command import Mkt
-from tests.system.test_rootless import FILES, USER, free_ids
+from tests.system.user import FILES, USER, free_ids
 
 pytestmark = pytest.mark.system
 Needs = Callable[..., None]

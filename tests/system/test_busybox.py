@@ -11,7 +11,7 @@ import pytest
 from tests.archive import Deb, build
 from tests.conftest import lacking
 from tests.system.command import Mkt
-from tests.system.test_rootless import UserMkt, user  # noqa: F401  # a fixture
+from tests.system.user import UserMkt
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
 MOST = 3 << 20  # bytes
@@ -104,7 +104,7 @@ def test_it_is_a_shell_for_one_command(mkt: Mkt) -> None:
 
 
 @pytest.mark.slow
-def test_a_normal_user_has_it_too(user: UserMkt) -> None:  # noqa: F811  # the fixture
+def test_a_normal_user_has_it_too(user: UserMkt) -> None:
     user.ok("up", "busybox", "--publish", "18481:80")
 
     assert "busybox httpd" in body("127.0.0.1", 18481)

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import lacking
 from tests.system.command import CHECKOUT, Mkt
 from tests.system.service import CURL, ENDED, Client, Service, asks, cases, prove
-from tests.system.test_rootless import UserMkt, user  # noqa: F401  # a fixture
+from tests.system.user import UserMkt
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
 APPS = CHECKOUT / "examples/apps"
@@ -196,7 +196,7 @@ def test_a_source_is_recorded_as_its_whole_path_and_may_be_said_again_from_anywh
 
 
 @pytest.mark.slow
-def test_a_normal_user_has_it_too(user: UserMkt) -> None:  # noqa: F811  # the fixture
+def test_a_normal_user_has_it_too(user: UserMkt) -> None:
     """Its own closed directory is not the application's to read there: it must be open to others."""
     user.ok("up", "static-app", "--set", "source=/usr/bin", "--set", "program=busybox",
             "--set", "args=httpd,-f,-p,8080,-h,/etc",
