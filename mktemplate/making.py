@@ -29,6 +29,7 @@ from mktemplate.cli import Build, Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
 from mktemplate.facts import Facts, login_user, port
+from mktemplate.facts import packages as packages_of
 from mktemplate.recorded import given_options
 from mktemplate.recovery import recover
 from mktemplate.spec import TemplateSpec
@@ -185,8 +186,9 @@ def _plan(
         hostprogram.check(plan.spec)
     elif facts.shared_host:
         own = {node.path for node in plan.tree.nodes if isinstance(node, File)}
+        packages = packages_of(plan.spec, replace(facts, shared_host=False), ())
         sharehost.check_programs(
-            plan.spec, (program for program in plan.rendered.programs if program not in own)
+            packages, (each for each in plan.rendered.programs if each not in own)
         )
     return plan
 

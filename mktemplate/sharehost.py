@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from mktemplate.errors import CommandError
-from mktemplate.spec import TemplateSpec
 
 _FILES = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5), in this order
 
@@ -40,13 +39,13 @@ def merged_usr() -> bool:
     return all(os.path.islink(path) for path in ("/bin", "/sbin", "/lib"))
 
 
-def check_programs(spec: TemplateSpec, programs: Iterable[str]) -> None:
-    """Raise E_NOTFOUND where this host lacks one of the `programs` that the template starts."""
+def check_programs(packages: Sequence[str], programs: Iterable[str]) -> None:
+    """Raise E_NOTFOUND where this host lacks one of the `programs` of a template, whose own package is the first."""
     for program in programs:
         if not os.access(program, os.X_OK):
-            package = next(iter(spec.packages.get("deb", ())), "")
-            hint = (
-                (f"install {package} on this host, or leave out --share-host",) if package else ()
+            hint = tuple(
+                f"install {package} on this host, or leave out --share-host"
+                for package in packages[:1]
             )
             raise CommandError(
                 "E_NOTFOUND",

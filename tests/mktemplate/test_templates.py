@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import asked, given, library, spec, texts
+from mktemplate import asked, given, library, sharehost, spec, texts
 from mktemplate.cli import parse
 from mktemplate.errors import CommandError, Several
 
@@ -375,3 +375,11 @@ def test_a_template_of_somebody_elses_cannot_use_up_the_host(tmp_path: Path, loo
 
     with pytest.raises(CommandError, match="E_TEMPLATE_LIMIT"):
         plan(tmp_path)
+
+
+def test_a_host_that_lacks_the_program_is_told_which_package_has_it() -> None:
+    with pytest.raises(CommandError) as raised:
+        sharehost.check_programs(("postgresql-17", "more"), ["/bin/sh", "/nonexistent/postgres"])
+
+    assert (raised.value.code, raised.value.subject) == ("E_NOTFOUND", "/nonexistent/postgres")
+    assert raised.value.hints == ("install postgresql-17 on this host, or leave out --share-host",)

@@ -219,3 +219,48 @@ def test_a_secret_is_found_in_no_layer_state_file_log_export_or_command_line(
 
     assert running == ""
     assert holders(CANARY, str(mkt.path), "/run/mktemplate", str(tmp_path)) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "service",
+    [service for service in SERVICES if service.template in ("postgresql", "mariadb", "redis")],
+    ids=lambda service: service.id,
+)
+def test_data_and_secret_outlive_an_upgrade_its_rollback_and_a_restored_snapshot(
+    mkt: Mkt, service: Service, tmp_path: Path
+) -> None:
+    own = tmp_path / "templates/own"
+    own.mkdir(parents=True)
+    (own / "template.toml").write_text(f'extends = "{service.template}"\n')
+    templates = ("--template-path", str(own.parent))
+    told = mkt.json("up", "own", *templates, *PLACE, *service.options)
+    client = Client(
+        mkt=mkt, name="own", ip=told["ips"][0], port=service.port, secrets=told["secrets"]
+    )
+    secret = client.secret()
+    service.leave(client)
+    (own / "tree.j2").write_text(
+        f'{{% extends "{service.template}/tree.j2" %}}\n'
+        "{% block service %}{{ super() }}\nf /etc/upgraded 0644 root root - yes\n{% endblock %}\n"
+    )
+
+    mkt.ok("upgrade", "own", "--offline")
+    upgraded = mkt("exec", "own", "--", "cat", "/etc/upgraded").stdout, service.look(client)
+    mkt.ok("rollback", "own")
+    rolled_back = mkt("exec", "own", "--", "cat", "/etc/upgraded").stdout, service.look(client)
+    mkt.ok("stop", "own")
+    mkt.ok("snapshot", "own", "create", "kept")
+    mkt.ok("copy", "own", "twin")
+    mkt.ok("snapshot", "own", "restore", "kept")
+    twin = mkt.json("up", "own", "twin")
+    mkt.ok("up", "own")
+
+    assert upgraded == ("yes", service.sees)
+    assert rolled_back == ("", service.sees)
+    assert service.look(client) == service.sees
+    assert client.secret() == secret
+    copied = Client(
+        mkt=mkt, name="twin", ip=twin["ips"][0], port=service.port, secrets=twin["secrets"]
+    )
+    assert (service.look(copied), copied.secret()) == (service.sees, secret)
