@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.system import user as users
-from tests.system.command import Mkt
+from tests.system.command import CHECKOUT, Mkt
 from tests.system.user import UserMkt
 
 
@@ -53,3 +55,16 @@ def user() -> Iterator[UserMkt]:
         pytest.skip(f"this machine lacks {', '.join(missing)}")
     with users.made() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory, needs: Callable[..., None]) -> Path:
+    """A static web server without libc, as a compiler of Go or Rust makes one: one file that needs nothing."""
+    needs("as", "ld")
+    if os.uname().machine != "x86_64":
+        pytest.skip("the program is of x86-64")
+    folder = tmp_path_factory.mktemp("static")
+    source = CHECKOUT / "tests/programs/answer.x86_64.s"
+    subprocess.run(["as", "-o", folder / "answer.o", source], check=True, timeout=60)
+    subprocess.run(["ld", "-o", folder / "answer", folder / "answer.o"], check=True, timeout=60)
+    return folder / "answer"

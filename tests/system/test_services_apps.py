@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -146,19 +143,6 @@ def test_an_application_is_installed_from_its_own_wheels_and_anew_where_they_cha
     )
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory, needs: Callable[..., None]) -> Path:
-    """A static web server without libc, as a compiler of Go or Rust makes one: one file that needs nothing."""
-    needs("as", "ld")
-    if os.uname().machine != "x86_64":
-        pytest.skip("the program is of x86-64")
-    folder = tmp_path_factory.mktemp("static")
-    source = CHECKOUT / "tests/programs/answer.x86_64.s"
-    subprocess.run(["as", "-o", folder / "answer.o", source], check=True, timeout=60)
-    subprocess.run(["ld", "-o", folder / "answer", folder / "answer.o"], check=True, timeout=60)
-    return folder / "answer"
-
-
 def test_one_static_file_is_an_application(mkt: Mkt, program: Path) -> None:
     [ip] = mkt.json("up", "static-app", "--set", f"source={program}")["ips"]
     client = Client(mkt=mkt, name="static-app", ip=ip)
@@ -202,7 +186,7 @@ def test_a_normal_user_has_it_too(user: UserMkt) -> None:
             "--set", "args=httpd,-f,-p,8080,-h,/etc",
             "--publish", "18482:8080")  # fmt: skip
 
-    done = Client(mkt=Mkt(user.path), name="static-app", ip="127.0.0.1").run(
+    done = Client(mkt=user, name="static-app", ip="127.0.0.1").run(
         *CURL, "http://{ip}:18482/hostname"
     )
 
