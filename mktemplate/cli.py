@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from mktemplate.arguments import Device, SecretSource, Volume
 from mktemplate.errors import CommandError, escape, nearest
-from mktemplate.grammar import ALIASES, BY_NAME, RESERVED, VERBS
+from mktemplate.grammar import ALIASES, BY_NAME, VERBS
 from mktemplate.options import GLOBAL, NOT_YET, Option
 from mktemplate.verb import Verb
 from runtime.bundle import Port
@@ -93,6 +93,7 @@ class Flags:
     check: bool = False
     fetch: str = ""
     image: str = ""
+    destroy: bool = False
     online: bool = False
     pin: str = ""
     rename: str = ""
@@ -117,6 +118,7 @@ class Request:
     version: bool = False
     build: Build = field(default_factory=Build)
     flags: Flags = field(default_factory=Flags)
+    compose: str = ""  # the file that asks for it
     given: frozenset[str] = frozenset()  # the fields that an option set
     bare: bool = False  # no word at all stood in the command line
 
@@ -183,8 +185,6 @@ def _verb(argv: list[str], first: int) -> tuple[Verb, list[str]]:
     word = ALIASES.get(argv[first], argv[first])
     if word in BY_NAME:
         return BY_NAME[word], argv[:first] + argv[first + 1 :]
-    if word in RESERVED:
-        raise CommandError("E_USAGE", word, "not in this version", hints=("mktemplate help --all",))
     return BY_NAME["create"], argv
 
 
@@ -281,6 +281,7 @@ def _request(
         "command",
         "build",
         "flags",
+        "compose",
         "given",
     }
     build = {f.name: values[f.name] for f in fields(Build) if f.name in values}

@@ -275,12 +275,4 @@ VERBS = (
 )
 BY_NAME = {verb.name: verb for verb in VERBS}
 ALIASES = {"ls": "list", "ps": "list"}
-
-# Every verb of cli.md, also those that this version does not have: no template may bear such a name.
-_EVERY_VERB = """
-    templates show distros render plan create up run start stop restart kill freeze unfreeze wait exec shell
-    console ssh cp logs list ls ps info top config check copy rename snapshot outdated upgrade rollback why
-    destroy export import push pull lock diff sbom autostart unit prune store trust new test-template adopt
-    compose doctor completion help
-"""
-RESERVED = frozenset(_EVERY_VERB.split())
+RESERVED = frozenset((*BY_NAME, *ALIASES))  # no template may bear such a name

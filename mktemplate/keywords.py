@@ -76,11 +76,12 @@ def request(
         argv = [verb, *words]
         for name, value in options.items():
             given = _kept_secret(value, stack) if name == "secret" else value
-            argv += _option(f"--{name.replace('_', '-')}", given)
+            argv += argument(f"--{name.replace('_', '-')}", given)
         yield parse([*argv, *(("--", *command) if command else ())])
 
 
-def _option(option: str, value: object) -> list[str]:
+def argument(option: str, value: object) -> list[str]:
+    """Return the words of the command line that give `option` the value of a keyword."""
     if value is None or value is False:
         return []
     if value is True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mktemplate.arguments import control_key, duration
-from mktemplate.options import flag, value
+from mktemplate.options import flag, seconds, value
 from mktemplate.verb import Verb
 
 IDLE = value(
@@ -82,6 +82,26 @@ LIFE = (
         help="take an existing LXC container directory as it is",
         least=1,
         most=1,
+    ),
+    Verb(
+        name="compose",
+        usage="up|down|ps FILE [--timeout S] [--destroy]",
+        help="several containers from one file",
+        more=(
+            "up makes and starts what FILE asks for, each service once those that it depends on are ready;\n"
+            "down stops it, the last one first, and keeps data; ps lists it. FILE is TOML: tables\n"
+            "[services.NAME] with template, depends_on and the options of up (docs/compose.md)."
+        ),
+        least=2,
+        most=2,
+        options=(
+            value("--timeout", "S", "timeout", "seconds to wait for each", convert=seconds),
+            flag(
+                "--destroy",
+                "destroy",
+                "with down: remove them, with what they wrote and their volumes",
+            ),
+        ),
     ),
     Verb(
         name="completion",

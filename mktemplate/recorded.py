@@ -35,6 +35,8 @@ def given_options(request: Request, mounts: Collection[str] = ()) -> Options:
         if name in request.given
         for item in _items(getattr(request.build, name))
     ]
+    if request.compose:
+        found.append(("compose", request.compose))
     if request.template_path:
         found.append(("template_path", os.path.abspath(request.template_path)))
     return tuple(found)

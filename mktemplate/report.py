@@ -1,21 +1,23 @@
-"""What is wrong with one template.toml, collected with the lines where it stands; and the readers of its values."""
+"""What is wrong with one TOML text of ours, collected with the lines where it stands; and the readers of its values."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from mktemplate.errors import CommandError
+from mktemplate.errors import CommandError, Several, escape
 from mktemplate.values import problem
 
 
 class Report:
-    """Collects what is wrong with one template.toml, with the line where it stands."""
+    """Collects what is wrong with one TOML text, with the line where it stands."""
 
-    def __init__(self, path: str, text: str) -> None:
-        """Report on `text`, which is called `path`."""
+    def __init__(self, path: str, text: str, *, code: str = "E_TEMPLATE_SYNTAX") -> None:
+        """Report on `text`, which is called `path`, by failures of `code`."""
         self.path = path
+        self._code = code
         self.failures: list[Exception] = []
         self._lines = _line_table(text)
 
@@ -24,7 +26,7 @@ class Report:
         line = self._lines.get(where) or self._lines.get(where.rpartition(".")[0]) or 1
         self.failures.append(
             CommandError(
-                "E_TEMPLATE_SYNTAX",
+                self._code,
                 f"{self.path}:{line}",
                 f"{where}: {detail}",
                 hints=(hint,) if hint else (),
@@ -32,6 +34,13 @@ class Report:
                 line=line,
             )
         )
+
+    def check(self) -> None:
+        """Raise what was added, all of it at once."""
+        if len(self.failures) == 1:
+            raise self.failures[0]
+        if self.failures:
+            raise Several(tuple(self.failures))
 
     def text(self, table: Mapping[str, object], key: str, where: str, default: str = "") -> str:
         """Return a string."""
@@ -80,6 +89,18 @@ class Report:
             self.add(where, f"must be an integer in 0…{highest}")
             return default
         return value
+
+
+def document(text: str, path: str, *, code: str = "E_TEMPLATE_SYNTAX") -> Mapping[str, object]:
+    """Return what a TOML text says; raise `code` with the line where it is none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"line (\d+)", str(error))
+        line = int(at[1]) if at else text.count("\n") + 1
+        raise CommandError(
+            code, f"{path}:{line}", escape(str(error)), path=path, line=line
+        ) from None
 
 
 def _line_table(text: str) -> dict[str, int]:

@@ -6,15 +6,14 @@ The format is docs/template-format.md.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mktemplate import declared, firststart, schema, thirdparty
 from mktemplate.declared import DataVolume, NeededDevice
-from mktemplate.errors import CommandError, Several, escape, nearest
+from mktemplate.errors import escape, nearest
 from mktemplate.firststart import Step
-from mktemplate.report import Report
+from mktemplate.report import Report, document
 from mktemplate.thirdparty import Download, Repository
 from mktemplate.values import TYPES, Option, check
 
@@ -93,22 +92,12 @@ def parse(
 
     `extend` lays facts that name another template over that one's.
     """
-    try:
-        data: Mapping[str, object] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        at = re.search(r"line (\d+)", str(error))
-        line = int(at[1]) if at else text.count("\n") + 1
-        raise CommandError(
-            "E_TEMPLATE_SYNTAX", f"{path}:{line}", escape(str(error)), path=path, line=line
-        ) from None
+    data = document(text, path)
     report = Report(path, text)
     if extend is not None:
         data = extend(data, report)
     spec = _spec(name, data, report, origin=origin, trusted=trusted)
-    if len(report.failures) == 1:
-        raise report.failures[0]
-    if report.failures:
-        raise Several(tuple(report.failures))
+    report.check()
     return spec
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mktemplate import schema
 from mktemplate.declared import ACCOUNT
-from mktemplate.errors import CommandError, Several, escape
-from mktemplate.report import Report
+from mktemplate.report import Report, document
 
 FILE = "tests.toml"
 INSIDE, HOST = "inside", "host"
@@ -45,10 +43,7 @@ class Suite:
 
 def parse(text: str, path: str) -> Suite:
     """Return the checked tests of `text`, called `path`; raise all its problems at once."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise CommandError("E_TEMPLATE_SYNTAX", path, escape(str(error)), path=path) from None
+    data = document(text, path)
     report = Report(path, text)
     for key in data:
         if key not in _TOP:
@@ -60,9 +55,7 @@ def parse(text: str, path: str) -> Suite:
     suite = Suite(tests=tests, sets=_sets(data.get("set", {}), report))
     if not tests:
         report.add("test", "there is none: write [[test]]")
-    if report.failures:
-        failures = tuple(report.failures)
-        raise failures[0] if len(failures) == 1 else Several(failures)
+    report.check()
     return suite
 
 

@@ -6,7 +6,7 @@ import textwrap
 
 from mktemplate import verbexamples
 from mktemplate.errors import CommandError, escape, nearest
-from mktemplate.grammar import ALIASES, BY_NAME, RESERVED, VERBS
+from mktemplate.grammar import ALIASES, BY_NAME, VERBS
 from mktemplate.options import BUILDING, FROM, GLOBAL, LIMITS, REACH, START, WHAT, Option
 from mktemplate.verb import Verb
 
@@ -52,10 +52,9 @@ def verb_page(name: str) -> str:
     """Return the page for one verb; raise E_USAGE for a word that is none."""
     verb = BY_NAME.get(ALIASES.get(name, name))
     if verb is None:
-        detail = "not in this version" if name in RESERVED else "no such verb"
         close = nearest(name, tuple(BY_NAME))
-        hints = (f"did you mean {close[0]}?",) if close and name not in RESERVED else ()
-        raise CommandError("E_USAGE", f'"{escape(name)}"', detail, hints=hints)
+        hints = (f"did you mean {close[0]}?",) if close else ()
+        raise CommandError("E_USAGE", f'"{escape(name)}"', "no such verb", hints=hints)
     lines = [
         f"mktemplate {verb.name} {verb.usage}".rstrip(),
         "",

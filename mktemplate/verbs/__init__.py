@@ -40,6 +40,7 @@ _MODULES = {
     "autostart": ("boot", "autostart"),
     "unit": ("unit", "unit"),
     "adopt": ("adopt", "adopt"),
+    "compose": ("compose", "compose"),
     "completion": ("completion", "completion"),
     "exec": ("inside", "execute"),
     "shell": ("inside", "shell"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from mktemplate import logged, views
 from mktemplate.arguments import container_name
@@ -31,26 +32,30 @@ def list_all(request: Request, console: Console) -> int:
     if console.json:
         console.document(rows)
         return 0
-    console.text(_list_table(rows, console))
+    console.text(listed(rows, _COLUMNS, console))
     return 0
 
 
-def _list_table(rows: list[dict[str, object]], console: Console) -> str:
+_COLUMNS = ("name", "state", "template", "distro", "ips", "ports", "pid", "memory", "age")
+
+
+def listed(rows: list[dict[str, object]], columns: Sequence[str], console: Console) -> str:
+    """Return a table of containers' objects, as people read them."""
     shown = []
     for row in rows:
-        memory, seconds = row["memory"], row["age"]
+        memory, seconds = row.get("memory"), row.get("age")
         shown.append(
             {
                 **row,
-                "distro": f"{row['distro']}/{row['release']}" if row["distro"] else "",
-                "state": f"{row['state']} (oom)" if row["oom_kills"] else row["state"],
+                "distro": f"{row['distro']}/{row['release']}" if row.get("distro") else "",
+                "state": f"{row['state']} (oom)" if row.get("oom_kills") else row["state"],
+                "ready": "yes" if row.get("ready") else "",
                 "ips": " ".join(_strings(row["ips"])),
                 "ports": " ".join(_port_text(port) for port in _dicts(row["ports"])),
                 "memory": bytes_text(memory) if isinstance(memory, int) else "",
                 "age": age_text(seconds) if isinstance(seconds, float) else "",
             }
         )
-    columns = ("name", "state", "template", "distro", "ips", "ports", "pid", "memory", "age")
     return console.table(columns, shown)
 
 

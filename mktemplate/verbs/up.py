@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from mktemplate import life
 from mktemplate.cli import Request
 from mktemplate.console import Console
@@ -22,10 +20,15 @@ def up(request: Request, console: Console) -> int:
 
 def tell(container: Container, console: Console) -> None:
     """Report a container that has just become ready."""
-    secrets = _made_secrets(container)
+    console.result(told(container, console), "")
+    say(container, console)
+
+
+def told(container: Container, console: Console) -> dict[str, object]:
+    """Return the object of a container that has just become ready, as `console` timed it."""
     value = {**container_object(container.path, container.name), "ready": True}
-    console.result({**value, "secrets": secrets, "timings": timings(console.timings)}, "")
-    _say(container, console, secrets)
+    secrets = _made_secrets(container)
+    return {**value, "secrets": secrets, "timings": timings(console.timings)}
 
 
 def _made_secrets(container: Container) -> dict[str, str]:
@@ -40,7 +43,8 @@ def _made_secrets(container: Container) -> dict[str, str]:
     return {name: secretfiles.reading(container.name, name) for name in made}
 
 
-def _say(container: Container, console: Console, secrets: Mapping[str, str]) -> None:
+def say(container: Container, console: Console) -> None:
+    """Say how to reach a container that has just become ready."""
     record = container.bundle.record
     name, seconds = container.name, console.timings
     console.step(f"{name}: ready after {seconds['ready']:.3f} s ({seconds['total']:.2f} s in all)")
@@ -48,7 +52,7 @@ def _say(container: Container, console: Console, secrets: Mapping[str, str]) -> 
     ips = tuple(ip.partition("/")[0] for ip in run.ips) if run else ()
     if record.connect and (ips or "{address}" not in record.connect):
         console.step(f"connect: {record.connect.replace('{address}', ips[0] if ips else '')}")
-    for option, command in secrets.items():
+    for option, command in _made_secrets(container).items():
         console.step(f"{option}: {command}")
     for ip in ips:
         console.step(f"address: {ip}")

@@ -191,7 +191,7 @@ def test_one_file_that_is_pinned_by_its_hash_is_a_service(
 
     client = Client(mkt=mkt, name="server", ip=ip)
     assert client.run(*CURL, "http://{ip}:8080/") == "static, alone.\n"
-    assert served.requests.count("/server-1.0-linux-amd64") == 1
+    asked = len(served.requests)
     mkt.ok("destroy", "--force", "server")
     mkt.ok("up", *words)
-    assert served.requests.count("/server-1.0-linux-amd64") == 1
+    assert len(served.requests) == asked > 0
