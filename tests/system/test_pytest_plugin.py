@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mktemplate import containers
-from tests.system.command import Mkt
+from tests.system.command import CHECKOUT, Mkt
+from tests.system.user import UserMkt
 
 pytestmark = pytest.mark.system
 
@@ -45,34 +46,6 @@ def test_forever(mktemplate, tmp_path):
 
 def test_forever_too(mktemplate, tmp_path):
     test_forever(mktemplate, tmp_path)
-"""
-QUERY = """
-import socket, struct
-import pytest
-
-def query(address, sql):
-    \"\"\"Speak PostgreSQL's protocol, version 3: start, ask, hear the answer out.\"\"\"
-    def until(kind):
-        found = []
-        while not found or found[-1][0] != kind:
-            head = stream.read(5)
-            found.append((head[:1], stream.read(struct.unpack("!I", head[1:])[0] - 4)))
-        return found
-    def message(kind, body):
-        return kind + struct.pack("!I", len(body) + 4) + body
-    with socket.create_connection(address, timeout=10) as server, server.makefile("rb") as stream:
-        words = b"user\\0postgres\\0database\\0postgres\\0\\0"
-        server.sendall(message(b"", struct.pack("!I", 3 << 16) + words))
-        until(b"Z")
-        server.sendall(message(b"Q", sql.encode() + b"\\0"))
-        return until(b"Z")
-
-@pytest.mark.parametrize("number", range(100))
-def test_a_database_of_its_own(mktemplate, number):
-    db = mktemplate.up("postgresql", distro="debian", set={"anonymous": True})
-    said = query(db.address(), f"create table t (n int); insert into t values ({number}); select n from t")
-    assert [body[6:] for kind, body in said if kind == b"D"] == [b"%d" % number]
-    assert not [body for kind, body in said if kind == b"E"]
 """
 
 
@@ -139,12 +112,29 @@ def test_a_template_that_changes_gets_another_snapshot(mkt: Mkt, tmp_path: Path)
     assert len(containers(mkt.path)) == 2
 
 
-@pytest.mark.slow
-def test_a_hundred_tests_have_a_hundred_databases(mkt: Mkt, tmp_path: Path) -> None:
-    for _ in range(2):  # the first makes the snapshot
-        begun = time.monotonic()
-        said, _ = run(mkt, tmp_path, QUERY, "-n", "2").communicate(timeout=600)
-        took = time.monotonic() - begun
+def test_a_normal_user_has_them_too(user: UserMkt) -> None:
+    home = user.place / "home"
+    (home / "test_it.py").write_text(PRIVATE.replace("range(6)", "range(2)"))
 
-        assert "100 passed" in said, said
-    sys.stderr.write(f"100 tests with 100 PostgreSQL servers: {took:.1f} s\n")
+    done = user.module(
+        *("pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-p", "xdist", "-n", "2"),
+        *("-p", "mktemplate.pytest_plugin", "-W", "error", f"--rootdir={home}", str(home)),
+        PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", TMPDIR=str(home),
+    )  # fmt: skip
+
+    assert "2 passed" in done.stdout, done.stdout
+    assert until(lambda: {name.partition("-")[0] for name in user.names()} == {"warm"})
+
+
+@pytest.mark.slow
+def test_a_hundred_tests_have_a_hundred_databases(mkt: Mkt) -> None:
+    """How long they take depends on who else is busy here: the number is for a person to read."""
+    done = subprocess.run(
+        [sys.executable, "-P", CHECKOUT / "bench/databases.py"],
+        env=mkt.environment | {"MKTEMPLATE_PATH": str(mkt.path)},
+        capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    sys.stderr.write(done.stdout)
+    assert left(mkt) == []

@@ -61,12 +61,18 @@ class UserMkt(Mkt):
         self, *argv: str, timeout: float = 300, stdin: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run the command and return how it ended; nothing is checked."""
+        return self.module("mktemplate", *argv, timeout=timeout, stdin=stdin, **environment)
+
+    def module(
+        self, name: str, *argv: str, timeout: float = 300, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a module of Python's as the user and return how it ended."""
         base = Path(sys.base_prefix)
         closed = next((p for p in reversed(base.parents) if not p.stat().st_mode & 0o001), "")
         return subprocess.run(
             [
                 *("unshare", "-m", "--propagation", "private", "sh", "-ec", BECOME, "sh"),
-                *(str(self.place), str(closed), str(base), sys.executable, "-P", "-m", "mktemplate"),
+                *(str(self.place), str(closed), str(base), sys.executable, "-P", "-m", name),
                 *argv,
             ],
             env=self.environment | environment, cwd="/", input=stdin, text=True, capture_output=True,
