@@ -120,6 +120,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
         ),
         maps=way.maps,
         host=(
+            *sharing.leave(config),
             *way.host,
             *_join(host.join),
             *procfiles.proc_files(config, rootless=host.rootless),

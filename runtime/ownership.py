@@ -139,6 +139,7 @@ def device(slot: str, source: str, idmap: str, ids: tuple[IdMap, ...]) -> tuple[
         raise ConfigError("E_MOUNT_SOURCE", source, "is no device")
     owner = outside(ids, "u", 0, source), outside(ids, "g", int(found[1]), source)
     name, failure = Path(source).name, Failure("E_MOUNT_SOURCE", source)
+    folder = str(Path(source).parent)
     mode = stat.S_IFMT(status.st_mode) | 0o660
     return (
         *steps.filesystem(
@@ -157,11 +158,18 @@ def device(slot: str, source: str, idmap: str, ids: tuple[IdMap, ...]) -> tuple[
         Call(name="fchownat", args=(Slot("devices"), c(name), *owner, 0), failure=failure),
         Call(name="fchmodat", args=(Slot("devices"), c(name), 0o660), failure=failure),
         Call(
+            name="move_mount",
+            args=(Slot("devices"), c(""), m.AT_FDCWD, c(folder), m.MOVE_MOUNT_F_EMPTY_PATH),
+            why="for a moment, and in this mount namespace: Linux < 6.15 clones from no mount that is attached nowhere",
+            failure=failure,
+        ),
+        Call(
             name="open_tree",
             args=(Slot("devices"), c(name), m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC),
             result=slot,
             failure=failure,
         ),
+        Call(name="umount2", args=(c(folder), m.MNT_DETACH), failure=failure),
         steps.close("devices"),
     )
 

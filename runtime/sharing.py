@@ -10,11 +10,13 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from runtime import state
+from runtime import state, steps
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError, StateError
+from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.program import Call, Failure, Slot
+from runtime.steps import c
 
 _NS_GET_NSTYPE = 0xB703  # ioctl_nsfs(2)
 
@@ -43,7 +45,12 @@ def opened(config: ContainerConfig, path: Path, given: ExitStack) -> dict[str, i
 
 def join(config: ContainerConfig) -> tuple[Call, ...]:
     """Enter them, before init is cloned."""
-    return tuple(
+    own = Call(
+        name="openat",
+        args=(m.AT_FDCWD, c("/proc/self/ns/cgroup"), os.O_RDONLY | os.O_CLOEXEC),
+        result="own cgroup",
+    )
+    return (own,) * ("cgroup" in names(config)) + tuple(
         Call(
             name="setns",
             args=(Slot(_slot(name)), ns.FLAGS[name]),
@@ -51,6 +58,20 @@ def join(config: ContainerConfig) -> tuple[Call, ...]:
             failure=Failure("E_KERNEL_FEATURE", f"lxc.namespace.share.{name}", "cannot be joined"),
         )
         for name, whose in config.namespace_share
+    )
+
+
+def leave(config: ContainerConfig) -> tuple[Call, ...]:
+    """Come back from the cgroup namespace, when init is cloned: from inside none of its groups can be joined."""
+    if "cgroup" not in names(config):
+        return ()
+    return (
+        Call(
+            name="setns",
+            args=(Slot("own cgroup"), ns.CLONE_NEWCGROUP),
+            why="init's group is not seen from the shared namespace (cgroups(7))",
+        ),
+        steps.close("own cgroup"),
     )
 
 

@@ -23,6 +23,7 @@ lxc.mount.entry = tmpfs proc/acpi tmpfs ro,size=4k,optional 0 0
 lxc.mount.entry = /srv/data srv none bind,ro,create=dir 0 0
 lxc.idmap = u 0 1000000 65536
 lxc.idmap = g 0 1000000 65536
+lxc.mount.entry = /dev/full dev/given none bind,create=file,idmap=device:44 0 0
 lxc.rootfs.path = overlay:/layers/top:/layers/base:/c/web/upper
 """
 
