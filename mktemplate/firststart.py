@@ -70,8 +70,8 @@ def shell(step: Step, option: Option | None, fill: Fill, *, static: bool) -> str
     return f"if {wanted}; then {run}; fi"
 
 
-def as_user(user: str, command: str, *, static: bool) -> str:
-    """Return what becomes `command` as a user inside: its groups, its home, no rights.
+def as_user(user: str, command: str, *, static: bool, rights: str = "-all") -> str:
+    """Return what becomes `command` as a user inside: its groups, its home, its `rights`.
 
     Where all there is is `static`, it is busybox: its setpriv cannot, its su asks root nothing and stays no parent.
     """
@@ -79,5 +79,5 @@ def as_user(user: str, command: str, *, static: bool) -> str:
         return f"exec su -s /bin/sh {user} -c {shlex.quote(f'exec {command}')}"
     return (
         f"HOME=~{user} USER={user}; export HOME USER; exec setpriv --reuid {user} "
-        f'--regid "$(id -g {user})" --init-groups --inh-caps=-all {command}'
+        f'--regid "$(id -g {user})" --init-groups --inh-caps={rights} {command}'
     )

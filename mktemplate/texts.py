@@ -47,6 +47,8 @@ _REPLACEABLE = frozenset(
     )
 )
 
+_LOW = 1024  # ip(7): ports below are root's, or of who has CAP_NET_BIND_SERVICE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
@@ -114,7 +116,8 @@ def _render(
     with told_of(template.folder, spec.name, "tree.j2", tree):
         bodies = {**files, "init": b"", "reaper": b""}
         drafted = trees.parse(tree, bodies, f"{spec.name}/tree.j2")
-    files["init"] = _init(spec, drafted, jinja, str(values["init_folder"])).encode()
+    low_ports = any(facts_.port(each, facts) < _LOW for each in spec.ports)
+    files["init"] = _init(spec, drafted, jinja, low_ports=low_ports).encode()
     if values["reaper"]:
         files["reaper"] = shared.read(f"_init/reaper.{facts_.REAPERS[facts.target.arch]}")
     of_host = "shared-program" if spec.static else "shared-host"
@@ -161,16 +164,17 @@ def _bodies(template: library.Template, facts: Facts, jinja: Renderer) -> dict[s
     return bodies
 
 
-def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, folder: str) -> str:
-    """Return the text of the container's PID 1."""
+def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, *, low_ports: bool) -> str:
+    """Return the text of the container's PID 1; `low_ports`: the service listens where not everybody may."""
+    folder = jinja.values["init_folder"]
     fill = _filling(spec, jinja)
     command = shlex.join(map(fill, spec.command))
     static = bool(spec.static)
 
-    def becomes(words: str) -> str:
+    def becomes(words: str, rights: str = "-all") -> str:
         if spec.service_user == "root":
             return f"exec {words}"
-        return firststart.as_user(spec.service_user, words, static=static)
+        return firststart.as_user(spec.service_user, words, static=static, rights=rights)
 
     listening = ""
     if spec.sockets == "systemd" and jinja.values["reaper"]:
@@ -182,6 +186,7 @@ def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, folder: str) ->
                 "E_USAGE", spec.name, "is not init_safe, and this architecture has no reaper"
             )
         command = f"{folder}/reaper {command}".rstrip()
+    keeps = low_ports and spec.service_user != "root" and not static
     return jinja.file(
         "_init/init.j2",
         starts=[line for node in tree.volatile for line in _at_start(node)],
@@ -193,7 +198,8 @@ def _init(spec: TemplateSpec, tree: trees.Tree, jinja: Renderer, folder: str) ->
             firststart.shell(step, spec.option(step.secret), fill, static=static)
             for step in spec.first_start
         ],
-        command=becomes(command),
+        keeps_low_ports=keeps,
+        command=becomes(command, "$rights" if keeps else "-all"),
         listening=listening,
     )
 
