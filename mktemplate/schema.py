@@ -56,7 +56,8 @@ TOP = Table(
              "lets setuid programs inside work: `no_new_privs` is off"),
         _key("command", "list, first an absolute path", "[]", "the service, in the foreground; empty: PID 1 only waits and reaps"),
         _key("service_user", "a user's name inside", "root",
-             "who runs the command: PID 1 drops to that user, its groups and its home, and has no capability left"),
+             "who runs the command: PID 1 drops to that user, its groups and its home, and has no capability left"
+             " (one where the network does not let everybody listen on its port below 1024: CAP_NET_BIND_SERVICE)"),
         _key("init_safe", "true, false", "false",
              "the service reaps children on SIGCHLD and ends on SIGTERM itself, so it may be PID 1"),
         _key("stop_signal", "`TERM`, `INT`, `QUIT`, …, `RTMIN+3` (systemd)", "TERM", "what asks it to end"),
