@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import smtplib
 import ssl
 import subprocess
+import sys
 import tempfile
 from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
+from mktemplate import sharehost
 from runtime import ready
 from runtime.bundle import Ready
+from tests.conftest import lacking
 from tests.system.command import Mkt
 from tests.system.service import CURL, ENDED, GRACE, Client, Service, asks, cases, prove
 from tests.system.test_flat import until
@@ -336,7 +340,7 @@ def test_a_service_that_asks_nobody_for_a_password_makes_none(mkt: Mkt, template
 def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program of this machine; nothing is checked."""
     return subprocess.run(
-        argv, env=os.environ | environment, text=True, capture_output=True, timeout=30
+        argv, env=os.environ | environment, text=True, capture_output=True, timeout=120
     )
 
 
@@ -355,3 +359,43 @@ def test_anybody_reads_an_anonymous_git_and_only_who_knows_the_password_writes(
 
     assert "could not read Username" in refused.stderr
     assert client.run("git", "ls-remote", url).endswith("refs/heads/main\n")
+
+
+PROGRAMS = {
+    "caddy": "caddy",
+    "git": "lighttpd",
+    "nginx": "nginx",
+    "node-exporter": "prometheus-node-exporter",
+    "postfix": "postfix",
+    "prometheus": "prometheus",
+    "rsync": "rsync",
+    "samba": "smbd",
+}
+LEND = """
+LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "lowerdir=$1:/usr" lent /usr
+shift; exec "$@"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("template", sorted(PROGRAMS))
+def test_a_host_that_has_the_programs_lends_them(mkt: Mkt, template: str) -> None:
+    """The packages' own /usr over that of this host: what it would be had they been installed here."""
+    if sharehost.os_release().get("VERSION_CODENAME") != "trixie":
+        lacking("the release that the packages are of")
+    place = ("--distro", "debian", "--release", "trixie")
+    mkt.ok("create", template, *place)
+    layers = [mkt.path / ".store/layers" / each for each in mkt.json("info", template)["layers"]]
+    folders = [str(layer / "root/usr") for layer in layers if (layer / "root/usr").is_dir()]
+    mkt.ok("destroy", template)
+
+    refused = mkt("up", template, *place, "--share-host")
+    lent = ("unshare", "-m", "--propagation", "private", "sh", "-euc", LEND, "sh")
+    words = [sys.executable, "-P", "-m", "mktemplate", "--path", str(mkt.path), "up", template]
+    words += [*place, "--share-host", "--no-userns"]  # overlays take no id-mapped mounts
+    up = run(*lent, ":".join(reversed(folders)), *words, **mkt.environment)
+
+    assert shutil.which(PROGRAMS[template]) or "this host does not have it" in refused.stderr
+    assert up.returncode == 0, up.stderr
+    mkt.ok("stop", "--timeout", str(GRACE), template)
+    assert mkt.json("info", template)["exit_status"] in ENDED
