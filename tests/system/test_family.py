@@ -13,7 +13,7 @@ from tests.system.command import Mkt
 pytestmark = pytest.mark.system
 FAMILY = ("ubuntu", "devuan", "kali")
 TEMPLATE = {
-    "template.toml": 'summary = "Essential packages"\ndistros = ["deb"]\nprofile = "login"\ncommand = []\n',
+    "template.toml": 'summary = "Essential packages"\ndistros = ["deb"]\nprofile = "service"\ncommand = []\n',
     "config.j2": '{% extends "_distro/" ~ distro.name ~ ".config.j2" %}\n',
     "tree.j2": '{% extends "_distro/" ~ distro.name ~ ".tree.j2" %}\n',
 }

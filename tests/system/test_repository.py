@@ -48,7 +48,7 @@ def plain(tmp_path: Path, family: Callable[[str], Mirror]) -> tuple[str, ...]:
     folder = tmp_path / "templates/plain"
     folder.mkdir(parents=True)
     (folder / "template.toml").write_text(
-        'summary = "x"\ndistros = ["deb"]\nprofile = "login"\ncommand = []\n'
+        'summary = "x"\ndistros = ["deb"]\nprofile = "service"\ncommand = []\n'
     )
     for kind in ("config", "tree"):
         (folder / f"{kind}.j2").write_text(
