@@ -19,7 +19,7 @@ from typing import Any
 from runtime import devices
 from runtime.controlfile import pids_below, read, remove_tree, try_write, words, write
 from runtime.errors import HostError
-from runtime.hierarchy import Group, Hierarchy, make_group, mounted
+from runtime.hierarchy import PARENT, Group, Hierarchy, make_group, mounted
 from runtime.kernel import bpf
 from runtime.limits import Limit, Limits, device_policy, twins
 
@@ -71,6 +71,17 @@ class Cgroup:
             Cgroup(key=key, groups=tuple(made)).remove()
             raise
         return Cgroup(key=key, groups=tuple(made), notes=notes)
+
+    @staticmethod
+    def left(key: str) -> Cgroup:
+        """Return the groups of `key` that are there, also of a start that was killed before it could name them."""
+        places = ((tree, f"{tree.path}/{PARENT}/{key}") for tree in mounted())
+        groups = (
+            Group(path=path, controllers=tree.controllers, version=tree.version)
+            for tree, path in places
+            if os.path.isdir(path)
+        )
+        return Cgroup(key=key, groups=tuple(groups))
 
     def as_json(self) -> dict[str, Any]:
         """Return this as plain values."""

@@ -261,6 +261,8 @@ class Container:
             self._reclaim_if_left()
             from runtime import hooks, idmap, prepare, remove
 
+            prepare.remove_group(self.path, self.name)
+
             hooks.before_destroy(self._lenient_config(), self.name, found.config)
             with remove.container(self.path, self.name):
                 idmap.release(self.path, found.record.id_range[0])
@@ -332,15 +334,18 @@ class Container:
 
     def _finish(self, run: RunState) -> None:
         """Kill what is left and wait until the monitor has recorded the end; or do its work."""
+        if (
+            run.init == state.NOBODY
+        ):  # its starter was killed in the middle: init dies with its monitor
+            run.monitor.send(signal.SIGKILL)
         run.init.send(signal.SIGKILL)
         if run.cgroup:
             with suppress(FileNotFoundError):
                 self.cgroup(run).kill()
         with run.monitor.alive() as pidfd:
-            if pidfd is None:
-                self._reclaim_if_left()
-            elif not select.select([pidfd], [], [], _GONE)[0]:
+            if pidfd is not None and not select.select([pidfd], [], [], _GONE)[0]:
                 raise LaunchError("E_INIT_DIED", self.name, "its monitor does not end")
+        self._reclaim_if_left()
         if (ended := self.run) is not None:
             state.save(replace(ended, asked=True))
 

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from runtime import bundle, etcfiles, idmap, lease, network, state
+from runtime import bundle, etcfiles, idmap, lease, prepare, state
 
 
 def names(path: Path) -> frozenset[str]:
@@ -33,8 +33,8 @@ def release(path: Path, name: str) -> None:
             if owner == name:
                 idmap.release(path, first)
         etcfiles.remove(state.folder(path) / f"{name}.etc")
-        if os.geteuid() == 0:
-            network.forget(state.key(path, name))
+        prepare.remove_group(path, name)
+        prepare.forget_network(path, name)
         state.forget(path, name)
 
 

@@ -278,10 +278,19 @@ def release_network(path: Path, name: str) -> None:
         from runtime import network
 
         network.release(state.key(path, name))
-    elif _carrier(path, name).exists():
+    else:
         from runtime import usernet
 
-        usernet.release(_carrier(path, name))
+        if usernet.has_left(_carrier(path, name)):
+            usernet.release(_carrier(path, name))
+
+
+def remove_group(path: Path, name: str) -> None:
+    """Remove the control groups of a container that does not run; a user's go with the scope of its manager."""
+    if os.geteuid() == 0:
+        left = cgroup.Cgroup.left(state.key(path, name))
+        left.kill()
+        left.remove()
 
 
 def forget_network(path: Path, name: str) -> None:
@@ -290,6 +299,8 @@ def forget_network(path: Path, name: str) -> None:
         from runtime import network
 
         network.forget(state.key(path, name))
+    else:
+        release_network(path, name)
 
 
 def compiled_filter(path: str) -> bytes:

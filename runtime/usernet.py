@@ -86,18 +86,46 @@ def check() -> str:
 
 
 def release(record: Path) -> None:
-    """Kill what `record` names, and return when it is dead: its ports are free then. Idempotent."""
+    """Kill what `record` names, and return when it is dead: its ports are free then. Idempotent.
+
+    So is done with a pasta of a start that was killed before it had recorded it.
+    """
+    for carrier in filter(None, (_recorded(record), _unrecorded(_pid_file(record)))):
+        pidfd = carrier.open()
+        if pidfd is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [], _PATIENCE)
+            os.close(pidfd)
+    for file in (record, _pid_file(record)):
+        file.unlink(missing_ok=True)
+
+
+def has_left(record: Path) -> bool:
+    """Whether there is anything to release."""
+    return record.exists() or _pid_file(record).exists()
+
+
+def _pid_file(record: Path) -> Path:
+    return record.with_suffix(".pasta")
+
+
+def _recorded(record: Path) -> Identity | None:
     try:
-        carrier = Identity(**json.loads(record.read_bytes()))
+        return Identity(**json.loads(record.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
-        return
-    pidfd = carrier.open()
-    if pidfd is not None:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        select.select([pidfd], [], [], _PATIENCE)
-        os.close(pidfd)
-    record.unlink(missing_ok=True)
+        return None
+
+
+def _unrecorded(pid_file: Path) -> Identity | None:
+    """Return the pasta that was told to write `pid_file`, if it is still that process."""
+    try:
+        carrier = Identity.of(int(pid_file.read_text()))
+        with open(f"/proc/{carrier.pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    return carrier if os.fsencode(pid_file) in words else None
 
 
 def addresses(pid: int) -> tuple[str, ...]:
@@ -127,7 +155,7 @@ def _pasta(record: Path, init: int, ports: Sequence[Port]) -> Reached:
     import subprocess  # here: few starts need it
 
     server = "" if etcfiles.resolvers() else _FORWARDER
-    pid_file = record.with_suffix(".pasta")
+    pid_file = _pid_file(record)
     argv = [PASTA, "--config-net", "--quiet", "--no-map-gw", "--ns-ifname", _NIC]
     argv += [
         "-T",
