@@ -143,7 +143,8 @@ class Soak:
     def run(self) -> int:
         """Do all rounds; return 1 where something was left or went wrong."""
         chance = random.Random(self.wanted.seed)
-        workshop.store(self.place / "containers").recover()
+        path = self.place / "containers"
+        recovery.sweep(path, workshop.store(path))
         for _ in range(2):  # the bridge, the table, the folders of the run state come, and stay
             began = time.monotonic()
             self.round("warm")

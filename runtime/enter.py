@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -23,6 +23,7 @@ from runtime.kernel import process
 from runtime.passwd import Account
 from runtime.prepare import compiled_filter
 from runtime.program import Call, Expect, Failure, Out, Program, Slot, Text
+from runtime.state import RunState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ class Target:
 
     name: str
     config: ContainerConfig
-    pid: int
+    namespaces: int  # the flags of those that are not ours
     root: int  # O_PATH of its root
     slots: dict[str, int]  # target (a pidfd), join0…
 
@@ -151,7 +152,7 @@ class Target:
                 Call(name="prctl", args=(process.PR_SET_DUMPABLE, 0, 0, 0, 0)),
                 Call(
                     name="setns",
-                    args=(Slot("target"), _differing(self.pid) & namespaces),
+                    args=(Slot("target"), self.namespaces & namespaces),
                     failure=Failure(
                         "E_KERNEL_FEATURE", self.name, "its namespaces cannot be joined"
                     ),
@@ -204,29 +205,36 @@ def _joined(container: Container) -> Iterator[Target]:
             "is frozen",
             hints=(f"mktemplate unfreeze {container.name}",),
         )
+    with ExitStack() as held:
+        try:
+            target = _target(container, run, held)
+        except (FileNotFoundError, ProcessLookupError):
+            raise StateError("E_NOTRUNNING", container.name, "has just ended") from None
+        yield target
+
+
+def _target(container: Container, run: RunState, held: ExitStack) -> Target:
+    """Open init and where it is, until `held` is closed. FileNotFoundError, ProcessLookupError: it has ended."""
+
+    def kept(descriptor: int) -> int:
+        held.callback(os.close, descriptor)
+        return descriptor
+
     pidfd = run.init.open()
     if pidfd is None:
-        raise StateError("E_NOTRUNNING", container.name, "has just ended")
-    slots = {"target": pidfd}
-    try:
-        slots["root"] = os.open(
-            f"/proc/{run.init.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        )
-        joined = container.cgroup(run).join_files() if run.cgroup else ()
-        if joined and os.geteuid() != 0:
-            from runtime import usergroup
+        raise ProcessLookupError
+    slots = {"target": kept(pidfd)}
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    root = kept(os.open(f"/proc/{run.init.pid}/root", flags))
+    joined = container.cgroup(run).join_files() if run.cgroup else ()
+    if joined and os.geteuid() != 0:
+        from runtime import usergroup
 
-            usergroup.stand_beside(joined[0])
-        for number, path in enumerate(joined):
-            slots[f"join{number}"] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        root = slots.pop("root")
-        try:
-            yield Target(container.name, container.config, run.init.pid, root, slots)
-        finally:
-            os.close(root)
-    finally:
-        for descriptor in slots.values():
-            os.close(descriptor)
+        usergroup.stand_beside(joined[0])
+    for number, path in enumerate(joined):
+        slots[f"join{number}"] = kept(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+    namespaces = _differing(run.init.pid)
+    return Target(container.name, container.config, namespaces, root, slots)
 
 
 def _differing(pid: int) -> int:
