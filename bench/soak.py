@@ -24,7 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +68,13 @@ if [ "$rootless" ]; then
 fi
 exec "$@"
 """
+TOLD = {
+    "E_NOTFOUND",
+    "E_NOTRUNNING",
+    "E_INIT_DIED",
+    "E_KERNEL_FEATURE",
+    "E_NEWUIDMAP",
+}  # of who was in the middle of it
 SETTLED = 5.0  # seconds in which the kernel takes back what nobody has any more
 
 
@@ -199,27 +208,43 @@ class Soak:
     def killed_round(self, name: str, chance: random.Random) -> None:
         """Lead a container's life in a process of its own, kill one of ours at some moment, destroy what there is."""
         container = self.made(name)
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                with suppress(ContainerError):  # somebody was killed, and it was told
-                    self.live(container)
-                status = 0
-            finally:
-                os._exit(status)
+        child = self.apart(lambda: self.live(container))
         time.sleep(chance.uniform(0, self.took * 1.3))
         self.kill_one(child, chance)
-        _, status = os.waitpid(child, 0)
-        if os.waitstatus_to_exitcode(status) not in (0, -signal.SIGKILL):
-            self.faults.append(f"{name}: its command ended with {status}")
-        try:
-            container.destroy(force=True)
-        except ContainerError as error:
-            if error.code != "E_NOTFOUND":
-                self.faults.append(f"{name}: {error}")
+        self.until_ended(child)
+        again = self.apart(lambda: container.destroy(force=True))
+        if status := self.until_ended(again):
+            self.faults.append(f"{name}: destroy --force ended with {status}")
+        self.settle()
         recovery.recover(container.path, workshop.store(container.path))  # as every create does
         self.settle()
+
+    def apart(self, work: Callable[[], None]) -> int:
+        """Do `work` in a process of its own, as a command does; return its pid. A bug's trace is printed."""
+        if child := os.fork():
+            return child
+        status = 70
+        try:
+            work()
+            status = 0
+        except ContainerError as error:  # somebody was killed, and it was told
+            status = 0 if error.code in TOLD else 1
+            if status:
+                print(error, flush=True)
+        except BaseException:  # noqa: BLE001  # whatever it is
+            traceback.print_exc(file=sys.stdout)
+            sys.stdout.flush()
+        os._exit(status)
+
+    def until_ended(self, child: int) -> int:
+        """Wait for a child of ours, and reap the orphans meanwhile, as every process 1 does; return its status."""
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                if code == 70:
+                    self.faults.append("a trace instead of an error: see above")
+                return 0 if code == -signal.SIGKILL else code
 
     def kill_one(self, child: int, chance: random.Random) -> None:
         """Kill the command, or rather, where there are any, another process of ours."""

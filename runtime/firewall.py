@@ -129,7 +129,8 @@ def apply(rules: str) -> None:
     done = _nft(rules)
     if done.returncode:
         first = done.stderr.decode(errors="replace").strip().split("\n")[0]
-        raise HostError("E_KERNEL_FEATURE", "nft", f"refuses our rules: {first}")
+        why = first or f"it ended with {done.returncode}"
+        raise HostError("E_KERNEL_FEATURE", "nft", f"refuses our rules: {why}")
 
 
 def drop(*statements: str) -> None:
