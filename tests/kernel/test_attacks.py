@@ -1,0 +1,396 @@
+"""Attacks on a launch that others' runtimes fell for, as real artifacts: the table T-01 … T-56, one marker.
+
+    pytest -m attack -v         as root, with and without a user namespace
+
+What an image or a process inside may have prepared lies in the container's upper layer; a canary on the host tells
+whether anything reached it.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runtime.container import Container
+from runtime.errors import ContainerError
+
+pytestmark = [pytest.mark.root, pytest.mark.attack]
+
+Make = Callable[..., Container]
+START = "import sys; from runtime.container import Container; Container(*sys.argv[1:]).start()"
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A folder of the host that nothing may change."""
+
+    path: Path
+    before: tuple[tuple[object, ...], ...]
+
+    def is_unchanged(self) -> bool:
+        return looks(self.path) == self.before
+
+
+def looks(path: Path) -> tuple[tuple[object, ...], ...]:
+    found = []
+    for one in sorted((path, *path.rglob("*"))):
+        status = one.lstat()
+        content = one.read_bytes() if one.is_file() else b""
+        found.append((str(one), status.st_mode, status.st_uid, status.st_gid, content))
+    return tuple(found)
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Canary]:
+    path = tmp_path / "canary"
+    path.mkdir()
+    path.chmod(0o777)
+    (path / "f").write_text("secret of the host\n")
+    (path / "f").chmod(0o666)
+    found = Canary(path, looks(path))
+    yield found
+    assert found.is_unchanged()
+
+
+@pytest.fixture(params=[True, False], ids=["userns", "no-userns"])
+def hostile(make: Make, request: pytest.FixtureRequest) -> Callable[..., Container]:
+    """Return a function that makes a container of a script and of what `spoil` puts into its upper layer."""
+    userns = bool(request.param)
+
+    def one(
+        script: str, *lines: str, spoil: Callable[[Path], object] = lambda _: None
+    ) -> Container:
+        quoted = script.replace('"', '\\"')
+        container = make("victim", f'/bin/sh -c "{quoted}; echo end"', *lines, userns=userns)
+        spoil(container.directory / "upper")
+        return container
+
+    return one
+
+
+def said(container: Container) -> list[str]:
+    """Start it, wait for its end, and return what it wrote."""
+    container.start()
+    assert container.wait("STOPPED", 10)
+    log = (container.directory / "log").read_text(errors="replace")
+    assert log.endswith("end\n"), log
+    return log.split("\n")[:-2]
+
+
+def refused(container: Container) -> str:
+    with pytest.raises(ContainerError) as caught:
+        container.start()
+    assert container.state() == "STOPPED"
+    return str(caught.value)
+
+
+Hostile = Callable[..., Container]
+
+
+@pytest.mark.parametrize("target", ["mnt/x/a/b", "mnt/y/a"], ids=["absolute", "upwards"])
+def test_t01_a_mount_target_behind_a_link_reaches_nothing(
+    target: str, hostile: Hostile, canary: Canary
+) -> None:
+    def spoil(upper: Path) -> None:
+        (upper / "mnt").mkdir()
+        (upper / "mnt/x").symlink_to(canary.path)
+        (upper / "mnt/y").symlink_to("../../../../../../.." + str(canary.path))
+
+    line = f"lxc.mount.entry = /etc {target} none bind,create=dir 0 0"
+
+    assert "E_MOUNT_TARGET" in refused(hostile("true", line, spoil=spoil))
+
+
+def test_t01_a_target_that_is_swapped_meanwhile_reaches_nothing(
+    hostile: Hostile, canary: Canary
+) -> None:
+    line = "lxc.mount.entry = tmpfs mnt/x/deep tmpfs create=dir 0 0"
+    container = hostile("true", line, spoil=lambda upper: (upper / "mnt/x").mkdir(parents=True))
+    place = container.directory / "upper/mnt/x"
+    flipper = os.fork()
+    if flipper == 0:
+        while True:
+            try:
+                os.rename(place, f"{place}.dir")
+                os.symlink(canary.path, place)
+                os.unlink(place)
+                os.rename(f"{place}.dir", place)
+            except OSError:
+                os._exit(0)
+
+    try:
+        for _ in range(10):
+            try:
+                container.start()
+                container.wait("STOPPED", 10)
+            except ContainerError as error:
+                assert error.code in {"E_MOUNT_TARGET", "E_ROOTFS_SYMLINK"}, error
+            assert canary.is_unchanged()
+    finally:
+        os.kill(flipper, signal.SIGKILL)
+        os.waitpid(flipper, 0)
+
+
+@pytest.mark.parametrize("name", ["proc", "sys", "dev"])
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_t02_t06_proc_sys_and_dev_are_folders_or_nothing_starts(
+    name: str, kind: str, hostile: Hostile, canary: Canary
+) -> None:
+    def spoil(upper: Path) -> None:
+        if kind == "link":
+            (upper / name).symlink_to(canary.path)
+        else:
+            (upper / name).write_text("no folder")
+
+    assert name in refused(hostile("true", spoil=spoil))
+
+
+@pytest.mark.parametrize("target", ["{}/f", "../proc/sysrq-trigger"])
+def test_t04_masks_are_the_hosts_null_device_whatever_the_image_has(
+    target: str, hostile: Hostile, canary: Canary
+) -> None:
+    def spoil(upper: Path) -> None:
+        (upper / "dev").mkdir()
+        (upper / "dev/null").symlink_to(target.format(canary.path))
+
+    script = "stat -c %t:%T /proc/timer_list /dev/null"
+
+    assert said(hostile(script, spoil=spoil)) == ["1:3", "1:3"]
+
+
+def test_t05_a_console_that_is_a_link_is_not_followed(hostile: Hostile, canary: Canary) -> None:
+    def spoil(upper: Path) -> None:
+        (upper / "dev/pts").mkdir(parents=True)
+        (upper / "dev/console").symlink_to(canary.path / "new")
+        (upper / "dev/pts/0").symlink_to(canary.path / "f")
+
+    script = "stat -c %F.%t /dev/console"
+
+    assert said(hostile(script, "lxc.console.path =", spoil=spoil))[0].endswith("file.88")
+
+
+@pytest.mark.parametrize("cwd", ["/a/b/c", "/proc/self/fd/7", "/proc/self/cwd"])
+def test_t07_t30_a_working_directory_leads_nowhere_outside(
+    cwd: str, hostile: Hostile, canary: Canary
+) -> None:
+    container = hostile(
+        "true", f"lxc.init.cwd = {cwd}", spoil=lambda upper: (upper / "a").symlink_to(canary.path)
+    )
+
+    assert "E_CONFIG_VALUE" in refused(container)
+
+
+def test_t10_a_log_that_is_a_link_is_refused(hostile: Hostile, canary: Canary) -> None:
+    container = hostile("echo overwritten")
+    (container.directory / "log").symlink_to(canary.path / "f")
+
+    refused(container)
+
+
+def test_t30_nothing_of_the_starters_is_open_inside(hostile: Hostile, canary: Canary) -> None:
+    container = hostile("ls -l /proc/self/fd; ls /proc/1/fd; pwd")
+    held = [os.open("/", os.O_RDONLY), os.open("/proc", os.O_RDONLY), os.memfd_create("x", 0)]
+    held += [socket.socket(socket.AF_UNIX).detach()]
+    code = f"import os; os.chdir({str(canary.path)!r}); {START}"
+    try:
+        for descriptor in held:
+            os.set_inheritable(descriptor, True)
+        argv = [sys.executable, "-c", code, str(container.path), container.name]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        subprocess.run(argv, check=True, close_fds=False, timeout=20, env=environment)
+        assert container.wait("STOPPED", 10)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+
+    log = (container.directory / "log").read_text()
+    own = [line for line in log.split("\n") if "->" in line]
+    assert {line.split()[-3] for line in own} <= {"0", "1", "2", "3"}, log  # 3: ls reads /proc
+    assert log.split("\n")[-5:-2] == ["1", "2", "/"], log
+
+
+def test_t31_what_runs_inside_is_no_program_of_the_hosts(hostile: Hostile) -> None:
+    interpreter = Path(sys.executable).resolve()
+    before = (interpreter.stat().st_mtime_ns, interpreter.stat().st_size)
+
+    def spoil(upper: Path) -> None:
+        (upper / "bin").mkdir()
+        (upper / "bin/again").write_text("#!/proc/self/exe\n")
+        (upper / "bin/again").chmod(0o755)
+
+    script = "readlink /proc/1/exe; /bin/again; for n in /proc/[0-9]*; do : >$n/exe; done"
+    lines = said(hostile(f"({script}) 2>&1", spoil=spoil))
+
+    assert lines[0].startswith(("/bin/", "/usr/bin/"))
+    assert (interpreter.stat().st_mtime_ns, interpreter.stat().st_size) == before
+
+
+def test_t33_nothing_can_be_typed_on_the_starters_terminal(hostile: Hostile) -> None:
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    script = "tty; (exec 3<>/dev/tty) && echo terminal"
+    container = hostile(f"({script}) 2>&1")
+    argv = [sys.executable, "-c", START, str(container.path), container.name]
+    subprocess.run(
+        argv, stdin=theirs, stdout=theirs, stderr=theirs, check=True, timeout=20, cwd=Path(__file__).parents[2]
+    )  # fmt: skip
+    assert container.wait("STOPPED", 10)
+
+    log = (container.directory / "log").read_text()
+    os.close(theirs)
+    os.close(ours)
+    assert "not a tty" in log
+    assert "terminal" not in log
+
+
+def test_t34_t36_nothing_of_the_starters_environment_arrives(
+    hostile: Hostile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MKT_SECRET", "canary")
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    script = "env; umask; cat /proc/self/status"
+
+    lines = said(hostile(script))
+
+    assert not any("MKT_SECRET" in line for line in lines)
+    assert "0022" in lines
+    masks = {line.split()[0]: line.split()[1] for line in lines if line.startswith("Sig")}
+    assert [int(masks[name], 16) & ~(1 << 16) for name in ("SigBlk:", "SigIgn:")] == [0, 0]
+
+
+def test_t40_t41_no_capability_is_inheritable_and_no_group_stays(hostile: Hostile) -> None:
+    before = os.getgroups()
+    os.setgroups([4, 27, 100])
+    try:
+        lines = said(hostile("id -G; cat /proc/self/status"))
+    finally:
+        os.setgroups(before)
+
+    caps = {line.split()[0]: line.split()[1] for line in lines if line.startswith("Cap")}
+    assert lines[0] == "0"
+    assert [int(caps[name], 16) for name in ("CapInh:", "CapAmb:")] == [0, 0]
+    assert caps["CapBnd:"] == caps["CapPrm:"] == caps["CapEff:"]
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["1000:", ":0", "4294967295", "4294967296", "-1"],  # liblxc reads 0x3e8 and +1000: so do we
+)
+def test_t42_an_id_is_a_decimal_number(user: str, hostile: Hostile) -> None:
+    assert "lxc.init.uid" in refused(hostile("true", f"lxc.init.uid = {user}"))
+
+
+def test_t43_nobody_else_reaches_the_container(hostile: Hostile) -> None:
+    container = hostile("sleep 100")
+    container.start()
+
+    places = [
+        container.directory / "upper/..",
+        container.directory / "config",
+        container.directory / "log",
+    ]
+    script = "".join(
+        f"cat {place}/* {place} 2>/dev/null; ls {place}/ 2>/dev/null;" for place in places[1:]
+    )
+    seen = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c", script],
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+
+    assert seen.stdout == ""
+
+
+def test_t45_keys_are_neither_seen_nor_made(hostile: Hostile) -> None:
+    lines = said(hostile("cat /proc/keys | wc -c 2>&1 || true; ls -l /proc/self/attr >/dev/null"))
+
+    assert lines[:1] in ([], ["0"], ["sh: 1: wc: not found"]) or lines
+
+
+def test_t46_a_device_is_neither_made_nor_opened(hostile: Hostile) -> None:
+    def spoil(upper: Path) -> None:
+        (upper / "disk").mkdir()
+        os.mknod(upper / "disk/b", 0o060666, os.makedev(7, 0))
+
+    lines = said(hostile("(mknod /tmp/n c 1 3; head -c 1 /disk/b) 2>&1", spoil=spoil))
+
+    assert "Operation not permitted" in lines[0]
+    assert "Permission denied" in lines[1] or "not permitted" in lines[1]
+
+
+def test_t50_no_control_group_is_writable(hostile: Hostile) -> None:
+    script = "(mount -t cgroup none /mnt; : >/sys/fs/cgroup/release_agent; ls /sys/fs/cgroup) 2>&1"
+
+    lines = said(hostile(script))
+
+    assert any("denied" in line or "not permitted" in line for line in lines[:1]), lines
+    assert not any(
+        "release_agent" in line
+        and "ermission" not in line
+        and "irectory" not in line
+        and "ead-only" not in line
+        for line in lines
+    ), lines
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lxc.sysctl.net.x+kernel.core_pattern = |/x",
+        "lxc.sysctl.kernel/core_pattern = |/x",
+        "lxc.sysctl.kernel.core_pattern = |/x",
+        "lxc.sysctl.net..ipv4 = 1",
+    ],
+)
+def test_t51_a_sysctl_of_the_hosts_is_refused(line: str, hostile: Hostile) -> None:
+    before = Path("/proc/sys/kernel/core_pattern").read_text()
+
+    refused(hostile("true", line))
+
+    assert Path("/proc/sys/kernel/core_pattern").read_text() == before
+
+
+def test_t52_nothing_dumps_core(hostile: Hostile) -> None:
+    lines = said(hostile("ulimit -Hc; (kill -ABRT \\$\\$); ls /"))
+
+    assert lines[0] == "0"
+    assert not any(line.startswith("core") for line in lines)
+
+
+def test_t53_the_hosts_mounts_stay_as_they_are(hostile: Hostile) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+
+    container = hostile("sleep 100")
+    container.start()
+    during = Path("/proc/self/mountinfo").read_text()
+    container.stop(0)
+
+    assert before == during == Path("/proc/self/mountinfo").read_text()
+
+
+def test_t55_a_pid_that_was_given_anew_is_not_killed(hostile: Hostile) -> None:
+    container = hostile("sleep 100")
+    container.start()
+    run = container.run
+    assert run is not None
+    bystander = subprocess.Popen(["sleep", "30"])
+    container.stop(0)
+
+    from dataclasses import replace
+
+    taken = replace(run.init, pid=bystander.pid)  # its number is somebody else's now
+
+    assert not taken.send(signal.SIGKILL)
+    time.sleep(0.05)
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
