@@ -35,7 +35,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))
 
 from mktemplate import recovery, workshop  # noqa: E402  # the checkout first
-from runtime import bundle, capabilities, enter, idmap, lease, seccomp_profile, state  # noqa: E402
+from runtime import bundle, capabilities, enter, halt, idmap, lease, seccomp_profile, state  # noqa: E402
 from runtime.bundle import Bundle, Port, Record  # noqa: E402
 from runtime.container import Container  # noqa: E402
 from runtime.enter import Command  # noqa: E402
@@ -199,6 +199,10 @@ class Soak:
             status = enter.run(container, Command(argv=("/bin/true",)), (nothing,) * 3)
         finally:
             os.close(nothing)
+        while not halt.listens(
+            container.pid or 0, signal.SIGTERM
+        ):  # the shell has yet to set its trap
+            time.sleep(0.001)
         container.stop()
         ended = container.exit_status
         if (status, ended) != (0, 0):
