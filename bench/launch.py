@@ -294,6 +294,7 @@ def config(place: Place, rootfs: str) -> str:
         "lxc.net.0.type = empty",
         "lxc.autodev = 1",
         "lxc.pty.max = 64",
+        "lxc.console.path = none",
         "lxc.mount.auto = proc:mixed sys:ro",
         "lxc.mount.entry = tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,size=64m,create=dir 0 0",
         "lxc.mount.entry = mqueue dev/mqueue mqueue nosuid,nodev,noexec,create=dir,optional 0 0",
@@ -445,7 +446,7 @@ def lxc(place: Place, _: ExitStack) -> list[Contestant]:
     text = config(place, f"dir:{place.shifted}").replace(
         "lxc.rootfs.options = idmap=container\n", ""
     )
-    text += "lxc.console.path = none\nlxc.apparmor.profile = unconfined\n"
+    text += "lxc.apparmor.profile = unconfined\n"
     file = place.folder / "lxc.conf"
     file.write_text(text)
     path = place.folder / "lxc"
