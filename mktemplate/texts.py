@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -48,6 +48,9 @@ _REPLACEABLE = frozenset(
 )
 
 _LOW = 1024  # ip(7): ports below are root's, or of who has CAP_NET_BIND_SERVICE
+
+
+_BIN = ("/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,14 +127,13 @@ def _render(
     mounts = f"{of_host if facts.shared_host else 'provisioned'}.fstab.j2"
     fstab = jinja.file(f"fstabs/{mounts}")
     fill = _filling(spec, jinja)
-    argvs = (spec.command, *(step.run for step in spec.first_start))
     made = {
         "tree": tree,
         "fstab": fstab,
         "config": jinja.file("config.j2"),
         "ready": fill(spec.ready.command),
         "connect": fill(spec.connect).replace("{name}", facts.name),
-        "programs": shlex.join(fill(argv[0]) for argv in argvs if argv),
+        "programs": shlex.join(_programs(spec, fill)),
     }
     return made, files
 
@@ -140,6 +142,13 @@ def filling(template: library.Template, facts: Facts) -> firststart.Fill:
     """Return what fills in the words of template.toml for `facts`."""
     values = cast("dict[str, Told]", facts_.values(template.spec, facts))
     return _filling(template.spec, renderer(template.folder, template.spec.name, values))
+
+
+def _programs(spec: TemplateSpec, fill: firststart.Fill) -> Iterator[str]:
+    """Yield what the service and its first start execute: first words, and what a script of theirs is handed."""
+    for argv in (spec.command, *(step.run for step in spec.first_start)):
+        words = [fill(word) for word in argv]
+        yield from (word for word in words if word in words[:1] or word.startswith(_BIN))
 
 
 def _filling(spec: TemplateSpec, jinja: Renderer) -> firststart.Fill:

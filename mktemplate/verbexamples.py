@@ -62,7 +62,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "import": (("mktemplate import web.tar web2 --start", "from podman save, docker save, skopeo copy"),),
     "pull": (("mktemplate pull registry.example.org/team/web:1.2 web", ""),),
     "push": (("mktemplate push web registry.example.org/team/web:1.2", ""),),
-    "compose": (("mktemplate compose up fleet.toml", "see docs/compose.md"),),
+    "compose": (
+        ("mktemplate compose up shop.toml", "see docs/compose.md"),
+        ("mktemplate compose ps shop.toml", ""),
+        ("mktemplate compose down shop.toml", "data stay: up brings it back"),
+    ),
     "sbom": (("mktemplate sbom web --format cyclonedx -o web.json", ""),),
     "diff": (("mktemplate diff web", ""),),
     "outdated": (("mktemplate outdated", "every container"),),
