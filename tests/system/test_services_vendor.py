@@ -176,7 +176,7 @@ def test_one_file_that_is_pinned_by_its_hash_is_a_service(
     program: Path,
     tmp_path: Path,
 ) -> None:
-    """As Gitea and others are published: docs/writing-templates.md shows how."""
+    """As Gitea and others are published: docs/apps.md shows how."""
     body = program.read_bytes()
     (served.root / "server-1.0-linux-amd64").write_bytes(body)
     folder = tmp_path / "templates/server"
