@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system import user as users
+from tests.system.cell import Cell, cell
 from tests.system.command import CHECKOUT, Mkt
 from tests.system.user import UserMkt
 
@@ -68,3 +69,18 @@ def program(tmp_path_factory: pytest.TempPathFactory, needs: Callable[..., None]
     subprocess.run(["as", "-o", folder / "answer.o", source], check=True, timeout=60)
     subprocess.run(["ld", "-o", folder / "answer", folder / "answer.o"], check=True, timeout=60)
     return folder / "answer"
+
+
+@pytest.fixture
+def apart() -> Iterator[Cell]:
+    """Namespaces in which an engine and its clients are alone."""
+    with cell() as made:
+        yield made
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of sockets (unix(7): 108 bytes), and that everybody may enter."""
+    with tempfile.TemporaryDirectory(prefix="mkt-", dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)

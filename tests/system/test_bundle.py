@@ -6,13 +6,12 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.system.cell import Cell, cell, until
+from tests.system.cell import Cell, until
 from tests.system.command import Mkt
 from tests.system.user import FILES, USER, free_ids
 
@@ -27,28 +26,19 @@ shift; exec setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all "
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
-    """A folder that everybody may enter."""
-    with tempfile.TemporaryDirectory(prefix="mkt-", dir="/var/tmp") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.fixture
-def bundle(mkt: Mkt, place: Path) -> Path:
+def bundle(mkt: Mkt, short: Path) -> Path:
     """A web server in one file."""
     mkt.ok("create", "busybox", "Web.1", "--distro", "debian", "--no-sync")
-    mkt.ok("export", "Web.1", "-o", f"{place}/web", "--format", "bundle")
-    return place / "web"
+    mkt.ok("export", "Web.1", "-o", f"{short}/web", "--format", "bundle")
+    return short / "web"
 
 
 @pytest.fixture
-def apart(needs: Needs) -> Iterator[Cell]:
+def alone(apart: Cell, needs: Needs) -> Cell:
     """Namespaces in which there is no pasta."""
     needs("nsenter", "flock", "ip", "curl")
-    with cell() as made:
-        made.run("sh", "-c", "mount --bind /dev/null $(command -v pasta)")
-        yield made
+    apart.run("sh", "-c", "mount --bind /dev/null $(command -v pasta)")
+    return apart
 
 
 def status(init: Path) -> dict[str, str]:
@@ -57,11 +47,11 @@ def status(init: Path) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in text.strip().split("\n"))
 
 
-def answered(apart: Cell, log: Path) -> None:
+def answered(alone: Cell, log: Path) -> None:
     """Return when the web server that tells its address in `log` has answered."""
     until(lambda: "reached from this machine alone" in log.read_text(), 30, log.read_text)
     address = log.read_text().split(", reached")[0].split()[-1]
-    until(lambda: apart.run("curl", "-s", f"http://{address}/").returncode == 0, 20)
+    until(lambda: alone.run("curl", "-s", f"http://{address}/").returncode == 0, 20)
 
 
 def test_it_is_a_tar_and_the_same_bytes_each_time(mkt: Mkt, bundle: Path) -> None:
@@ -75,18 +65,18 @@ def test_it_is_a_tar_and_the_same_bytes_each_time(mkt: Mkt, bundle: Path) -> Non
 
 
 def test_root_starts_it_with_a_full_id_map_a_filter_and_a_network(
-    bundle: Path, place: Path, apart: Cell
+    bundle: Path, short: Path, alone: Cell
 ) -> None:
-    home = place / "at" / "Web.1"
-    log = place / "log"
+    home = short / "at" / "Web.1"
+    log = short / "log"
 
-    with apart.running(bundle, "--dir", place / "at", log=log) as running:
+    with alone.running(bundle, "--dir", short / "at", log=log) as running:
         until(lambda: "reached from this machine alone" in log.read_text(), 20, log.read_text)
         address = log.read_text().split(" reached")[0].split()[-1].strip(",")
-        until(lambda: apart.run("curl", "-s", f"http://{address}/").returncode == 0, 20)
+        until(lambda: alone.run("curl", "-s", f"http://{address}/").returncode == 0, 20)
         found = status(home / "init")
         ids = Path("/proc", (home / "init").read_text().strip(), "uid_map").read_text().split()
-        again = apart.run(bundle, "--dir", place / "at")
+        again = alone.run(bundle, "--dir", short / "at")
         running.terminate()
 
         assert running.wait(timeout=10) in (0, 143)
@@ -99,12 +89,12 @@ def test_root_starts_it_with_a_full_id_map_a_filter_and_a_network(
     assert "it runs already" in again.stderr
 
 
-def test_what_it_wrote_is_there_the_next_time(bundle: Path, place: Path, apart: Cell) -> None:
-    logs = [place / "first", place / "second"]
+def test_what_it_wrote_is_there_the_next_time(bundle: Path, short: Path, alone: Cell) -> None:
+    logs = [short / "first", short / "second"]
     for log in logs:
-        with apart.running(bundle, "--dir", place / "at", log=log) as running:
-            answered(apart, log)
-            marker = place / "at/Web.1/tree/rootfs/srv/www/kept"
+        with alone.running(bundle, "--dir", short / "at", log=log) as running:
+            answered(alone, log)
+            marker = short / "at/Web.1/tree/rootfs/srv/www/kept"
             assert marker.exists() == (log == logs[1])
             marker.write_text("kept")
             running.terminate()
@@ -114,29 +104,29 @@ def test_what_it_wrote_is_there_the_next_time(bundle: Path, place: Path, apart: 
     assert "unpacking" not in logs[1].read_text()
 
 
-def test_a_user_starts_it_and_publishes_a_port(bundle: Path, place: Path, needs: Needs) -> None:
+def test_a_user_starts_it_and_publishes_a_port(bundle: Path, short: Path, needs: Needs) -> None:
     needs("pasta", "newuidmap", "setpriv", "curl")
     for name, line in FILES.items():
         own = Path("/etc", name)
         before = own.read_text() if own.exists() else ""
-        (place / name).write_text(before + line.format(USER, place, free_ids()))
-    os.mknod(place / "tun", 0o020666, os.makedev(10, 200))
-    (place / "tun").chmod(0o666)
-    (place / "home").mkdir()
+        (short / name).write_text(before + line.format(USER, short, free_ids()))
+    os.mknod(short / "tun", 0o020666, os.makedev(10, 200))
+    (short / "tun").chmod(0o666)
+    (short / "home").mkdir()
     for name in ("home", "web"):
-        os.chown(place / name, USER, USER)
+        os.chown(short / name, USER, USER)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    argv = ["unshare", "-m", "--propagation", "private", "sh", "-ec", BECOME, "sh", str(place)]
+    argv = ["unshare", "-m", "--propagation", "private", "sh", "-ec", BECOME, "sh", str(short)]
     address = f"http://127.0.0.1:{port}/"
 
     running = subprocess.Popen(
-        [*argv, str(bundle), "-p", f"{port}:80"], env={"HOME": f"{place}/home"}, cwd="/",
+        [*argv, str(bundle), "-p", f"{port}:80"], env={"HOME": f"{short}/home"}, cwd="/",
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         until(lambda: subprocess.run(["curl", "-s", address], check=False).returncode == 0, 20)
-        init = place / "home/.local/share/mktemplate-bundle/Web.1/init"
+        init = short / "home/.local/share/mktemplate-bundle/Web.1/init"
         found = status(init)
         mapped = Path("/proc", init.read_text().strip(), "uid_map").read_text().split()
     finally:
@@ -149,14 +139,14 @@ def test_a_user_starts_it_and_publishes_a_port(bundle: Path, place: Path, needs:
     assert found["Uid"].split() == [str(USER)] * 4
 
 
-def test_a_user_to_whom_nobody_lends_ids_is_told_so(bundle: Path, place: Path) -> None:
+def test_a_user_to_whom_nobody_lends_ids_is_told_so(bundle: Path, short: Path) -> None:
     os.chown(bundle, USER, USER)
-    (place / "home").mkdir()
-    os.chown(place / "home", USER, USER)
+    (short / "home").mkdir()
+    os.chown(short / "home", USER, USER)
     become = ("setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups")
 
     done = subprocess.run(
-        [*become, "--inh-caps=-all", bundle], env={"HOME": f"{place}/home"}, cwd="/",
+        [*become, "--inh-caps=-all", bundle], env={"HOME": f"{short}/home"}, cwd="/",
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
 

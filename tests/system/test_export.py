@@ -6,33 +6,17 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.cell import Cell, cell, until
-from tests.system.command import Mkt
+from tests.system.cell import Cell, until
+from tests.system.command import Mkt, granted
 
 pytestmark = pytest.mark.system
 Needs = Callable[..., None]
-
-
-@pytest.fixture
-def apart() -> Iterator[Cell]:
-    """Namespaces in which an engine and its clients are alone."""
-    with cell() as made:
-        yield made
-
-
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """A folder whose path leaves room for the names of sockets (unix(7): 108 bytes)."""
-    with tempfile.TemporaryDirectory(prefix="mkt-", dir="/var/tmp") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture
@@ -363,9 +347,3 @@ def test_a_proxmox_template_has_what_pct_create_expects(
         apart.ok("lxc-stop", "-P", short, "-n", "100", "-t", "20")
 
         assert time.monotonic() - begun < 10
-
-
-def granted(owner: str, otherwise: int) -> int:
-    """Return the first id that /etc/subuid lends to `owner`."""
-    lines = (line.split(":") for line in Path("/etc/subuid").read_text().splitlines())
-    return next((int(first) for name, first, _ in lines if name == owner), otherwise)
