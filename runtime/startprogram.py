@@ -65,6 +65,16 @@ def write(program: Program, duties: Duties, status: Callable[[str], int]) -> byt
     return executable(CODE, *writer.table.data())
 
 
+def _refusal(subject: str, program: str, ids: list[str]) -> Failure:
+    """Return what it means that `program` fails to map `ids`; one that knows them itself has said more."""
+    if not ids:
+        return Failure("E_IDMAP", subject, f"{program} failed")
+    hint = "compare /etc/subuid and /etc/subgid with lxc.idmap"
+    return Failure(
+        "E_NEWUIDMAP", subject, f"{program} refuses the map {' '.join(ids)}", hints=(hint,)
+    )
+
+
 class _Writer(Scribe):
     """Writes one part of the program after the other, up to the execve of init."""
 
@@ -192,12 +202,7 @@ class _Writer(Scribe):
             self.must("clone", signal.SIGCHLD, 0, 0, 0, 0, result=name)
             self.when(name, 0, name)
         for name, (program, *words) in helpers.items():
-            refused = Failure(
-                "E_NEWUIDMAP",
-                self.duties.name,
-                f"{program} refuses the map {' '.join(words[1:])}".rstrip(),
-                hints=("compare /etc/subuid and /etc/subgid with lxc.idmap",),
-            )
+            refused = _refusal(self.duties.name, program, words[1:])
             self.table.calls([ended_well(name, refused)])
         self.go("ids are mapped")
         for name, command in helpers.items():

@@ -46,6 +46,7 @@ def write(image: Image, starter: Starter, folder: Path, write: Write) -> None:
         "version": counted.digest,
         "first": str(_first_id(image.name)),
         "address": starter.address,
+        "outer": f"mkb{hashlib.sha256(image.name.encode()).hexdigest()[:10]}",  # netdevice(7): 15 letters
     }
     head = "".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items())
     archive = Archive(write)

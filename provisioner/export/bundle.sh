@@ -27,7 +27,7 @@ publish() {
     case ${at#%lo}$inside${rest##*:} in
     *[!0-9.]* | "") fail "-p $1: is not [ADDRESS:]HOST:CONTAINER[/udp]" ;;
     esac
-    forwards="$forwards $flag $at/${rest##*:}:$inside"
+    published=1 forwards="$forwards $flag $at/${rest##*:}:$inside"
 }
 
 # The network of process $1, which waits for it: pasta's, run as the container's root where that is not this user.
@@ -37,10 +37,9 @@ wire() {
     if command -v pasta >/dev/null && $as test -w /dev/net/tun; then
         case $forwards in *" -t "*) ;; *) forwards="$forwards -t none" ;; esac
         case $forwards in *" -u "*) ;; *) forwards="$forwards -u none" ;; esac
-        [ "$resolver" != 169.254.1.53 ] || forwards="$forwards --dns-forward 169.254.1.53"
         # shellcheck disable=SC2086 # these are lists of words
         $as pasta --config-net --quiet --no-map-gw --ns-ifname eth0 -T none -U none $forwards $where
-    elif [ -n "$forwards" ]; then
+    elif [ -n "$published" ]; then
         say "error: -p needs pasta and /dev/net/tun"
         say "hint: apt install passt; chmod 666 /dev/net/tun"
         return 1
@@ -53,26 +52,33 @@ wire() {
 
 # A link between the host and process $1 alone, as root without pasta has it.
 link() {
-    outer=mkb$(printf %s "$name" | cksum | cut -d " " -f 1)
-    inner="nsenter -t $1 -n"
-    ip link delete "$outer" 2>/dev/null
-    ip link add "$outer" type veth peer name eth0 netns "$1" &&
-        ip link set "$outer" up && ip route replace "$address/32" dev "$outer" &&
-        $inner ip address add "$address/32" dev eth0 && $inner ip link set eth0 up &&
-        $inner ip route add default dev eth0
+    ip -force -batch - 2>/dev/null <<END
+link delete $outer
+END
+    ip -batch - <<END &&
+link add $outer type veth peer name eth0 netns $1
+link set $outer up
+route replace $address/32 dev $outer
+END
+        nsenter -t "$1" -n ip -batch - <<END
+address add $address/32 dev eth0
+link set eth0 up
+route add default dev eth0
+END
 }
 
 # Beside the start: hears when the network may be attached, and what the start has to say.
 attach() {
     exec 3<born 4>go 6<result 9>&-
     if [ "$(head -c 1 <&3)" = b ]; then
-        wire "$(cat init)" && printf g >&4
+        read -r init <init
+        wire "$init" && printf g >&4
     fi
     exec 4>&-
     sed 's/^+//' <&6 >&2
 }
 
-me=$(id -u) forwards=
+me=$(id -u) forwards='' published=''
 default=${XDG_DATA_HOME:-${HOME-}/.local/share}/mktemplate-bundle
 [ "$me" != 0 ] || default=/var/lib/mktemplate-bundle
 dir=$default
@@ -85,31 +91,39 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ "$(uname -m)" = x86_64 ] || fail "it is for x86-64, and this machine is $(uname -m)"
-for word in tar gzip nsenter flock mkfifo; do
-    command -v "$word" >/dev/null || fail "$word is not installed"
-done
-
 case $0 in /*) self=$0 ;; *) self=$PWD/$0 ;; esac
-mkdir -p "$dir/$name" && cd "$dir/$name" || fail "$dir cannot be written"
-chmod 711 .
-exec 9>lock
+[ -d "$dir/$name" ] || mkdir -p "$dir/$name" || exit 125
+cd "$dir/$name" || exit 125
+exec 9>lock || exit 125
 flock -n 9 || fail "somebody starts it just now"
-pid=$(cat pid 2>/dev/null)
-[ "$(readlink "/proc/${pid:-0}/exe")" != "$(pwd -P)/start" ] || fail "it runs already, as process $pid"
-if [ "$(cat version 2>/dev/null)" != "$version" ]; then
+[ ! -e pid ] || read -r pid <pid
+[ ! "/proc/${pid:-0}/exe" -ef start ] || fail "it runs already, as process $pid"
+[ ! -e version ] || read -r known <version
+if [ "${known-}" != "$version" ]; then # the first start
     [ ! -e tree/rootfs ] || fail "$PWD holds another version of it" "keep both: --dir DIR"
+    [ "$(uname -m)" = x86_64 ] || fail "it is for x86-64, and this machine is $(uname -m)"
+    for word in tar gzip nsenter mkfifo; do
+        command -v "$word" >/dev/null || fail "$word is not installed"
+    done
+    chmod 711 . && mkdir -p tree etc && chmod 700 tree || exit 125
+    [ "$me" != 0 ] || chown "$first:$first" tree
     tar -xf "$self" -C .. "$name/start" "$name/ids" || fail "$self is damaged"
     echo "$version" >version
 fi
-mkdir -p tree etc && chmod 700 tree
-[ "$me" != 0 ] || chown "$first:$first" tree
-resolver=$(sed -n 's/^nameserver[ \t]*//p' /etc/resolv.conf 2>/dev/null | grep -v -e '^127\.' -e '^::1$')
-[ -n "$resolver" ] || resolver=169.254.1.53
-echo "$resolver" | sed 's/^/nameserver /' >etc/resolv.conf
+resolver=
+while read -r word server _; do
+    case $word.$server in
+    nameserver.127.* | nameserver.::1) ;;
+    nameserver.*) resolver="${resolver}nameserver $server
+" ;;
+    esac
+done 2>/dev/null </etc/resolv.conf
+[ -n "$resolver" ] || forwards="$forwards --dns-forward 169.254.1.53" resolver="nameserver 169.254.1.53
+"
+printf %s "$resolver" >etc/resolv.conf
 echo "$name" >etc/hostname
 printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$name" >etc/hosts
-rm -f born go result init
+rm -f born go result
 mkfifo -m 600 born go result
 echo $$ >pid
 attach &

@@ -24,21 +24,22 @@ map() {
 }
 
 echo "$1" >init
-me=$(id -u) user=$(id -un)
+me=$(id -u)
 if [ "$me" = 0 ]; then
     for kind in uid gid; do
         echo "0 $first 65536" >"/proc/$1/${kind}_map" || fail "the kernel refuses the map" "sysctl user.max_user_namespaces"
     done
 else
+    user=$(id -un)
     command -v newuidmap >/dev/null || fail "newuidmap is not installed" "apt install uidmap"
     map "$1" "$me" uid
     map "$1" "$(id -g)" gid
 fi
-nsenter -t "$1" -U -S 0 -G 0 test -e tree/rootfs && exit 0
+[ ! -e tree/rootfs ] || exit 0
 echo "$name: unpacking its root, this once" >&2
 tar -xOf - "$name/rootfs.tar.gz" <&5 | nsenter -t "$1" -U -S 0 -G 0 sh -ec '
-    cd tree && rm -rf new && mkdir new
+    rm -rf tree/new && mkdir tree/new # no cd: a shell goes by the whole path, in which a folder may be closed to it
     attributes=; tar --version 2>/dev/null | grep -q GNU && attributes="--xattrs --xattrs-include=*"
-    tar -xzp $attributes --numeric-owner -f - -C new
-    sync new 2>/dev/null || :
-    mv new rootfs' || fail "its root cannot be unpacked" "df ."
+    tar -xzp $attributes --numeric-owner -f - -C tree/new
+    sync tree/new 2>/dev/null || :
+    mv tree/new tree/rootfs' || fail "its root cannot be unpacked" "df ."

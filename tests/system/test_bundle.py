@@ -68,6 +68,7 @@ def test_root_starts_it_with_a_full_id_map_a_filter_and_a_network(
     bundle: Path, short: Path, alone: Cell
 ) -> None:
     home = short / "at" / "Web.1"
+    (short / "at").mkdir(mode=0o700)  # the container's root may not pass it
     log = short / "log"
 
     with alone.running(bundle, "--dir", short / "at", log=log) as running:
