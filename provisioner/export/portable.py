@@ -20,12 +20,20 @@ _STATE = "usr/lib/mktemplate/state"
 _UNITS = "usr/lib/systemd/system"
 _OS_RELEASE = "usr/lib/os-release"
 _PREPARE = "usr/lib/mktemplate/portable"
+_HOSTS = ("etc/machine-id", "etc/resolv.conf")  # that the profile binds from the host, read-only
 _MODES = {"root": 0o700}
 _SCRIPT = f"""\
 #!/bin/sh
-# The first start as a portable service: copies what the image has for the folders that its service may change.
+# As a portable service: first, without words, copies what the image has for the folders that its service may change,
+# once; then is what the words say, behind a pipe: the journal's socket cannot be opened as /dev/stdout.
 set -eu
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
+if [ $# -gt 0 ]; then
+    rm -f /run/.output
+    mkfifo -m 622 /run/.output
+    cat </run/.output &
+    exec "$@" >/run/.output 2>&1
+fi
 for folder in {" ".join(CHANGING)}; do
     [ -e "/$folder/.mktemplate" ] && continue
     [ ! -e "/{_STATE}/$folder" ] || cp -a "/{_STATE}/$folder/." "/$folder/"
@@ -51,7 +59,7 @@ def arrangement(image: Image, rights: Rights) -> Arrangement:
 
 def _place(path: str) -> str | None:
     """Return where in the image a path is. Units of its packages are left out: systemd would see them."""
-    if path == _UNITS or path.startswith(f"{_UNITS}/"):
+    if path in _HOSTS or path == _UNITS or path.startswith(f"{_UNITS}/"):
         return None
     top = path.partition("/")[0]
     return f"{_STATE}/{path}" if top in CHANGING else path
@@ -61,7 +69,7 @@ def _additions(rights: Rights, image: Image, seen: Set[str]) -> Iterator[Additio
     for path in (*CHANGING, *map(_stripped, _elsewhere(image)), _UNITS):
         if path in CHANGING or path not in seen:
             yield Addition(path=path, mode=_MODES.get(path, 0o755))
-    for path in ("etc/machine-id", "etc/resolv.conf"):
+    for path in _HOSTS:
         yield Addition(path=path, body=b"", mode=0o644)
     if not {"etc/os-release", _OS_RELEASE} & seen:  # systemd takes nothing without one
         text = f"ID={image.distro}\nVERSION_CODENAME={image.release}\n"
@@ -98,7 +106,7 @@ def unit(image: Image, rights: Rights) -> str:
         "[Service]",
         "Type=exec",
         f"ExecStartPre=!/{_PREPARE}",
-        f"ExecStart={' '.join(map(_word, image.argv))}",
+        f"ExecStart=/{_PREPARE} {' '.join(map(_word, image.argv))}",
         *(f"Environment={quoted(f'{key}={value}')}" for key, value in image.environment),
         f"WorkingDirectory={_plain(image.folder)}",
         *([f"User={user}", f"Group={group}"] if user else []),

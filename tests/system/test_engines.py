@@ -206,10 +206,14 @@ def test_lxc_starts_them(made: Mkt, short: Path, apart: Cell, beside_lxc: Path) 
         text = config.read_text().replace(" 100000 ", f" {first} ")
         config.write_text(f"{text}lxc.environment = {SECRET}\n")
 
-        with apart.running("lxc-start", "-n", name, "-F", log=short / name):
-            address = address_of(name, apart, short / name)
-            service.answers(apart, address, (short / name).read_text)
+        log = short / f"{name}.log"
+        apart.ok("lxc-start", "-n", name, "-o", log, "-l", "INFO")
+        try:
+            address = address_of(name, apart, log)
+            service.answers(apart, address, log.read_text)
             apart.ok("lxc-stop", "-n", name, "-t", "20")
+        finally:
+            apart.run("lxc-stop", "-n", name, "-k")
 
 
 def test_incus_launches_them(made: Mkt, short: Path, apart: Cell, needs: Needs) -> None:
