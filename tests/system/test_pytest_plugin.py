@@ -37,6 +37,18 @@ def test_nobody_was_here_before(mktemplate, number):
     if number == 3:
         other.stop()
 """
+BOXED = """
+def test_a_sandbox_is_a_normal_users_too(tmp_path):
+    from mktemplate import MktemplateError, sandbox
+    (tmp_path / "data").write_text("given\\n")
+    done = sandbox.run(
+        ["sh", "-c", "cat /mnt/data - && id -u && ls /sys/class/net && ! touch /mnt/new"],
+        input="said\\n", volume=f"{tmp_path}:/mnt:ro", distro="debian", timeout=60,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["given", "said", "0", "lo"]), done
+    with pytest.raises(MktemplateError, match="E_LIMIT"):
+        sandbox.run(["sleep", "60"], distro="debian", timeout=0.5)
+"""
 SLEEPS = """
 import time
 def test_forever(mktemplate, tmp_path):
@@ -114,7 +126,7 @@ def test_a_template_that_changes_gets_another_snapshot(mkt: Mkt, tmp_path: Path)
 
 def test_a_normal_user_has_them_too(user: UserMkt) -> None:
     home = user.place / "home"
-    (home / "test_it.py").write_text(PRIVATE.replace("range(6)", "range(2)"))
+    (home / "test_it.py").write_text(PRIVATE.replace("range(6)", "range(2)") + BOXED)
 
     done = user.module(
         *("pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-p", "xdist", "-n", "2"),
@@ -122,7 +134,7 @@ def test_a_normal_user_has_them_too(user: UserMkt) -> None:
         PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", TMPDIR=str(home),
     )  # fmt: skip
 
-    assert "2 passed" in done.stdout, done.stdout
+    assert "3 passed" in done.stdout, done.stdout
     assert until(lambda: {name.partition("-")[0] for name in user.names()} == {"warm"})
 
 
