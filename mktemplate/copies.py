@@ -135,6 +135,7 @@ def lend(container: Container, name: str, ports: tuple[Port, ...] = ()) -> None:
     """
     found, path = container.bundle, container.path
     *lowers, upper = container.config.rootfs_layers
+    options = [option for option in container.config.rootfs_options if option != "ro"]
     with ExitStack() as stack:
         store = stack.enter_context(closing(workshop.store(path, durable=False)))
         draft = stack.enter_context(store.draft("container"))
@@ -144,7 +145,7 @@ def lend(container: Container, name: str, ports: tuple[Port, ...] = ()) -> None:
         os.rename(draft.root, draft.path / "upper")
         root = (
             ("lxc.rootfs.path", ":".join(("overlay", upper, *lowers, f"{path}/{name}/upper"))),
-            ("lxc.rootfs.options", ",".join((*container.config.rootfs_options, "volatile"))),
+            ("lxc.rootfs.options", ",".join((*options, "volatile"))),
         )
         fresh = _config(container, moved, allotted, (*address, *root))
         (draft.path / "config").write_text(fresh, encoding="utf-8", errors="surrogateescape")

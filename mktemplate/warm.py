@@ -21,7 +21,7 @@ from mktemplate.errors import CommandError
 from mktemplate.keywords import UpOptions, request
 from provisioner.content import OPAQUE
 from runtime import bundle, copytree, fstab
-from runtime.bundle import Bundle
+from runtime import config as configs
 from runtime.container import Container
 
 
@@ -77,7 +77,7 @@ def _files(template: str, path: str) -> tuple[tuple[str, bytes], ...]:
 
 
 def _fold(container: Container) -> None:
-    """Move the data of its volumes to where they are seen inside, in its upper layer; then it has no volumes."""
+    """Move the data of its volumes to where they are seen inside, in its upper layer; nothing more is written there."""
     found = container.bundle
     if found.record.flat or not found.record.layers:
         raise CommandError("E_USAGE", found.record.template, "a flat container cannot be warm")
@@ -101,7 +101,10 @@ def _fold(container: Container) -> None:
         through(container.path, move)
     kept = [line for line in text.split("\n") if not line.startswith(own)]
     bundle.replace_file(found.path / "fstab", "\n".join(kept).encode("utf-8", "surrogateescape"))
-    bundle.write(Bundle(path=found.path, record=found.record))
+    config = found.config.read_text(encoding="utf-8", errors="surrogateescape")
+    options = ",".join((*container.config.rootfs_options, "ro"))
+    config += configs.render([("lxc.rootfs.options", options)])  # whoever starts it changes nothing
+    bundle.replace_file(found.config, config.encode("utf-8", "surrogateescape"), 0o644)
 
 
 def _move(

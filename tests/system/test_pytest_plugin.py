@@ -98,7 +98,8 @@ def test_every_test_has_servers_of_its_own(
 
     assert "6 passed" in said, said
     assert left(mkt) == []
-    assert len(containers(mkt.path)) == 1
+    [snapshot] = containers(mkt.path)
+    assert snapshot.start().exec(["touch", "/root/changed"]).returncode == 1
 
 
 def test_nothing_is_left_when_pytest_is_killed(mkt: Mkt, tmp_path: Path) -> None:
