@@ -107,6 +107,17 @@ def duration(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def memory(text: str) -> int:
+    """Return a limit on memory in bytes; E_PARAM for what is less than any program needs: its unit was forgotten."""
+    found = size(text, "--memory")
+    if found < 1 << 20:
+        hint = f"write {text}M" if text.isdigit() else "the least is 1M"
+        raise CommandError(
+            "E_PARAM", "--memory", f"{found} bytes: nothing runs in that", hints=(hint,)
+        )
+    return found
+
+
 def cpus(text: str) -> float:
     """Return a number of processors, fractions allowed."""
     if _CPUS.fullmatch(text) is None or float(text) < 0.01:

@@ -71,6 +71,9 @@ def understood(request: Request) -> tuple[library.Template, Facts]:
 def _check_secrets(spec: TemplateSpec, request: Request) -> None:
     for secret in request.build.secrets:
         if all(option.name != secret.key for option in spec.secrets):
+            known = ", ".join(option.name for option in spec.secrets) or "none"
             raise CommandError(
-                "E_PARAM", secret.key, f"template {spec.name} has no secret of this name"
+                "E_PARAM",
+                secret.key,
+                f"template {spec.name} has no secret of this name (it has {known})",
             )

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from mktemplate.arguments import Device, SecretSource, Volume
 from mktemplate.errors import CommandError, escape, nearest
-from mktemplate.grammar import ALIASES, BY_NAME, VERBS
+from mktemplate.grammar import ALIASES, BY_NAME, ELSEWHERE, VERBS
 from mktemplate.options import GLOBAL, NOT_YET, Option
 from mktemplate.verb import Verb
 from runtime.bundle import Port
@@ -303,6 +303,8 @@ def unknown_word(word: str, templates: tuple[str, ...]) -> CommandError:
     """Return the error for a first word that is neither a verb nor a template."""
     close = nearest(word, (*(verb.name for verb in VERBS), *templates), 3)
     hints = (f"did you mean {' or '.join(close)}?",) if close else ()
+    if word in ELSEWHERE:
+        hints = (f"what others call {word} is here: mktemplate {ELSEWHERE[word]}",)
     return CommandError(
         "E_USAGE",
         f'"{escape(word)}"',

@@ -274,5 +274,13 @@ VERBS = (
     ),
 )
 BY_NAME = {verb.name: verb for verb in VERBS}
+# What people type who come from docker, podman, incus, lxc or systemctl.
+ELSEWHERE = {
+    "rm": "destroy", "delete": "destroy", "remove": "destroy", "images": "templates", "image": "templates",
+    "attach": "shell", "enter": "shell", "inspect": "info", "status": "info", "pause": "freeze", "unpause": "unfreeze",
+    "load": "import", "save": "export", "launch": "up", "build": "new", "stats": "top", "history": "diff",
+    "clone": "copy", "execute": "run", "update": "upgrade", "move": "rename", "mv": "rename", "search": "templates",
+    "init": "create", "version": "--version",
+}  # fmt: skip
 ALIASES = {"ls": "list", "ps": "list"}
 RESERVED = frozenset((*BY_NAME, *ALIASES))  # no template may bear such a name

@@ -253,12 +253,12 @@ def _roots_own(place: str) -> bool:
 
 def _whole(own: OnDisk | Packaged) -> Folder:
     """Return the files of a template, and behind them those of the one that it extends."""
-    text = own.read("template.toml")
-    if extending.KEY.encode() not in text:
-        return own
     try:
+        text = own.read("template.toml")
+        if extending.KEY.encode() not in text:
+            return own
         base = tomllib.loads(text.decode()).get(extending.KEY, "")
-    except ValueError:
+    except (ValueError, CommandError):
         return own  # whoever reads its facts tells that
     return Extended(own, _whole(packaged(base)), own.shown) if is_built_in(str(base)) else own
 
@@ -287,7 +287,12 @@ def _extend(facts: Mapping[str, object], report: Report) -> Mapping[str, object]
 
 
 def _facts(folder: Folder, name: str, origin: str, *, trusted: bool) -> specs.TemplateSpec:
-    text = folder.read("template.toml")
+    try:
+        text = folder.read("template.toml")
+    except CommandError as error:
+        if "template.toml" in folder.names(""):
+            raise
+        raise CommandError(error.code, name, "is no template: it has no template.toml") from None
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError:

@@ -152,7 +152,7 @@ REACH = (
     value("--env", "K=V", "env", "set a variable", convert=arguments.environment, many=True),
 )
 LIMITS = (
-    value("--memory", "SIZE", "memory", "most memory, such as 512M", convert=arguments.size),
+    value("--memory", "SIZE", "memory", "most memory, such as 512M", convert=arguments.memory),
     value("--cpus", "N", "cpus", "most processor time, such as 1.5", convert=arguments.cpus),
     value("--pids", "N", "pids", "most processes and threads", convert=_pids),
     value(

@@ -123,7 +123,9 @@ def read(path: Path) -> Bundle:
             data = file.read(_MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         if not os.access(path / "config", os.R_OK):
-            raise StateError("E_NOTFOUND", path.name, "there is no such container") from None
+            raise StateError(
+                "E_NOTFOUND", path.name, "there is no such container", hints=_others(path)
+            ) from None
         return Bundle(path=path, record=_foreign(path))
     try:
         return Bundle(path=path, record=_record(data, path.name))
@@ -132,6 +134,18 @@ def read(path: Path) -> Bundle:
 
 
 @lru_cache(maxsize=64)
+def _others(path: Path) -> tuple[str, ...]:
+    """Return the hint for a container that is not there: one that is called nearly so, or where to look."""
+    from difflib import get_close_matches  # only on the way out
+
+    try:
+        there = [each.name for each in path.parent.iterdir() if (each / "config").exists()]
+    except OSError:
+        there = []
+    near = get_close_matches(path.name, there, n=1, cutoff=0.6)
+    return (f"did you mean {near[0]}?",) if near else ("mktemplate list shows what there is",)
+
+
 def _record(data: bytes, name: str) -> Record:
     """Return what `data` says: always the same, and a program may ask often."""
     value = json.loads(data)

@@ -9,9 +9,9 @@ import subprocess
 import pytest
 
 from mktemplate import manpage, usage, verbexamples
-from mktemplate.cli import parse
+from mktemplate.cli import parse, unknown_word
 from mktemplate.errors import CommandError
-from mktemplate.grammar import ALIASES, BY_NAME, VERBS
+from mktemplate.grammar import ALIASES, BY_NAME, ELSEWHERE, VERBS
 from tests.conftest import lacking
 
 CONTRACT = """
@@ -151,3 +151,11 @@ def test_the_man_page_names_every_verb_and_option_and_man_reads_it() -> None:
         ["groff", "-man", "-ww", "-Tutf8", "-Kutf8"], input=page, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("word", ELSEWHERE)
+def test_what_others_call_a_verb_is_led_to_ours(word: str) -> None:
+    assert word not in BY_NAME
+    if not ELSEWHERE[word].startswith("-"):
+        assert ELSEWHERE[word] in BY_NAME
+    assert ELSEWHERE[word] in unknown_word(word, ()).hints[0]
