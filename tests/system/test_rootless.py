@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
 import socket
+import subprocess
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
+from tests.conftest import lacking
 from tests.system.command import Mkt
 from tests.system.service import ENDED, GRACE, free_port
 from tests.system.user import USER, UserMkt, free_ids
@@ -50,26 +51,36 @@ def test_a_user_is_served_by_sshd_and_logs_in(user: UserMkt) -> None:
         socket.create_connection(("127.0.0.1", port), timeout=10).close()
 
 
+CURL = ("curl", "-sSv", "--max-time", "10")
+CLIENTS = {  # template → port inside, how its client asks at {port}, and what that must see
+    "nginx": (80, (*CURL, "http://127.0.0.1:{port}/"), "nginx, from mktemplate"),
+    "caddy": (80, (*CURL, "http://127.0.0.1:{port}/"), "Caddy, from mktemplate"),
+    "prometheus": (9090, (*CURL, "http://127.0.0.1:{port}/-/ready"), "Server is Ready."),
+    "node-exporter": (9100, (*CURL, "http://127.0.0.1:{port}/metrics"), "node_uname_info"),
+    "rsync": (873, ("rsync", "rsync://127.0.0.1:{port}/"), "data"),
+    "samba": (445, ("smbclient", "-N", "-p", "{port}", "//127.0.0.1/share"), "NT_STATUS_ACCESS_DENIED"),
+    "postfix": (25, (*CURL, "smtp://127.0.0.1:{port}/"), "220 postfix.localdomain ESMTP"),
+    "git": (22, ("ssh-keyscan", "-p", "{port}", "127.0.0.1"), "ssh-ed25519 AAAA"),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("template", "port", "path", "sees"),
-    [("nginx", 80, "/", b"nginx, from mktemplate")],
-    ids=["nginx"],
-)
-def test_a_users_service_answers_and_ends_in_time(
-    user: UserMkt, template: str, port: int, path: str, sees: bytes
-) -> None:
-    here = free_port()
+@pytest.mark.parametrize("template", CLIENTS)
+def test_a_users_service_answers_its_client_and_ends_in_time(user: UserMkt, template: str) -> None:
+    inside, asks, sees = CLIENTS[template]
+    if shutil.which(asks[0]) is None:
+        lacking(asks[0])
+    port = free_port()
     try:
-        user.ok("up", template, "--no-sync", "--distro", "debian", "--publish", f"{here}:{port}")
-        with urlopen(f"http://127.0.0.1:{here}{path}", timeout=10) as answer:
-            seen = answer.read()
+        user.ok("up", template, "--no-sync", "--distro", "debian", "--publish", f"{port}:{inside}")
+        words = [word.replace("{port}", str(port)) for word in asks]
+        seen = subprocess.run(words, text=True, capture_output=True, timeout=30)
         user.ok("stop", "--timeout", str(GRACE), template)
-        ended = json.loads(user.ok("info", template, "--json"))["exit_status"]
+        ended = user.json("info", template)["exit_status"]
     finally:
         user("destroy", "--force", template)
 
-    assert sees in seen
+    assert sees in seen.stdout + seen.stderr
     assert ended in ENDED
 
 
