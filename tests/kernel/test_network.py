@@ -147,6 +147,7 @@ def test_a_container_is_reached_published_and_guarded(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.attack
 def test_a_spoofed_address_does_not_get_through(tmp_path: Path) -> None:
     def work() -> object:
         guest, other = Guest(), Guest()
@@ -163,6 +164,61 @@ def test_a_spoofed_address_does_not_get_through(tmp_path: Path) -> None:
             other.end()
 
     assert in_a_host_of_its_own(work) in {"TimeoutError", "OSError"}
+
+
+def frame(kind: str, mac: bytes, ip: bytes) -> bytes:
+    """Return a frame of the container with `mac` and `ip`, marked by its kind: one honest, the others not."""
+    everybody, foreign = b"\xff" * 6, bytes([2, 9, 9, 9, 9, 9])
+    arp = b"\0\1\x08\0\6\4\0\1"
+    udp = b"\x45\0\0\x20\0\0\0\0\x40\x11\0\0" + ip + b"\xff" * 4 + b"\0\x43\0\x44\0\x0c\0\0"
+    bodies = {
+        "honest": everybody + mac + b"\x08\x06" + arp + mac + ip + bytes(6) + ip,
+        "arp of another address": everybody + mac + b"\x08\x06" + arp + mac + ip[:3] + b"\1" + bytes(6) + ip,
+        "arp of another mac": everybody + mac + b"\x08\x06" + arp + foreign + ip + bytes(6) + ip,
+        "another mac": everybody + foreign + b"\x08\x06" + arp + foreign + ip + bytes(6) + ip,
+        "dhcp server": everybody + mac + b"\x08\0" + udp,
+        "router advertisement": everybody + mac + b"\x86\xdd\x60\0\0\0\0\x10\x3a\xff" + bytes(32) + b"\x86" + bytes(15),
+    }  # fmt: skip
+    return bodies[kind] + kind.encode()
+
+
+@pytest.mark.attack
+def test_t56_a_container_is_no_router_dhcp_server_or_somebody_else(tmp_path: Path) -> None:
+    kinds = (
+        "arp of another address",
+        "arp of another mac",
+        "another mac",
+        "dhcp server",
+        "router advertisement",
+        "honest",  # the last one: once it has come, the others have not
+    )
+
+    def work() -> object:
+        guest = Guest()
+        try:
+            attached = network.connect(config.parse(BRIDGED), "k.one", guest.netns, (), tmp_path)
+            listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+            listener.bind(("mkt0", 0))
+            listener.settimeout(5)
+            child = os.fork()
+            if child == 0:
+                namespace.setns(guest.netns, namespace.CLONE_NEWNET)
+                sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+                sender.bind(("eth0", 0))
+                mac, ip = sender.getsockname()[4], socket.inet_aton(attached.ips[0])
+                for kind in kinds:
+                    sender.send(frame(kind, mac, ip))
+                os._exit(0)
+            os.waitpid(child, 0)
+            seen: list[str] = []
+            while "honest" not in seen:
+                data = listener.recv(2048)
+                seen += [kind for kind in kinds if data.endswith(kind.encode())]
+            return seen
+        finally:
+            guest.end()
+
+    assert in_a_host_of_its_own(work) == ["honest"]
 
 
 def test_release_is_idempotent_and_the_address_stays(tmp_path: Path) -> None:
