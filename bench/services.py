@@ -115,6 +115,8 @@ def main() -> None:
                 rows.append(measured(run, name, known[name], arguments.n))
             except subprocess.CalledProcessError as error:
                 print(f"{name}: {error.stderr.decode()}", file=sys.stderr)
+                for left in run("list"):
+                    run("destroy", "--force", left["name"])
                 continue
             print(rows[-1], file=sys.stderr)
     load = f"{os.getloadavg()[0]:.1f}"
@@ -143,9 +145,9 @@ def measured(run: Mktemplate, name: str, summary: str, rounds: int) -> Row:
     packages, size = len(info["packages"]), installed(info)
     run("destroy", name)
     run("prune", "--layers")
-    run("create", "base", "--distro", "debian", "--release", RELEASE)
+    run("create", "base", "ground", "--distro", "debian", "--release", RELEASE)  # what all share
     built = timed(run, asked)
-    run("destroy", "--force", "base", name)
+    run("destroy", "--force", "ground", name)
     times = []
     for number in range(rounds):
         if number:

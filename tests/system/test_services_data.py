@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import lacking
 from tests.system.canary import holders
+from tests.system.cell import cell, until
 from tests.system.command import Mkt
-from tests.system.service import Client, Service, cases, free_port, prove
+from tests.system.service import ENDED, GRACE, Client, Service, cases, free_port, prove
 from tests.system.user import UserMkt
 
 pytestmark = pytest.mark.system
@@ -147,9 +149,13 @@ DATA = {
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ASKS]
 
 
+def question(template: str, ip: str, secret: str) -> list[str]:
+    return [word.replace("{ip}", ip) for word in ASKS[template](secret)]
+
+
 def ask(template: str, ip: str, secret: str = "") -> bool:
     """Whether the service does what its client asks with `secret`."""
-    words = [word.replace("{ip}", ip) for word in ASKS[template](secret)]
+    words = question(template, ip, secret)
     given = {"PGPASSWORD": secret} if secret else {}
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, env=os.environ | given)
     assert done.returncode or not done.stdout or "42" in done.stdout, done.stdout
@@ -264,3 +270,38 @@ def test_data_and_secret_outlive_an_upgrade_its_rollback_and_a_restored_snapshot
         mkt=mkt, name="twin", ip=twin["ips"][0], port=service.port, secrets=twin["secrets"]
     )
     assert (service.look(copied), copied.secret()) == (service.sees, secret)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("template", SLOW)
+def test_an_image_under_podman_asks_for_the_secret_of_its_environment(
+    mkt: Mkt, template: str, tmp_path: Path
+) -> None:
+    if shutil.which("podman") is None:
+        lacking("podman")
+    mkt.ok("create", template, *PLACE)
+    mkt.ok("export", template, "-o", f"{tmp_path}/image.tar", "--format", "oci")
+    podman: tuple[str | Path, ...] = (
+        *("podman", "--root", tmp_path / "images", "--runroot", tmp_path / "run"),
+        *("--cgroup-manager", "cgroupfs"),
+    )
+    named = ("--name", "image", "--network", "host", "-e", "MKTEMPLATE_PASSWORD")
+
+    with cell() as apart:
+
+        def answers(secret: str) -> bool:
+            words = question(template, "127.0.0.1", secret)
+            return apart.run(*words, PGPASSWORD=secret).returncode == 0
+
+        apart.ok(*podman, "load", "-q", "-i", tmp_path / "image.tar", timeout=200)
+        try:
+            apart.ok(
+                *podman, "run", "-d", *named, f"localhost/{template}", MKTEMPLATE_PASSWORD=CANARY
+            )
+            until(lambda: answers(CANARY), 60)
+            assert not answers("")
+            apart.ok(*podman, "stop", "-t", str(GRACE), "image")
+            assert int(apart.ok(*podman, "wait", "image")) in ENDED
+        finally:
+            apart.run(*podman, "rm", "-f", "-v", "-t", "0", "image")
+            apart.run("umount", tmp_path / "images/overlay")
