@@ -11,8 +11,10 @@ from mktemplate.grammar import ALIASES, VERBS
 from mktemplate.options import GLOBAL
 from mktemplate.verb import Verb
 
-_OF_TEMPLATES = frozenset(("create", "up", "plan", "render", "show", "run"))
-_NO_NAMES = frozenset(("list", "distros", "templates", "doctor", "prune", "top", "autostart"))
+_OF_TEMPLATES = frozenset(("create", "up", "plan", "render", "show", "run", "test-template"))
+_NO_NAMES = frozenset(
+    ("list", "distros", "templates", "doctor", "prune", "top", "autostart", "new")
+)
 _FILES = frozenset(("check", "cp", "adopt", "import"))
 
 

@@ -31,7 +31,8 @@ def test_everything_that_can_be_given_is_on_the_page_with_its_meaning(name: str)
     for volume in spec.volumes:
         assert volume.help, f"{volume.name} says nothing"
         assert volume.path in page
-    assert max(map(len, page.split("\n"))) <= 110
+    typed = tuple(f"  {line}" for line in showing.examples(spec))  # one line each, to be copied
+    assert max(len(line) for line in page.split("\n") if line not in typed) <= 110
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
