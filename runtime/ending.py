@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from runtime import state
 from runtime.state import RunState
 
 _WAITED = frozenset((2, 3))  # words of a start program's command line that is no supervisor's child
@@ -41,7 +42,7 @@ def main(path: str, name: str, network: str, groups: str, policy: str) -> None:
     if network:
         from runtime import network as networks
 
-        networks.release(network)
+        networks.release(network, over=lambda: _is_over(Path(path), name))
     if groups:
         from runtime.cgroup import Cgroup
         from runtime.errors import HostError
@@ -55,3 +56,9 @@ def main(path: str, name: str, network: str, groups: str, policy: str) -> None:
             from runtime import restarts
 
             restarts.leave(Path(path), name)
+
+
+def _is_over(path: Path, name: str) -> bool:
+    """Whether nobody has begun to start the container again: that may happen as soon as it says that it has stopped."""
+    run = state.load(path, name)
+    return run is None or run.phase == "STOPPED"

@@ -12,7 +12,7 @@ The address of a container on our own bridge is leased, and stays its own until 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -153,11 +153,18 @@ def _tell_scripts(
             netscripts.run(one)
 
 
-def release(key: str, folder: Path = lease.FOLDER) -> None:
-    """Take back what a run of `key` had on the host; its address stays reserved."""
+def release(
+    key: str, folder: Path = lease.FOLDER, *, over: Callable[[], bool] = lambda: True
+) -> None:
+    """Take back what a run of `key` had on the host; its address stays reserved.
+
+    Where it is not `over`, asked while nobody else can attach, the next run has begun and has taken its place.
+    """
     if not folder.is_dir():
         return
     with lease.ledger(folder) as book:
+        if not over():
+            return
         downs = book.book.downs.get(key, ())
         if not downs:
             _take_back(book, key)
