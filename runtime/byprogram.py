@@ -9,7 +9,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from runtime.errors import ContainerError, HostError, LaunchError, StateError
@@ -127,7 +127,8 @@ class _Network:
                     reached = attach(namespace)
                 finally:
                     os.close(namespace)
-                os.write(self.go, b"g" + _added(reached).encode())
+                with suppress(BrokenPipeError):  # the monitor was killed: what it said tells
+                    os.write(self.go, b"g" + _added(reached).encode())
         finally:
             os.close(self.go)
             self.born.close()
