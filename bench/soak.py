@@ -34,7 +34,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))
 
-from mktemplate import recovery, workshop  # noqa: E402  # the checkout first
+from mktemplate.making import recovery, workshop  # noqa: E402  # the checkout first
 from runtime import bundle, capabilities, enter, halt, idmap, lease, seccomp_profile, state  # noqa: E402
 from runtime.bundle import Bundle, Port, Record  # noqa: E402
 from runtime.container import Container  # noqa: E402

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mktemplate.api import containers, create, ephemeral, up
     from mktemplate.container import Container
     from mktemplate.failures import MktemplateError
-    from mktemplate.inside import Result
-    from mktemplate.snapshots import Snapshot
+    from mktemplate.life.inside import Result
+    from mktemplate.life.snapshots import Snapshot
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
 _WHERE = {
     "Container": "container",
     "MktemplateError": "failures",
-    "Result": "inside",
-    "Snapshot": "snapshots",
+    "Result": "life.inside",
+    "Snapshot": "life.snapshots",
     "containers": "api",
     "create": "api",
     "ephemeral": "api",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from mktemplate.cli import Request, parse
+from mktemplate.cli.parsing import Request, parse
 from mktemplate.console import Console
 from mktemplate.errors import BUG, CommandError, Interrupted, exit_status
 from mktemplate.failures import failures_in

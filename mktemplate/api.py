@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Unpack
 
-from mktemplate import life, owned
 from mktemplate.console import Console
 from mktemplate.container import Container
 from mktemplate.failures import translated
 from mktemplate.keywords import Options, UpOptions, request
+from mktemplate.life import owned, phases
 from mktemplate.places import resolve
 from runtime import container as runtime
 
@@ -20,7 +20,7 @@ from runtime import container as runtime
 def create(template: str, name: str = "", **options: Unpack[Options]) -> Container:
     """Make a container of `template`, all or nothing, and do not start it. E_EXISTS where `name` is taken."""
     with request("create", _words(template, name), options) as asked:
-        made = life.create(asked, Console(quiet=True))
+        made = phases.create(asked, Console(quiet=True))
     return Container(made.name, made.path)
 
 
@@ -31,7 +31,7 @@ def up(template: str, name: str = "", **options: Unpack[UpOptions]) -> Container
     An existing container keeps its options. E_LIMIT where it does not get ready in time.
     """
     with request("up", _words(template, name), options) as asked:
-        found = life.up(asked, Console(quiet=True))
+        found = phases.up(asked, Console(quiet=True))
     return Container(found.name, found.path)
 
 
@@ -49,7 +49,7 @@ def ephemeral(template: str, **options: Unpack[UpOptions]) -> Iterator[Container
             owned.guard(path)
             found = stack.enter_context(owned.lent(runtime.Container(path, owned.name("run"))))
             with request("up", (template, found.name), options) as asked:
-                life.up(asked, Console(quiet=True))
+                phases.up(asked, Console(quiet=True))
         yield Container(found.name, found.path)
     finally:
         with translated():

@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from mktemplate import life
-from mktemplate.arguments import container_name
+from mktemplate.cli.arguments import container_name
 from mktemplate.errors import CommandError
 from mktemplate.failures import translated
-from mktemplate.inside import Result, as_argv, capture
+from mktemplate.life import phases
+from mktemplate.life.inside import Result, as_argv, capture
 from mktemplate.places import resolve
 from runtime import container as runtime
 from runtime.enter import Command
 
 if TYPE_CHECKING:
-    from mktemplate.snapshots import Snapshot
+    from mktemplate.life.snapshots import Snapshot
 
 
 class Container:
@@ -112,25 +112,25 @@ class Container:
     @translated()
     def info(self, *, isolation: bool = False) -> dict[str, object]:
         """Return what `mktemplate info --json` prints; with `isolation` what is forbidden inside is tried, too."""
-        from mktemplate import views
+        from mktemplate.life import views
 
         return views.info(self._found, isolation=isolation)
 
     @translated()
     def start(self) -> Self:
         """Start it; return it once its first process runs. E_RUNNING."""
-        life.start(self._found)
+        phases.start(self._found)
         return self
 
     @translated()
-    def stop(self, timeout: float = life.GRACE) -> None:
+    def stop(self, timeout: float = phases.GRACE) -> None:
         """Ask it to end, kill what is left after `timeout` seconds. E_NOTRUNNING."""
-        life.stop(self._found, timeout)
+        phases.stop(self._found, timeout)
 
     @translated()
-    def restart(self, timeout: float = life.GRACE) -> Self:
+    def restart(self, timeout: float = phases.GRACE) -> Self:
         """Stop it if it runs, and start it."""
-        life.restart(self._found, timeout)
+        phases.restart(self._found, timeout)
         return self
 
     @translated()
@@ -152,7 +152,7 @@ class Container:
     def wait(self, state: str = "READY", timeout: float | None = None) -> Self:
         """Wait for READY or for a state; E_NOTRUNNING, E_LIMIT where it does not come within `timeout` seconds."""
         self._found.bundle  # noqa: B018  # E_NOTFOUND for one that does not exist
-        life.wait(self._found, state.upper(), timeout)
+        phases.wait(self._found, state.upper(), timeout)
         return self
 
     @translated()
@@ -177,14 +177,14 @@ class Container:
     @translated()
     def logs(self, lines: int | None = None) -> str:
         """Return the last `lines` lines of what its service wrote, all with None."""
-        from mktemplate import logged
+        from mktemplate.life import logged
 
         return logged.tail(self._found.bundle.log, lines).decode("utf-8", "backslashreplace")
 
     @translated()
     def snapshot(self, name: str = "") -> Snapshot:
         """Keep it as it is now, as `name` or snap0, snap1, …; one that runs stands still meanwhile. E_EXISTS."""
-        from mktemplate import snapshots
+        from mktemplate.life import snapshots
 
         return snapshots.create(self._found, name)
 
@@ -192,28 +192,28 @@ class Container:
     @translated()
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Its snapshots, oldest first."""
-        from mktemplate import snapshots
+        from mktemplate.life import snapshots
 
         return snapshots.found(self._found)
 
     @translated()
     def restore(self, snapshot: str) -> None:
         """Make it, stopped, what it was; what it wrote since is gone. E_RUNNING, E_NOTFOUND."""
-        from mktemplate import snapshots
+        from mktemplate.life import snapshots
 
         snapshots.restore(self._found, snapshot)
 
     @translated()
     def drop(self, snapshot: str) -> None:
         """Remove a snapshot. E_NOTFOUND."""
-        from mktemplate import snapshots
+        from mktemplate.life import snapshots
 
         snapshots.delete(self._found, snapshot)
 
     @translated()
     def copy(self, name: str) -> Container:
         """Return a new container like it, stopped, with ids, address and identities of its own. E_EXISTS."""
-        from mktemplate import copies
+        from mktemplate.life import copies
 
         copies.make(self._found, container_name(name))
         return Container(name, self.path)
@@ -221,7 +221,7 @@ class Container:
     @translated()
     def rename(self, name: str) -> Container:
         """Give it, stopped, another name; return it under that name. E_RUNNING, E_EXISTS."""
-        from mktemplate import renaming
+        from mktemplate.life import renaming
 
         renaming.rename(self._found, container_name(name))
         return Container(name, self.path)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypedDict
 
-from mktemplate.cli import Request, parse
+from mktemplate.cli.parsing import Request, parse
 from mktemplate.errors import CommandError, escape
 
 Word = str | int | float | os.PathLike[str]

@@ -15,11 +15,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from mktemplate import life, workshop
 from mktemplate.__main__ import answer
-from mktemplate.cli import parse
+from mktemplate.cli.parsing import parse
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape
+from mktemplate.life import phases
+from mktemplate.making import workshop
 from runtime import config as configs
 from runtime import copytree
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         words = ("create", *order.words, order.name, "--flat", "--no-userns")
         request = parse((*words, f"--path={order.store}"))
         _clear(order)
-        life.create(request, console)
+        phases.create(request, console)
         for note in _settle(order):
             console.note(f"{order.name}: {note}")
         console.step(f"{order.name}: created in {console.timings['total']:.1f} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mktemplate.cli import Request
+from mktemplate.cli.parsing import Request
 
 _ROOTS = "/var/lib/mktemplate"
 

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from mktemplate.container import Container
     from mktemplate.keywords import UpOptions
-    from mktemplate.lending import Lender
+    from mktemplate.life.lending import Lender
 
 
 class Servers:
@@ -35,7 +35,7 @@ class Servers:
 @pytest.fixture(scope="session")
 def mktemplate_lender() -> Iterator[Lender]:
     """Keep the copies that tests are lent, one after the other, to the end of the session."""
-    from mktemplate.lending import Lender
+    from mktemplate.life.lending import Lender
 
     lender = Lender()
     yield lender

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
-from mktemplate import owned
 from mktemplate.console import Console
 from mktemplate.failures import translated
-from mktemplate.inside import Result, as_argv, capture
 from mktemplate.keywords import Options, request
+from mktemplate.life import owned
+from mktemplate.life.inside import Result, as_argv, capture
 from mktemplate.places import containers_path
 from runtime.enter import Command
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate.cli import parse
+from mktemplate.cli.parsing import parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

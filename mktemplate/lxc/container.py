@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
-from mktemplate import copies, life, renaming, snapshots
-from mktemplate.arguments import container_name
-from mktemplate.cli import parse
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import parse
 from mktemplate.console import Console
+from mktemplate.life import copies, phases, renaming, snapshots
 from mktemplate.lxc import inside
 from mktemplate.lxc.configured import Configured, refused
 from runtime import config as configs
@@ -75,7 +75,7 @@ class Container(Configured):
         request = parse(["create", template, self.name, f"--path={self._path}", *words])
         before = self._settings.pairs()
         self._make_room()
-        life.create(request, Console(quiet=True))
+        phases.create(request, Console(quiet=True))
         self.load_config()
         for key, value in before:
             self._settings.take(key, value)
@@ -153,7 +153,7 @@ class Container(Configured):
     def stop(self) -> bool:
         """Kill it; one that does not run is stopped already."""
         if self.running:
-            life.stop(self._found, 0)
+            phases.stop(self._found, 0)
         return True
 
     @refused(False)
@@ -171,7 +171,7 @@ class Container(Configured):
         """Stop it and start it again; not where it does not run."""
         if not self.running:
             return False
-        life.restart(self._found)
+        phases.restart(self._found)
         return True
 
     @refused(False)

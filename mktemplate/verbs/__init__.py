@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from mktemplate.cli import Request
+    from mktemplate.cli.parsing import Request
     from mktemplate.console import Console
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape
+from mktemplate.life.views import container_object
 from mktemplate.places import containers_path
-from mktemplate.views import container_object
 from runtime import config as configs
 from runtime.errors import ConfigError
 from runtime.refuse import notes, refuse

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mktemplate.cli import Request
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import Several
 from mktemplate.places import containers_path

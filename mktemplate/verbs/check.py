@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape
-from mktemplate.finding import Finding
 from mktemplate.places import containers_path
+from mktemplate.template.finding import Finding
 from runtime import config as configs
 from runtime.bundle import replace_file
 from runtime.container import Container
@@ -42,7 +42,7 @@ def check(request: Request, console: Console) -> int:
 
 def _check(path: Path, request: Request, console: Console) -> Iterator[Finding]:
     if path.is_dir():
-        from mktemplate.proof import prove  # here: only templates need Jinja
+        from mktemplate.authoring.proof import prove  # here: only templates need Jinja
 
         yield from prove(path, request, console, online=request.flags.online)
         return

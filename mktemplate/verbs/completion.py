@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mktemplate.cli import Request
+from mktemplate.cli.grammar import ALIASES, VERBS
+from mktemplate.cli.options import GLOBAL
+from mktemplate.cli.parsing import Request
+from mktemplate.cli.verb import Verb
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape
-from mktemplate.grammar import ALIASES, VERBS
-from mktemplate.options import GLOBAL
-from mktemplate.verb import Verb
 
 _OF_TEMPLATES = frozenset(("create", "up", "plan", "render", "show", "run", "test-template"))
 _NO_NAMES = frozenset(

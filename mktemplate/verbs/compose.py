@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from mktemplate import fleet, life
-from mktemplate.cli import Request, parse
+from mktemplate.cli.parsing import Request, parse
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, Several, escape, nearest
-from mktemplate.fleet import Fleet, Service
+from mktemplate.life import fleet, phases
+from mktemplate.life.fleet import Fleet, Service
+from mktemplate.life.views import container_object
+from mktemplate.making.recorded import shown
 from mktemplate.places import containers_path
-from mktemplate.recorded import shown
-from mktemplate.views import container_object
 from runtime.container import Container
 from runtime.errors import StateError
 
@@ -35,7 +35,7 @@ def compose(request: Request, console: Console) -> int:
 
 def _up(wanted: Fleet, request: Request, console: Console) -> int:
     """Have each service ready before those start that depend on it."""
-    from mktemplate import asked
+    from mktemplate.making import asked
     from mktemplate.verbs import up
 
     if request.template_path:
@@ -52,7 +52,7 @@ def _up(wanted: Fleet, request: Request, console: Console) -> int:
                 asked.understood(each)  # raises: nothing starts where a later one cannot be meant
         for service in wanted.services:  # a console for each: timings are one container's
             own = Console(quiet=request.quiet, verbose=request.verbose, color=request.color)
-            container = life.up(requests[service.name], own)
+            container = phases.up(requests[service.name], own)
             told.append({**up.told(container, own), "depends_on": list(service.depends_on)})
             up.say(container, own)
     console.result({"file": str(wanted.file), "services": told}, "")
@@ -103,7 +103,7 @@ def _made_by(container: Container) -> str | None:
 
 def _down(wanted: Fleet, request: Request, console: Console) -> int:
     """Stop what runs, the last started first; with --destroy remove it all."""
-    timeout = life.GRACE if request.flags.timeout is None else float(request.flags.timeout)
+    timeout = phases.GRACE if request.flags.timeout is None else float(request.flags.timeout)
     containers = _containers(wanted, request)
     rows, failures = [], []
     for service in reversed(wanted.services):
@@ -112,7 +112,7 @@ def _down(wanted: Fleet, request: Request, console: Console) -> int:
             continue
         try:
             if container.state() not in _OVER:
-                life.stop(container, timeout)
+                phases.stop(container, timeout)
                 console.step(f"{container.name}: stopped")
             if request.flags.destroy:
                 container.destroy(force=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape
+from mktemplate.life.snapshots import Snapshot
+from mktemplate.life.views import container_object
 from mktemplate.places import containers_path
-from mktemplate.snapshots import Snapshot
-from mktemplate.views import container_object
 from runtime.container import Container
 
 _ACTIONS = "create [SNAP], list, restore SNAP or delete SNAP"
@@ -18,7 +18,7 @@ _ACTIONS = "create [SNAP], list, restore SNAP or delete SNAP"
 
 def copy(request: Request, console: Console) -> int:
     """Make a container like another."""
-    from mktemplate import copies
+    from mktemplate.life import copies
 
     path = containers_path(request)
     old, new = (container_name(word) for word in request.words)
@@ -30,7 +30,7 @@ def copy(request: Request, console: Console) -> int:
 
 def rename(request: Request, console: Console) -> int:
     """Give a container another name."""
-    from mktemplate import renaming
+    from mktemplate.life import renaming
 
     path = containers_path(request)
     old, new = (container_name(word) for word in request.words)
@@ -47,7 +47,7 @@ def _tell(path: Path, name: str, console: Console, text: str) -> None:
 
 def snapshot(request: Request, console: Console) -> int:
     """Keep a container as it is, show what is kept, go back to it, drop it."""
-    from mktemplate import snapshots
+    from mktemplate.life import snapshots
 
     container = Container(containers_path(request), container_name(request.words[0]))
     action, *rest = request.words[1:]

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape
 from mktemplate.places import containers_path

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
-from mktemplate import asked, life, making, origins, texts
-from mktemplate.cli import Request
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console, bytes_text
+from mktemplate.life import phases
+from mktemplate.life.views import container_object, timings
+from mktemplate.making import asked, assembly, origins
+from mktemplate.making.supply import Supply, is_cached, supply
 from mktemplate.places import containers_path
-from mktemplate.supply import Supply, is_cached, supply
-from mktemplate.views import container_object, timings
+from mktemplate.template import texts
 from provisioner.index import Package
 
 
@@ -18,12 +20,12 @@ def create(request: Request, console: Console) -> int:
     begun = time.monotonic()
     if request.build.dry_run:
         return plan(request, console)
-    container = life.create(request, console)
+    container = phases.create(request, console)
     name = container.name
     if request.build.start:
         from mktemplate.verbs.up import tell
 
-        life.bring_up(container, request, console, begun)
+        phases.bring_up(container, request, console, begun)
         tell(container, console)
         return 0
     value = {**container_object(container.path, name), "timings": timings(console.timings)}
@@ -36,7 +38,7 @@ def plan(request: Request, console: Console) -> int:
     """Resolve what a container would hold; change nothing but what was downloaded of indexes."""
     path = containers_path(request)
     template, facts = asked.understood(request)
-    store = making.store_of(path, request.build)
+    store = assembly.store_of(path, request.build)
     store.prepare()
     checked = texts.plan(template, facts, request.build.packages, store.cache)
     got = supply(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, closing
 
-from mktemplate import workshop, written
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
+from mktemplate.life import written
+from mktemplate.making import workshop
 from mktemplate.places import containers_path
 from provisioner import errand
 from provisioner.sandbox import Root

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from mktemplate import trials
-from mktemplate.cli import Request
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
+from mktemplate.doctor import trials
+from mktemplate.doctor.trials import Outcome, Trial
 from mktemplate.places import containers_path
-from mktemplate.trials import Outcome, Trial
 
 
 def doctor(request: Request, console: Console) -> int:
@@ -36,7 +36,7 @@ def _table() -> tuple[Trial, ...]:
     """Return what is tried: root's trials, or a normal user's."""
     if os.geteuid() == 0:
         return trials.TRIALS
-    from mktemplate import usertrials
+    from mktemplate.doctor import usertrials
 
     return usertrials.TRIALS
 

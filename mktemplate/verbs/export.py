@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mktemplate import lxctexts, ociimage, unitrights
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path
-from mktemplate.shipment import Shipment, shipment, tell_left_out
+from mktemplate.shipping import lxctexts, ociimage, unitrights
+from mktemplate.shipping.shipment import Shipment, shipment, tell_left_out
 from provisioner.export import (
     bundle,
     compress,

@@ -7,10 +7,10 @@ import signal
 import time
 from contextlib import suppress
 
-from mktemplate import life
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.errors import CommandError
+from mktemplate.life import phases
 from mktemplate.places import containers_path
 from runtime import idmap, relay, sockets
 from runtime.container import Container
@@ -37,7 +37,7 @@ def stay(request: Request) -> int:
         try:
             if watch and _is_idle(watch, streams, monitor, request.flags.idle):
                 with suppress(StateError):  # it has just ended by itself
-                    container.stop(life.GRACE)
+                    container.stop(phases.GRACE)
                 streams.until(monitor)
                 return 0
             streams.until(monitor)

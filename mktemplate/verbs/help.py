@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mktemplate import __version__, usage
-from mktemplate.cli import Request
+from mktemplate import __version__
+from mktemplate.cli import usage
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
 
@@ -14,7 +15,7 @@ def help_(request: Request, console: Console) -> int:
         console.result({"version": __version__}, f"mktemplate {__version__}")
         return 0
     if request.flags.man:
-        from mktemplate.manpage import page
+        from mktemplate.cli.manpage import page
 
         console.text(page())
         return 0

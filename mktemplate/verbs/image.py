@@ -6,13 +6,14 @@ import os
 import re
 import time
 
-from mktemplate import importing, life
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
-from mktemplate.making import Made
+from mktemplate.life import phases
+from mktemplate.life.views import container_object, timings
+from mktemplate.making.assembly import Made
 from mktemplate.places import containers_path
-from mktemplate.views import container_object, timings
+from mktemplate.shipping import importing
 from provisioner.image import reference as references
 from runtime.container import Container
 
@@ -55,7 +56,7 @@ def _report(made: Made, request: Request, console: Console, begun: float) -> int
     if request.build.start:
         from mktemplate.verbs.up import tell
 
-        life.bring_up(container, request, console, begun)
+        phases.bring_up(container, request, console, begun)
         tell(container, console)
         return 0
     name = container.name

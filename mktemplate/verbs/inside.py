@@ -8,8 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path
@@ -33,14 +33,14 @@ def _container(request: Request) -> Container:
 
 def execute(request: Request, console: Console) -> int:
     """Run a command inside; its status is ours."""
-    from mktemplate.inside import execute as run_inside
+    from mktemplate.life.inside import execute as run_inside
 
     return run_inside(_container(request), request, console)
 
 
 def shell(request: Request, console: Console) -> int:
     """Open the user's login shell inside."""
-    from mktemplate.inside import execute as run_inside
+    from mktemplate.life.inside import execute as run_inside
     from runtime.enter import login_shell
 
     container = _container(request)
@@ -169,7 +169,7 @@ def _identities(found: Bundle, own: Path) -> tuple[str, ...]:
     """Return the private keys that may fit: the pair made for the container, else those of who may log in."""
     if own.exists():
         return (str(own),)
-    from mktemplate.keys import identities
+    from mktemplate.template.keys import identities
 
     given = tuple(text for key, text in found.record.options if key == "ssh_keys")
     return identities(given, os.environ)

@@ -6,13 +6,13 @@ import signal
 import time
 from collections.abc import Callable
 
-from mktemplate import life
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import Several
+from mktemplate.life import phases
+from mktemplate.life.views import container_object, is_ready
 from mktemplate.places import containers_path
-from mktemplate.views import container_object, is_ready
 from runtime.container import Container
 
 
@@ -43,7 +43,7 @@ def start(request: Request, console: Console) -> int:
     shown: list[dict[str, object]] = []
 
     def act(container: Container) -> None:
-        begun = life.start(container)
+        begun = phases.start(container)
         for note in begun.notes:
             console.note(f"{container.name}: {note}")
         console.step(f"{container.name}: started in {begun.seconds * 1000:.1f} ms, pid {begun.pid}")
@@ -71,7 +71,7 @@ def stop(request: Request, console: Console) -> int:
 
     def act(container: Container) -> None:
         started = time.monotonic()
-        life.stop(container, timeout)
+        phases.stop(container, timeout)
         console.step(f"{container.name}: stopped in {(time.monotonic() - started) * 1000:.0f} ms")
 
     each(request, act)
@@ -83,7 +83,7 @@ def restart(request: Request, console: Console) -> int:
     timeout = _grace(request)
 
     def act(container: Container) -> None:
-        begun = life.restart(container, timeout)
+        begun = phases.restart(container, timeout)
         console.step(f"{container.name}: started in {begun.seconds * 1000:.1f} ms, pid {begun.pid}")
 
     each(request, act)
@@ -91,12 +91,14 @@ def restart(request: Request, console: Console) -> int:
 
 
 def _grace(request: Request) -> float:
-    return life.GRACE if request.flags.timeout is None else float(request.flags.timeout)
+    return phases.GRACE if request.flags.timeout is None else float(request.flags.timeout)
 
 
 def kill(request: Request, console: Console) -> int:
     """Send a signal to a container's init; KILL ends everything in it."""
-    number = life.signal_number(request.words[1]) if len(request.words) > 1 else int(signal.SIGKILL)
+    number = (
+        phases.signal_number(request.words[1]) if len(request.words) > 1 else int(signal.SIGKILL)
+    )
     container = Container(containers_path(request), container_name(request.words[0]))
     container.kill(number)
     console.step(f"{container.name}: sent {signal.Signals(number).name}")
@@ -122,7 +124,7 @@ def wait(request: Request, console: Console) -> int:
     _ = container.bundle  # raises where there is none
     started = time.monotonic()
     timeout = None if request.flags.timeout is None else float(request.flags.timeout)
-    life.wait(container, request.flags.state, timeout)
+    phases.wait(container, request.flags.state, timeout)
     seconds = time.monotonic() - started
     value = {"name": name, "state": container.state(), "seconds": round(seconds, 3)}
     pid = container.pid

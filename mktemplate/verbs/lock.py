@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from mktemplate import locks, making, supply
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError
+from mktemplate.making import assembly, locks, supply
 from mktemplate.places import containers_path
 from provisioner import lock as lock_file
 from provisioner.changes import Change, compare
@@ -33,7 +33,7 @@ def lock(request: Request, console: Console) -> int:
         )
     if not asked:
         return _of_container(request, console)
-    with closing(making.store_of(containers_path(request), request.build)) as store:
+    with closing(assembly.store_of(containers_path(request), request.build)) as store:
         if flags.fetch:
             return _fetch(word, Path(flags.fetch), request, store, console)
         return _renew(word, request, store, console)

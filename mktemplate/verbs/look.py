@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mktemplate import logged, views
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console, age_text, bytes_text
 from mktemplate.errors import CommandError, escape
+from mktemplate.life import logged, views
 from mktemplate.places import containers_path
 from runtime.container import Container, containers
 

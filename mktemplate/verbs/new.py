@@ -6,10 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from mktemplate import library
-from mktemplate.cli import Request
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape
+from mktemplate.template import library
 from provisioner.disk import disk_error
 
 _START = "_new"  # among the built-in ones

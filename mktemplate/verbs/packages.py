@@ -9,15 +9,16 @@ import os
 from contextlib import closing
 from dataclasses import dataclass
 
-from mktemplate import library, locks, origins, recorded, workshop
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape, exit_status, nearest
-from mktemplate.origins import Groups
+from mktemplate.making import locks, origins, recorded, workshop
+from mktemplate.making.origins import Groups
+from mktemplate.making.recorded import Options
+from mktemplate.making.supply import Offer, read_offer
 from mktemplate.places import containers_path
-from mktemplate.recorded import Options
-from mktemplate.supply import Offer, read_offer
+from mktemplate.template import library
 from provisioner import lock as lock_file
 from provisioner.deb import version
 from provisioner.index import Package

@@ -6,13 +6,13 @@ import os
 from contextlib import closing
 from dataclasses import asdict
 
-from mktemplate import ociimage
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path
-from mktemplate.shipment import shipment, tell_left_out
+from mktemplate.shipping import ociimage
+from mktemplate.shipping.shipment import shipment, tell_left_out
 from provisioner.image import push as pushes
 from provisioner.image import reference as references
 from provisioner.image.registry import Registry

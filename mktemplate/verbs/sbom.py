@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mktemplate import inventory
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.places import containers_path
+from mktemplate.shipping import inventory
 from provisioner.export import output
 from runtime.container import Container
 

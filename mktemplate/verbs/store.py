@@ -6,12 +6,13 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
-from mktemplate import generations, snapshots, workshop
-from mktemplate.cli import Request
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError, escape, exit_status
+from mktemplate.life import generations, snapshots
+from mktemplate.making import workshop
+from mktemplate.making.recovery import sweep
 from mktemplate.places import containers_path
-from mktemplate.recovery import sweep
 from provisioner import collect
 from runtime.container import containers
 from runtime.errors import StateError

@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mktemplate import added, asked, grants, library, parcel, proof
-from mktemplate.added import Added
-from mktemplate.cli import Request
+from mktemplate.authoring import parcel, proof
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, Several, escape
-from mktemplate.spec import TemplateSpec
+from mktemplate.making import asked
+from mktemplate.template import added, grants, library
+from mktemplate.template.added import Added
+from mktemplate.template.spec import TemplateSpec
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 

@@ -6,12 +6,14 @@ import base64
 from dataclasses import replace
 from pathlib import Path
 
-from mktemplate import asked, keys, library, showing, texts
-from mktemplate.cli import Request
+from mktemplate.authoring import showing
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
-from mktemplate.firststart import Fill
-from mktemplate.texts import Rendered
+from mktemplate.making import asked
+from mktemplate.template import keys, library, texts
+from mktemplate.template.firststart import Fill
+from mktemplate.template.texts import Rendered
 from provisioner import distro as distros
 from provisioner.keys import has_keyring
 

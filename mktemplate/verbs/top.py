@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mktemplate.cli import Request
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.places import containers_path
 from runtime.cgroup import Cgroup, Usage

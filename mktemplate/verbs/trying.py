@@ -13,15 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from mktemplate import asked, facts, grants, held, jail, library, life, owned, suite
-from mktemplate.cli import Request
+from mktemplate.authoring import suite
+from mktemplate.authoring.suite import Suite, Test
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
-from mktemplate.inside import Result, capture
+from mktemplate.life import owned, phases
+from mktemplate.life.inside import Result, capture
+from mktemplate.making import asked
 from mktemplate.places import containers_path
-from mktemplate.render import Value, renderer
-from mktemplate.spec import TemplateSpec
-from mktemplate.suite import Suite, Test
+from mktemplate.template import facts, grants, held, jail, library
+from mktemplate.template.render import Value, renderer
+from mktemplate.template.spec import TemplateSpec
 from runtime.container import Container
 from runtime.enter import Command
 from runtime.errors import ContainerError
@@ -125,7 +128,7 @@ def _container(
     build = replace(request.build, sets=sets)
     made = replace(request, verb="up", words=(name, own), build=build)
     try:
-        life.up(made, console)
+        phases.up(made, console)
         yield container, made
     except BaseException:
         if container.directory.exists():
@@ -144,8 +147,8 @@ def _run(
             yield Outcome(name=test.name, left_out=True)
             continue
         if test.restart:
-            life.restart(container)
-            life.await_ready(container, None)
+            phases.restart(container)
+            phases.await_ready(container, None)
         begun = time.monotonic()
         try:
             result = _result(test, commands[number], container)

@@ -7,8 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from mktemplate.arguments import container_name
-from mktemplate.cli import Request
+from mktemplate.cli.arguments import container_name
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path

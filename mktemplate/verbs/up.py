@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mktemplate import life
-from mktemplate.cli import Request
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
-from mktemplate.views import container_object, timings
+from mktemplate.life import phases
+from mktemplate.life.views import container_object, timings
 from runtime.container import Container
 
 _LOOPBACK = ("127.", "::1")
@@ -13,7 +13,7 @@ _LOOPBACK = ("127.", "::1")
 
 def up(request: Request, console: Console) -> int:
     """Create if absent, start if stopped, wait until ready, say how to reach it."""
-    container = life.up(request, console)
+    container = phases.up(request, console)
     tell(container, console)
     return 0
 
@@ -36,7 +36,7 @@ def _made_secrets(container: Container) -> dict[str, str]:
     names, pid = container.bundle.record.secrets, container.pid
     if not names or not pid:
         return {}
-    from mktemplate import secretfiles
+    from mktemplate.template import secretfiles
     from runtime import ready
 
     made = (name for name in names if ready.exists(pid, f"{secretfiles.MADE}/{name}"))
@@ -67,8 +67,8 @@ def say(container: Container, console: Console) -> None:
 
 def run(request: Request, console: Console) -> int:
     """Run one command in a container of its own; its exit status is ours, and nothing is left of it."""
-    from mktemplate import owned
-    from mktemplate.inside import execute
+    from mktemplate.life import owned
+    from mktemplate.life.inside import execute
 
     quiet = console if console.verbose else Console(json=console.json, quiet=True)
     with owned.idle(request, quiet) as container:

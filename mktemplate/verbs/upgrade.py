@@ -6,18 +6,18 @@ import os
 from contextlib import closing
 from dataclasses import asdict
 
-from mktemplate import workshop
-from mktemplate.cli import Request
+from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
-from mktemplate.generations import Trial, previous
+from mktemplate.life.generations import Trial, previous
+from mktemplate.life.snapshots import texts_of
+from mktemplate.life.upgrading import Outcome
+from mktemplate.life.upgrading import upgrade as upgrade_one
+from mktemplate.life.views import container_object
+from mktemplate.making import workshop
 from mktemplate.places import containers_path
-from mktemplate.snapshots import texts_of
-from mktemplate.upgrading import Outcome
-from mktemplate.upgrading import upgrade as upgrade_one
 from mktemplate.verbs.life import each
 from mktemplate.verbs.lock import page
-from mktemplate.views import container_object
 from runtime import bundle, swap
 from runtime.bundle import Bundle
 from runtime.container import Container

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import added, asked, facts, library, parcel, schema, suite, texts, values
-from mktemplate.cli import parse
+from mktemplate.authoring import parcel, suite
+from mktemplate.authoring.templatedocs import page
+from mktemplate.cli.parsing import parse
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, Several
-from mktemplate.templatedocs import page
+from mktemplate.making import asked
+from mktemplate.template import added, facts, library, schema, texts, values
 from mktemplate.verbs import perform
 
 FILES = {

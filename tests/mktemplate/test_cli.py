@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from mktemplate import manpage, usage, verbexamples
-from mktemplate.cli import parse, unknown_word
+from mktemplate.cli import manpage, usage, verbexamples
+from mktemplate.cli.grammar import ALIASES, BY_NAME, ELSEWHERE, VERBS
+from mktemplate.cli.parsing import parse, unknown_word
 from mktemplate.errors import CommandError
-from mktemplate.grammar import ALIASES, BY_NAME, ELSEWHERE, VERBS
 from tests.conftest import lacking
 
 CONTRACT = """

@@ -11,9 +11,10 @@ from types import CodeType
 
 import pytest
 
-from mktemplate import asked, texts
-from mktemplate.cli import parse
-from mktemplate.compiled import FOLDER, is_ours
+from mktemplate.cli.parsing import parse
+from mktemplate.making import asked
+from mktemplate.template import texts
+from mktemplate.template.compiled import FOLDER, is_ours
 
 
 @pytest.fixture

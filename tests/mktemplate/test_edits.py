@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mktemplate import edits
+from mktemplate.life import edits
 
 MADE = (
     "# common\nlxc.uts.name = web\nlxc.cap.drop = a\nlxc.cap.drop = b\nlxc.cgroup2.memory.max = 1\n"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import fleet
-from mktemplate.cli import parse
+from mktemplate.cli.parsing import parse
 from mktemplate.errors import CommandError, Several
+from mktemplate.life import fleet
 
 
 def read(tmp_path: Path, text: str, name: str = "fleet.toml") -> fleet.Fleet:

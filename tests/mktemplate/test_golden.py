@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import asked, library, texts
-from mktemplate.cli import parse
+from mktemplate.cli.parsing import parse
+from mktemplate.making import asked
+from mktemplate.template import library, texts
 from mktemplate.verbs.texts import document
 from provisioner import tree as trees
 from tests.conftest import lacking

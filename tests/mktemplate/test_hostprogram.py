@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import hostprogram
+from mktemplate.making import hostprogram
 from tests.conftest import lacking
 
 HELLO = ".globl _start\n_start: mov $60, %eax\n xor %edi, %edi\n syscall\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import jail
 from mktemplate.errors import CommandError
+from mktemplate.template import jail
 
 Texts = tuple[dict[str, str], dict[str, bytes]]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import keys
 from mktemplate.errors import CommandError
+from mktemplate.template import keys
 
 ONE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJvT0mJ7Yx2o0mJ1M9s5cT6aV3t3nqkq0q3m5s9Jx7kq"
 

@@ -12,8 +12,8 @@ import pytest
 
 import mktemplate
 from mktemplate import sandbox
+from mktemplate.cli.options import BUILD
 from mktemplate.keywords import Options, request
-from mktemplate.options import BUILD
 
 
 def test_importing_it_loads_nothing_else() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import localdeb
 from mktemplate.errors import CommandError
+from mktemplate.making import localdeb
 from provisioner.store import Store
 from tests.hostile import HostileDeb
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mktemplate.arguments import container_name
+from mktemplate.cli.arguments import container_name
 from mktemplate.errors import CommandError, escape, exit_status
-from mktemplate.values import Option, read, settle
+from mktemplate.template.values import Option, read, settle
 
 CONTROL = [*"\n\r\0\v\f\x1c\x1d\x1e\x85\u2028\u2029\x7f\x1b"]
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from mktemplate import recorded
-from mktemplate.cli import parse
+from mktemplate.cli.parsing import parse
+from mktemplate.making import recorded
 from runtime.bundle import Record
 
 RECORD = Record(

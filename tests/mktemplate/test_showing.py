@@ -6,9 +6,11 @@ import shlex
 
 import pytest
 
-from mktemplate import asked, library, showing
-from mktemplate.cli import parse
-from mktemplate.spec import TemplateSpec
+from mktemplate.authoring import showing
+from mktemplate.cli.parsing import parse
+from mktemplate.making import asked
+from mktemplate.template import library
+from mktemplate.template.spec import TemplateSpec
 
 TEMPLATES = [name for name in library.built_in().names("") if library.is_built_in(name)]
 

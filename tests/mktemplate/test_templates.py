@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import asked, given, library, sharehost, spec, texts
-from mktemplate.cli import parse
+from mktemplate.cli.parsing import parse
 from mktemplate.errors import CommandError, Several
+from mktemplate.making import asked, given
+from mktemplate.template import library, sharehost, spec, texts
 
 FACTS = 'summary = "a test"\ndistros = ["debian"]\n'
 

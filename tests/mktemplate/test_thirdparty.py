@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mktemplate import origins, spec
-from mktemplate.cli import Build
+from mktemplate.cli.parsing import Build
 from mktemplate.errors import CommandError, Several
-from mktemplate.facts import Target
+from mktemplate.making import origins
+from mktemplate.template import spec
+from mktemplate.template.facts import Target
 from provisioner import sources
 
 FACTS = 'summary = "a test"\ndistros = ["deb"]\n'

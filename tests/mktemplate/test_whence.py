@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import whence
 from mktemplate.__main__ import main
+from mktemplate.template import whence
 
 SOURCE = """\
 {% for name in names %}

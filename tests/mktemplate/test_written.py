@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate.written import changes
+from mktemplate.life.written import changes
 
 pytestmark = pytest.mark.root  # only root makes whiteouts
 

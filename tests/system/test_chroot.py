@@ -52,7 +52,7 @@ def test_its_base_layer_is_the_one_of_the_sandbox(mkt: Mkt, cold: Mkt) -> None:
 
 
 def test_what_differs_from_the_layers_is_written_as_an_overlay_would(tmp_path: Path) -> None:
-    from mktemplate.chroot import ChrootSandbox
+    from mktemplate.making.chroot import ChrootSandbox
 
     lower, upper, work = (tmp_path / name for name in ("lower", "upper", "work"))
     for folder in (lower / "etc", lower / "gone/below", lower / "again", upper, work):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mktemplate import sharehost
+from mktemplate.template import sharehost
 from runtime import ready
 from runtime.bundle import Ready
 from tests.conftest import lacking

@@ -1,0 +1,1 @@
+"""What `doctor` tries, for root and for a normal user."""

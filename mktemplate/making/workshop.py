@@ -1,0 +1,45 @@
+"""Where layers are built and kept: the store below PATH, and the sandbox that this host and this user can have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from provisioner.sandbox import Sandbox
+from provisioner.store import Store
+from runtime import idmap
+from runtime.kernel import process
+from runtime.sandbox import KernelSandbox
+
+_SYS_ADMIN = (
+    1 << 21
+)  # capabilities(7); without it root has no namespace, as in most containers of others
+
+
+def sandbox() -> Sandbox:
+    """Return what packages are unpacked and configured in. HostError says what a normal user lacks for it."""
+    return _chroot() or KernelSandbox(idmap.for_build())
+
+
+def degraded() -> tuple[str, ...]:
+    """Return in what builds are weaker here than they should be."""
+    weaker = _chroot()
+    return (weaker.degraded,) if weaker else ()
+
+
+def _chroot() -> Sandbox | None:
+    if os.geteuid() != 0 or process.capget()[0] & _SYS_ADMIN:
+        return None
+    from mktemplate.making.chroot import ChrootSandbox
+
+    return ChrootSandbox()
+
+
+def owners() -> Sandbox | None:
+    """Return through what a normal user reaches trees of its subordinate ids; None for root, who needs nothing."""
+    return None if os.geteuid() == 0 else sandbox()
+
+
+def store(path: Path, *, durable: bool = True) -> Store:
+    """Return the store below PATH."""
+    return Store(path / ".store", durable=durable, sandbox=owners())
