@@ -199,9 +199,9 @@ class Soak:
             status = enter.run(container, Command(argv=("/bin/true",)), (nothing,) * 3)
         finally:
             os.close(nothing)
-        while not halt.listens(
-            container.pid or 0, signal.SIGTERM
-        ):  # the shell has yet to set its trap
+        while (pid := container.pid) and not halt.listens(
+            pid, signal.SIGTERM
+        ):  # its trap is to come
             time.sleep(0.001)
         container.stop()
         ended = container.exit_status
