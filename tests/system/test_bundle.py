@@ -44,7 +44,7 @@ def alone(apart: Cell, needs: Needs) -> Cell:
 def status(init: Path) -> dict[str, str]:
     """Return what the kernel says of the process whose number the file holds."""
     text = Path("/proc", init.read_text().strip(), "status").read_text()
-    return dict(line.split(":\t", 1) for line in text.strip().split("\n"))
+    return dict(line.split(":\t", 1) for line in text.rstrip("\n").split("\n"))
 
 
 def answered(alone: Cell, log: Path) -> None:
