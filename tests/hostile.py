@@ -112,7 +112,9 @@ class HostileDeb:
         text += "Maintainer: Nobody <nobody@example.org>\nDescription: hostile\n"
         control = tar([directory(b"./"), file(b"./control", text.encode()), *self.control])
         data = tar(self.items) if self.data is None else self.data
-        pack = {"gz": gzip.compress, "xz": lzma.compress, "": bytes}[self.compress]
+        pack = {"gz": lambda body: gzip.compress(body, mtime=0), "xz": lzma.compress, "": bytes}[
+            self.compress
+        ]
         ending = f".{self.compress}".rstrip(".").encode()
         return ar(
             [

@@ -25,7 +25,7 @@ from provisioner.content import OPAQUE, walk
 from provisioner.flatten import flatten
 from provisioner.sandbox import NOTHING, Root
 from provisioner.store import Layer
-from runtime.errors import LaunchError
+from runtime.errors import HostError, LaunchError
 from runtime.kernel import process
 from runtime.sandbox import TAIL, Finished
 
@@ -70,6 +70,7 @@ class ChrootSandbox:
     ) -> Finished:
         """Run `argv` (absolute path below `root`) as root for at most `timeout` seconds."""
         top = self._assemble(root)
+        _refuse_bare(top)
         output, tell = os.pipe2(os.O_CLOEXEC)
         proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -237,6 +238,21 @@ def _clear(times: Mapping[Path, tuple[int, int]]) -> None:
     for folder, then in times.items():
         removal.empty(folder)
         os.utime(folder, ns=then)
+
+
+def _refuse_bare(top: Path) -> None:
+    """Refuse a file system on which no device opens or no program starts: here none can be mounted over it."""
+    flags = os.statvfs(top).f_flag
+    lacking = [
+        word for flag, word in ((os.ST_NODEV, "nodev"), (os.ST_NOEXEC, "noexec")) if flags & flag
+    ]
+    if lacking:
+        raise HostError(
+            "E_KERNEL_FEATURE",
+            str(top),
+            f"is mounted {','.join(lacking)}, where nothing can be configured without mounts of its own",
+            hints=("--path DIR on a file system without these options",),
+        )
 
 
 def _fork(top: Path, body: Callable[[int], None]) -> tuple[int, int]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from provisioner.sandbox import Root
-from tests.system.command import Mkt
+from tests.system.command import CHECKOUT, Mkt
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
 GIVEN = (  # Docker's fourteen
@@ -30,6 +33,30 @@ def poorly(mkt: Mkt, *argv: str) -> subprocess.CompletedProcess[str]:
          sys.executable, "-P", "-m", "mktemplate", "--path", str(mkt.path), *argv],
         env=mkt.environment, cwd="/", text=True, capture_output=True, timeout=300, check=False,
     )  # fmt: skip
+
+
+@pytest.fixture
+def cold() -> Iterator[Mkt]:
+    """An empty PATH where devices can be opened, which is not so everywhere below /tmp."""
+    with tempfile.TemporaryDirectory(prefix="mkt-", dir="/var/tmp") as place:
+        mkt = Mkt(Path(place, "path"))
+        yield mkt
+        mkt.sweep()
+
+
+def test_where_no_device_opens_it_says_so(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from mktemplate.making.chroot import ChrootSandbox;"
+        "from provisioner.sandbox import Root;"
+        "ChrootSandbox().run(Root(upper=Path(sys.argv[1])), ['/x'], environment={}, timeout=9)"
+    )
+    mount = 'mount -t tmpfs -o nodev none "$1"; shift; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", tmp_path, sys.executable, "-P", "-c", program, tmp_path],
+        capture_output=True, text=True, cwd=CHECKOUT, env={"PYTHONPATH": str(CHECKOUT)} | os.environ, check=False,
+    )  # fmt: skip
+
+    assert f"HostError: E_KERNEL_FEATURE: {tmp_path}: is mounted nodev" in done.stderr
 
 
 def test_its_base_layer_is_the_one_of_the_sandbox(mkt: Mkt, cold: Mkt) -> None:
