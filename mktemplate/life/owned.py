@@ -96,7 +96,7 @@ def guard(path: Path) -> None:
     with _starting:
         if key in _guarded:
             return
-        root = str(Path(__file__).parent.parent)
+        root = str(Path(__file__).parent.parent.parent)
         me = Identity.of(os.getpid())
         words = (str(path), str(me.pid), str(me.starttime))
         null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
