@@ -44,9 +44,11 @@ def listening(
         assert process.stderr is not None
         while "Listening on" not in process.stderr.readline():
             assert process.poll() is None
-        yield process
-        process.terminate()
-        process.communicate(timeout=30)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
 
 
 def test_sshd_starts_at_the_first_connection_sees_who_connects_and_ends_when_idle(
