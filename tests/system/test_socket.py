@@ -75,6 +75,7 @@ def test_sshd_starts_at_the_first_connection_sees_who_connects_and_ends_when_idl
     assert mkt.json("info", "door")["state"] == "STOPPED"
 
 
+@pytest.mark.slow
 def test_nginx_is_given_its_socket_and_opens_its_log_where_systemd_listens_and_logs(
     mkt: Mkt, tmp_path: Path
 ) -> None:
