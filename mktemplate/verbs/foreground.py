@@ -14,7 +14,7 @@ from mktemplate.life import phases
 from mktemplate.places import containers_path
 from runtime import idmap, relay, sockets
 from runtime.container import Container
-from runtime.errors import StateError
+from runtime.errors import ContainerError, StateError
 from runtime.relay import Relay
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
@@ -52,11 +52,14 @@ def _pass_on_signals(container: Container) -> None:
     """Let the container hear what is said to us."""
 
     def pass_on(number: int, frame: object) -> None:
-        with suppress(OSError, Exception):
-            if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                container.kill(container.config.signal_halt or signal.SIGTERM)
-            else:
-                container.kill(number)
+        halts = number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        try:
+            container.kill(container.config.signal_halt or signal.SIGTERM if halts else number)
+        except (ContainerError, OSError) as error:  # who waits for an end must know why none comes
+            os.write(
+                2,
+                f"mktemplate: {container.name}: signal {number} not passed on: {error}\n".encode(),
+            )
 
     for number in _PASSED_ON:
         signal.signal(number, pass_on)
