@@ -125,6 +125,7 @@ def test_ctrl_c_interrupts_what_runs_on_the_console(make: Make) -> None:
         terminal.types(b"echo begun; sleep 1000\n")
         terminal.shows(b"begun\r\n")
         terminal.types(b"\x03")
+        terminal.shows(b"# ")  # what is typed before may be flushed with the line that was interrupted
         terminal.types(b"echo status $?\n")
         terminal.shows(b"status 130\r\n")
 
