@@ -121,11 +121,18 @@ def test_ctrl_c_interrupts_what_runs_on_the_console(make: Make) -> None:
     container = make("one", SHELL, *HAS)
     container.start()
 
+    assert container.run is not None
+    shell = container.run.init.pid
+
+    def sleeps() -> bool:
+        children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+        return any(Path(f"/proc/{pid}/comm").read_text() == "sleep\n" for pid in children)
+
     with at_console(container) as terminal:
-        terminal.types(b"echo begun; sleep 1000\n")
-        terminal.shows(b"begun\r\n")
+        terminal.types(b"sleep 1000\n")
+        until(sleeps)  # a shell that is still forking would wait for it, interrupted or not
         terminal.types(b"\x03")
-        terminal.shows(b"# ")  # what is typed before may be flushed with the line that was interrupted
+        terminal.shows(b"^C")
         terminal.types(b"echo status $?\n")
         terminal.shows(b"status 130\r\n")
 
