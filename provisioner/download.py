@@ -5,11 +5,17 @@ The cache is `<store>/cache`: `sha256/aa/<hex>` holds what is whole, `partial/<h
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from provisioner import disk
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import Fetch
 from provisioner.index import Package
@@ -18,6 +24,7 @@ from provisioner.progress import Advance, Progress
 from provisioner.workers import in_threads
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_PIECE = 1 << 20  # bytes
 
 
 def object_path(cache: Path, sha256: str) -> Path:
@@ -25,6 +32,31 @@ def object_path(cache: Path, sha256: str) -> Path:
     if not _DIGEST.fullmatch(sha256):  # it becomes a path
         raise UntrustedIndex("E_TRUST_FIELD", sha256[:80], "is no SHA-256")
     return cache / "sha256" / sha256[:2] / sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A file of the caller's, copied, that has no name yet."""
+
+    descriptor: int
+    sha256: str
+    size: int
+
+
+@contextmanager
+def admit(file: BinaryIO, cache: Path) -> Iterator[Copy]:
+    """Copy an open file into the cache: it is there, whole and durable, when the block ends, unless that raises."""
+    unnamed = os.open(cache / "sha256", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o444)
+    with open(unnamed, "w+b") as copy:
+        found = hashlib.sha256()
+        while piece := file.read(_PIECE):
+            found.update(piece)
+            copy.write(piece)
+        copy.flush()
+        yield Copy(descriptor=unnamed, sha256=found.hexdigest(), size=copy.tell())
+        target = object_path(cache, found.hexdigest())
+        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        disk.name(unnamed, target)
 
 
 def cached(package: Package, cache: Path) -> Path | None:

@@ -5,11 +5,9 @@ Only where the container is to be of this host's own release: the program is wha
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from dataclasses import replace
-from pathlib import Path
 from typing import BinaryIO
 
 from mktemplate.cli.parsing import Build
@@ -17,13 +15,11 @@ from mktemplate.errors import CommandError
 from mktemplate.template import sharehost
 from mktemplate.template.facts import Facts, Target
 from mktemplate.template.spec import TemplateSpec
-from provisioner import disk
 from provisioner import distro as distros
 from provisioner.disk import disk_failures
-from provisioner.download import object_path
+from provisioner.download import admit
 from provisioner.store import Store
 
-_PIECE = 1 << 20  # bytes
 _ELF = struct.Struct("<16x 16x Q 14x H H")  # elf(5), 64 bits: e_phoff, e_phentsize, e_phnum
 _MAGIC = b"\x7fELF\x02\x01"
 _PT_INTERP = 3
@@ -44,7 +40,9 @@ def lend(spec: TemplateSpec, facts: Facts, build: Build, store: Store) -> Facts:
         with open(spec.static, "rb") as file:
             if not is_static(file):
                 return facts
-            return replace(facts, program=_kept(file, store.cache))
+            file.seek(0)
+            with disk_failures(store.cache), admit(file, store.cache) as copy:
+                return replace(facts, program=copy.sha256)
     except OSError:
         return facts  # then its package is fetched
 
@@ -82,23 +80,6 @@ def is_static(file: BinaryIO) -> bool:
     table = file.read(size * count)
     kinds = (int.from_bytes(table[at : at + 4], "little") for at in range(0, len(table), size))
     return len(table) == size * count and _PT_INTERP not in kinds
-
-
-def _kept(file: BinaryIO, cache: Path) -> str:
-    """Copy a file into the cache, whole or not at all; return its SHA-256."""
-    file.seek(0)
-    with disk_failures(cache):
-        unnamed = os.open(cache / "sha256", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o444)
-        with open(unnamed, "w+b") as copy:
-            found = hashlib.sha256()
-            while piece := file.read(_PIECE):
-                found.update(piece)
-                copy.write(piece)
-            copy.flush()
-            target = object_path(cache, found.hexdigest())
-            target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            disk.name(unnamed, target)
-    return found.hexdigest()
 
 
 def notes(spec: TemplateSpec, facts: Facts) -> tuple[str, ...]:

@@ -5,23 +5,18 @@ They are the caller's own word: nobody signed them, so their origin is `local` w
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from mktemplate.cli.arguments import is_package_file
 from mktemplate.errors import CommandError, escape
-from provisioner import disk
 from provisioner.deb.index import IDENTITY, package_of
-from provisioner.download import object_path
+from provisioner.download import admit
 from provisioner.index import Package
 from provisioner.store import Store
 
 _LARGEST_CONTROL = 16 << 20  # bytes, T-24
-_PIECE = 1 << 20  # bytes
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 
 
@@ -39,8 +34,8 @@ def take(
 def _package(path: Path, arch: str, store: Store) -> Package:
     shown = escape(str(path))
     try:
-        with path.open("rb") as file:
-            sha256, size, stanza = _kept(file, store.cache, shown)
+        with path.open("rb") as file, admit(file, store.cache) as copy:
+            stanza = _stanza(copy.descriptor, shown)
     except OSError as error:
         raise CommandError(
             "E_PARAM", f"--packages {shown}", error.strerror or "unreadable"
@@ -49,7 +44,7 @@ def _package(path: Path, arch: str, store: Store) -> Package:
     if not _NUMBER.fullmatch(stanza.get("installed-size", "")):
         stanza["installed-size"] = "0"  # dpkg-deb does not insist on it
     url = path.absolute().as_uri()
-    return package_of(stanza, size=size, sha256=sha256, url=url, origin="local")
+    return package_of(stanza, size=copy.size, sha256=copy.sha256, url=url, origin="local")
 
 
 def _check(stanza: Mapping[str, str], arch: str, shown: str) -> None:
@@ -60,22 +55,6 @@ def _check(stanza: Mapping[str, str], arch: str, shown: str) -> None:
     its = stanza.get("architecture", "")
     if its not in (arch, "all"):
         raise CommandError("E_PARAM", f"--packages {shown}", f"is for {escape(its)}, not {arch}")
-
-
-def _kept(file: BinaryIO, cache: Path, shown: str) -> tuple[str, int, dict[str, str]]:
-    """Copy a package into the cache, whole or not at all; return the copy's hash, size and control stanza."""
-    unnamed = os.open(cache / "sha256", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o444)
-    with open(unnamed, "w+b") as copy:
-        found = hashlib.sha256()
-        while piece := file.read(_PIECE):
-            found.update(piece)
-            copy.write(piece)
-        copy.flush()
-        stanza = _stanza(unnamed, shown)
-        target = object_path(cache, found.hexdigest())
-        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        disk.name(unnamed, target)
-        return found.hexdigest(), copy.tell(), stanza
 
 
 def _stanza(descriptor: int, shown: str) -> dict[str, str]:
