@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -68,14 +67,6 @@ def asks(*argv: str) -> Callable[[Client], str]:
 
 
 CURL = ("curl", "-sS", "--fail", "--max-time", "10")
-
-
-def free_port() -> int:
-    """Return a TCP port of this machine's loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def cases(services: Iterable[Service]) -> list[Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.system.cell import until
 from tests.system.command import Mkt
 
 pytestmark = pytest.mark.system
@@ -19,13 +19,6 @@ def lxc_info(path: Path, name: str, what: str) -> str:
         ["lxc-info", "-P", path, "-n", name, what, "-H"], capture_output=True, text=True, timeout=20
     )
     return done.stdout.strip()
-
-
-def until(true: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)
 
 
 def ssh(ip: str, key: Path, command: str) -> subprocess.CompletedProcess[str]:

@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -17,19 +15,9 @@ import pytest
 
 import mktemplate
 from mktemplate import sandbox
-from tests.system.command import CHECKOUT, Mkt
+from tests.system.command import CHECKOUT, Mkt, until
 
 pytestmark = pytest.mark.system
-
-
-def until(holds: Callable[[], bool], seconds: float = 15) -> bool:
-    """Whether it comes to hold in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_a_container_lives_its_life_from_python_without_a_word_printed(

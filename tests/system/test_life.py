@@ -6,25 +6,13 @@ import os
 import shlex
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.system.command import Mkt
+from tests.system.command import Mkt, until
 
 pytestmark = pytest.mark.system
-
-
-def until(holds: Callable[[], bool], seconds: float = 15) -> bool:
-    """Whether it comes to hold in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def inside(mkt: Mkt, name: str, script: str) -> str:

@@ -6,14 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mktemplate import containers
-from tests.system.command import CHECKOUT, Mkt
+from tests.system.command import CHECKOUT, Mkt, until
 from tests.system.user import UserMkt
 
 pytestmark = pytest.mark.system
@@ -81,15 +79,6 @@ def left(mkt: Mkt) -> list[str]:
     return [one.name for one in containers(mkt.path) if not one.name.startswith("warm-")]
 
 
-def until(holds: Callable[[], bool], seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 @pytest.mark.parametrize("words", [(), ("-n", "2")], ids=["alone", "xdist"])
 def test_every_test_has_servers_of_its_own(
     mkt: Mkt, tmp_path: Path, words: tuple[str, ...]
@@ -111,7 +100,7 @@ def test_nothing_is_left_when_pytest_is_killed(mkt: Mkt, tmp_path: Path) -> None
     os.killpg(runner.pid, signal.SIGKILL)
     runner.communicate()
 
-    assert until(lambda: left(mkt) == [])
+    assert until(lambda: left(mkt) == [], 60)
     assert not [pid for pid in pids if pid and Path(f"/proc/{pid}").exists()]
 
 
@@ -136,7 +125,7 @@ def test_a_normal_user_has_them_too(user: UserMkt) -> None:
     )  # fmt: skip
 
     assert "3 passed" in done.stdout, done.stdout
-    assert until(lambda: {name.partition("-")[0] for name in user.names()} == {"warm"})
+    assert until(lambda: {name.partition("-")[0] for name in user.names()} == {"warm"}, 60)
 
 
 @pytest.mark.slow

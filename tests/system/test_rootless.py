@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import lacking
-from tests.system.command import Mkt
-from tests.system.service import ENDED, GRACE, free_port
+from tests.system.command import Mkt, free_port
+from tests.system.service import ENDED, GRACE
 from tests.system.user import USER, UserMkt, free_ids
 
 pytestmark = [pytest.mark.system, pytest.mark.root]

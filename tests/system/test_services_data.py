@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import lacking
 from tests.system.canary import holders
 from tests.system.cell import cell, until
-from tests.system.command import Mkt
-from tests.system.service import ENDED, GRACE, Client, Service, cases, free_port, prove
+from tests.system.command import Mkt, free_port
+from tests.system.service import ENDED, GRACE, Client, Service, cases, prove
 from tests.system.user import UserMkt
 
 pytestmark = pytest.mark.system

@@ -12,16 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.command import Mkt
+from tests.system.command import Mkt, free_port
 
 pytestmark = pytest.mark.system
 CLIENT = "127.0.0.77"  # an address of this machine's that nothing else has
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -54,7 +48,7 @@ def listening(
 def test_sshd_starts_at_the_first_connection_sees_who_connects_and_ends_when_idle(
     mkt: Mkt, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = free_port("0.0.0.0")
     mkt.ok("create", "sshd", "door", "--publish", f"127.0.0.1:{port}:22")
 
     with listening(mkt, tmp_path, "door", "--idle", "2s") as service:
@@ -79,7 +73,7 @@ def test_sshd_starts_at_the_first_connection_sees_who_connects_and_ends_when_idl
 def test_nginx_is_given_its_socket_and_opens_its_log_where_systemd_listens_and_logs(
     mkt: Mkt, tmp_path: Path
 ) -> None:
-    port = str(free_port())
+    port = str(free_port("0.0.0.0"))
     publish = ("--publish", f"0.0.0.0:{port}:{port}", "--set", f"port={port}")
     mkt.ok("create", "nginx", "web", *publish)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.system.command import Mkt
+from tests.system.command import Mkt, free_port
 
 pytestmark = pytest.mark.system
 CONTAINER = {
@@ -18,12 +17,6 @@ CONTAINER = {
     "created", "started", "exit_status",
 }  # fmt: skip
 TIMINGS = {"index", "resolve", "download", "unpack", "configure", "launch", "ready", "total"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_up_prints_the_documented_object(mkt: Mkt) -> None:
