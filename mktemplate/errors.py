@@ -94,3 +94,9 @@ def nearest(word: str, known: tuple[str, ...], count: int = 1) -> tuple[str, ...
     import difflib
 
     return tuple(difflib.get_close_matches(word, known, n=count, cutoff=0.6))
+
+
+def meant(word: str, known: tuple[str, ...], otherwise: str = "") -> str:
+    """Return the hint that names the known word which looks most like `word`; `otherwise` where none does."""
+    close = nearest(word, known)
+    return f"did you mean {close[0]}?" if close else otherwise

@@ -15,7 +15,7 @@ from mktemplate.cli.arguments import Device, SecretSource, Volume
 from mktemplate.cli.grammar import ALIASES, BY_NAME, ELSEWHERE, VERBS
 from mktemplate.cli.options import GLOBAL, NOT_YET, Option
 from mktemplate.cli.verb import Verb
-from mktemplate.errors import CommandError, escape, nearest
+from mktemplate.errors import CommandError, escape, meant, nearest
 from runtime.bundle import Port
 
 
@@ -231,10 +231,9 @@ def _check_options(verb: Verb, argv: Sequence[str]) -> None:
         elif name in NOT_YET:
             raise CommandError("E_USAGE", f"{verb.name} {name}", "not in this version")
         elif word.startswith("--") and name not in known:
-            close = nearest(name, known)
-            hint = (f"did you mean {close[0]}?",) if close else (f"mktemplate help {verb.name}",)
+            hint = meant(name, known, f"mktemplate help {verb.name}")
             raise CommandError(
-                "E_USAGE", f"{verb.name} {escape(name)}", "no such option", hints=hint
+                "E_USAGE", f"{verb.name} {escape(name)}", "no such option", hints=(hint,)
             )
         else:
             skip = word in takers

@@ -8,7 +8,7 @@ from mktemplate.cli import verbexamples
 from mktemplate.cli.grammar import ALIASES, BY_NAME, VERBS
 from mktemplate.cli.options import BUILDING, FROM, GLOBAL, LIMITS, REACH, START, WHAT, Option
 from mktemplate.cli.verb import Verb
-from mktemplate.errors import CommandError, escape, nearest
+from mktemplate.errors import CommandError, escape, meant
 
 _GROUPS = (
     ("What", WHAT),
@@ -52,8 +52,7 @@ def verb_page(name: str) -> str:
     """Return the page for one verb; raise E_USAGE for a word that is none."""
     verb = BY_NAME.get(ALIASES.get(name, name))
     if verb is None:
-        close = nearest(name, tuple(BY_NAME))
-        hints = (f"did you mean {close[0]}?",) if close else ()
+        hints = tuple(filter(None, (meant(name, tuple(BY_NAME)),)))
         raise CommandError("E_USAGE", f'"{escape(name)}"', "no such verb", hints=hints)
     lines = [
         f"mktemplate {verb.name} {verb.usage}".rstrip(),

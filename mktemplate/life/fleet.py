@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mktemplate.cli.arguments import container_name
 from mktemplate.cli.parsing import parse
-from mktemplate.errors import CommandError, escape, nearest
+from mktemplate.errors import CommandError, escape, meant
 from mktemplate.keywords import UpOptions, argument
 from mktemplate.template.report import Report, document
 
@@ -126,10 +126,9 @@ def _known(table: Mapping[str, object], where: str, report: Report) -> None:
     known = (*(() if where == "defaults" else _OWN), *_OPTIONS)
     for key in table:
         if key not in known:
-            close = nearest(key, known)
-            meant = _DOCKERS.get(key)
-            hint = f"did you mean {close[0]}?" if close else ""
-            report.add(f"{where}.{key}", "unknown key", f"here it is {meant}" if meant else hint)
+            ours = _DOCKERS.get(key)
+            hint = f"here it is {ours}" if ours else meant(key, known)
+            report.add(f"{where}.{key}", "unknown key", hint)
 
 
 def _ordered(services: tuple[Service, ...], report: Report) -> tuple[Service, ...]:
@@ -138,10 +137,9 @@ def _ordered(services: tuple[Service, ...], report: Report) -> tuple[Service, ..
     for service in services:
         for other in service.depends_on:
             if other not in by_name:
-                close = nearest(other, tuple(by_name))
-                hint = f"did you mean {close[0]}?" if close else ""
                 where = f"services.{service.name}.depends_on"
-                report.add(where, f'"{escape(other)}" is no service of this file', hint)
+                detail = f'"{escape(other)}" is no service of this file'
+                report.add(where, detail, meant(other, tuple(by_name)))
     if report.failures:
         return ()
     graph = {service.name: service.depends_on for service in services}

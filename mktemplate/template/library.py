@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mktemplate.cli.grammar import RESERVED
-from mktemplate.errors import CommandError, Several, escape, nearest
+from mktemplate.errors import CommandError, Several, escape, meant
 from mktemplate.template import added, extending
 from mktemplate.template import spec as specs
 from mktemplate.template.extending import Extended
@@ -275,12 +275,8 @@ def _extend(facts: Mapping[str, object], report: Report) -> Mapping[str, object]
         return facts
     if not isinstance(base, str) or not is_built_in(base):
         known = tuple(name for name in built_in().names("") if is_built_in(name))
-        close = nearest(str(base), known)
-        report.add(
-            extending.KEY,
-            f'"{escape(str(base))}" is no built-in template',
-            f"did you mean {close[0]}?" if close else "",
-        )
+        detail = f'"{escape(str(base))}" is no built-in template'
+        report.add(extending.KEY, detail, meant(str(base), known))
         return {key: value for key, value in facts.items() if key != extending.KEY}
     below = tomllib.loads(packaged(base).read("template.toml").decode())
     return extending.merged(_extend(below, report), facts)

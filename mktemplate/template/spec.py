@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from mktemplate.errors import escape, nearest
+from mktemplate.errors import escape, meant
 from mktemplate.template import declared, firststart, schema, thirdparty
 from mktemplate.template.declared import DataVolume, NeededDevice
 from mktemplate.template.firststart import Step
@@ -164,8 +164,7 @@ def _whole(spec: TemplateSpec, report: Report) -> None:
 def _unknown_keys(data: Mapping[str, object], report: Report) -> None:
     for key in data:
         if key not in schema.TOP.names:
-            close = nearest(key, schema.TOP.names)
-            report.add(key, "unknown key", f"did you mean {close[0]}?" if close else "")
+            report.add(key, "unknown key", meant(key, schema.TOP.names))
 
 
 def _one_of(

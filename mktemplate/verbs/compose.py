@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mktemplate.cli.parsing import Request, parse
 from mktemplate.console import Console
-from mktemplate.errors import CommandError, Several, escape, nearest
+from mktemplate.errors import CommandError, Several, escape, meant
 from mktemplate.life import fleet, phases
 from mktemplate.life.fleet import Fleet, Service
 from mktemplate.life.views import container_object
@@ -27,8 +27,7 @@ def compose(request: Request, console: Console) -> int:
     """Do what is asked with every service of the file."""
     action, file = request.words
     if action not in _ACTIONS:
-        close = nearest(action, tuple(_ACTIONS))
-        hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(_ACTIONS)}"
+        hint = meant(action, tuple(_ACTIONS), f"there is {', '.join(_ACTIONS)}")
         raise CommandError("E_USAGE", f"compose {escape(action)}", "no such action", hints=(hint,))
     return _ACTIONS[action](fleet.read(file), request, console)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mktemplate.cli.arguments import container_name
 from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
-from mktemplate.errors import CommandError, escape, exit_status, nearest
+from mktemplate.errors import CommandError, escape, exit_status, meant
 from mktemplate.making import locks, origins, recorded, workshop
 from mktemplate.making.origins import Groups
 from mktemplate.making.recorded import Options
@@ -72,11 +72,9 @@ def _find(held: Lock, wanted: str, name: str) -> Package:
     for package in packages:
         if any(provided.name == wanted for provided in package.provides):
             return package
-    close = nearest(wanted, tuple(package.name for package in packages))
-    hints = (
-        (f"did you mean {close[0]}?",) if close else (f"mktemplate info {name} --json lists all",)
-    )
-    raise CommandError("E_NOTFOUND", escape(wanted), f"is not in {name}", hints=hints)
+    names = tuple(package.name for package in packages)
+    hint = meant(wanted, names, f"mktemplate info {name} --json lists all")
+    raise CommandError("E_NOTFOUND", escape(wanted), f"is not in {name}", hints=(hint,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
