@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import types
 import typing
 from collections.abc import Mapping
@@ -163,6 +164,11 @@ def write(bundle: Bundle) -> None:
 def encode(record: Record) -> bytes:
     """Return what stands in state.json."""
     return json.dumps({"version": VERSION, **asdict(record)}, indent=1).encode() + b"\n"
+
+
+def now() -> str:
+    """Return the time as records have it: RFC 3339, UTC, in seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:

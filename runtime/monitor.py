@@ -15,11 +15,10 @@ from _socket import socket, socketpair
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from runtime import errors, relay, state
+from runtime import bundle, errors, relay, state
 from runtime.birth import FAILURE, Born, Pipe, bear, failure
 from runtime.errors import ContainerError, LaunchError
 from runtime.hooks import NONE, Hooks
@@ -171,7 +170,7 @@ def _live(order: Order, run: RunState, result: int) -> tuple[int, RunState]:
             init=Identity.of(born.pid),
             ips=reached.ips,
             notes=(*run.notes, *reached.notes),
-            started=_now(),
+            started=bundle.now(),
         )
         state.save(run)
         _tell(result)
@@ -331,10 +330,6 @@ def _end(order: Order, run: RunState, status: int) -> None:
 def _tell(result: int, **fields: object) -> None:
     with suppress(OSError):  # the starter may be gone
         os.write(result, json.dumps(fields).encode())
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 __all__ = ["FAILURE", "Order", "start"]

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from runtime import (
+    bundle,
     byprogram,
     cgroupfs,
     ending,
@@ -120,7 +120,7 @@ def start(
         done = attach(place, look[0](), look[1](), namespace)
         return {"ips": done.ips, "notes": (*program.run.notes, *done.notes)}
 
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = bundle.now()
     state.save(replace(program.run, monitor=state.Identity.of(os.getpid())))
     attaching = wire if program.wired else None
     monitor = byprogram.start(program.path, lock, attaching, stdio, started=now)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -56,7 +55,7 @@ def borrow(lender: Container, name: str) -> None:
             record = replace(
                 found.record,
                 name=name,
-                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                created=bundle.now(),
                 ports=(),
                 ready=Ready(),
                 id_range=(allotted.first, allotted.count) if allotted else (0, 0),

@@ -11,7 +11,6 @@ Nothing is half-made: the copy is put together in staging and becomes PATH/NEW b
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -213,7 +212,7 @@ def _record(record: Record, name: str, allotted: idmap.Allocation | None) -> Rec
     return replace(
         record,
         name=name,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        created=bundle.now(),
         ports=(),
         connect=record.connect.replace(f" {record.name}", f" {name}"),
         options=tuple(pair for pair in record.options if pair[0] != "publish"),

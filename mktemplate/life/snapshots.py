@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -78,7 +77,7 @@ def create(container: Container, name: str) -> Snapshot:
                 (draft.path / text).write_bytes((current.path / text).read_bytes())
         copies.copy_trees(container, current.path, draft)
         draft.work.rmdir()
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        created = bundle.now()
         (draft.path / "taken").write_text(created + "\n", encoding="ascii")
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)

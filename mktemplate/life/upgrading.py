@@ -10,7 +10,6 @@ A lower layer is never swapped beneath a used upper: what an upper holds was wri
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -193,7 +192,7 @@ def _record(parts: Parts, build: Build, old: Record, notes: Sequence[str]) -> Re
         made,
         name=old.name,
         created=old.created,
-        upgraded=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        upgraded=bundle.now(),
         options=old.options,
         ports=old.ports,
         id_range=old.id_range,

@@ -274,7 +274,7 @@ def record_of(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
         distro=facts.target.distro,
         release=facts.target.release,
         arch=facts.target.arch,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        created=bundle.now(),
         profile=spec.profile,
         layers=() if build.flat else tuple(layer.digest for layer in built.layers),
         packages=tuple(

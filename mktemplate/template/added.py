@@ -11,7 +11,6 @@ import os
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -138,8 +137,3 @@ def forget(place: Path, name: str) -> None:
         fsync_directory(place)
     except OSError as problem:
         raise disk_error(problem, place) from None
-
-
-def now() -> str:
-    """Return the time as records have it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -15,6 +15,7 @@ from mktemplate.making import asked
 from mktemplate.template import added, grants, library
 from mktemplate.template.added import Added
 from mktemplate.template.spec import TemplateSpec
+from runtime import bundle
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -76,7 +77,7 @@ def _add(words: list[str], request: Request, console: Console) -> int:
         for name, spec in specs.items():
             about = Added(
                 source=source, revision=found.revision, sha256=parcel.digest(chosen[name]),
-                added=added.now(), grants=_granted(spec, request.build.grants),
+                added=bundle.now(), grants=_granted(spec, request.build.grants),
             )  # fmt: skip
             added.keep(place, stage, name, about, force=request.flags.force)
             rows.append(_told(spec, about, place, console))
