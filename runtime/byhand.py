@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from typing import NoReturn
 
 from runtime import failurewords
@@ -12,9 +11,8 @@ from runtime.container import Container
 from runtime.errors import ContainerError, LaunchError
 
 
-def main(words: Sequence[str]) -> NoReturn:
-    """Start the container NAME below PATH, the two first words; a third one says not to wait for its end."""
-    path, name, *more = words
+def main(path: str, name: str, *more: str) -> NoReturn:
+    """Start the container NAME below PATH; one word more says not to wait for its end."""
     container = Container(path, name)
     try:
         program = container.start_program()

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
-from runtime import state
+from runtime import aside, state
 from runtime.state import RunState
 
 _WAITED = frozenset((2, 3))  # words of a start program's command line that is no supervisor's child
@@ -24,17 +23,9 @@ def command(run: RunState, *, network: str, delegated: bool, restarts: bool) -> 
     """
     if not (network or delegated or restarts):
         return ()
-    root = str(Path(__file__).parent.parent)
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from runtime import ending; "
-        "ending.main(*sys.argv[2:])"
-    )
     groups = json.dumps(run.cgroup) if delegated else ""
     policy = "restarts" if restarts else ""
-    return (
-        *(sys.executable, "-I", "-S", "-c", code, root),
-        *(run.path, run.name, network, groups, policy),
-    )
+    return aside.command("runtime.ending", "main", run.path, run.name, network, groups, policy)
 
 
 def main(path: str, name: str, network: str, groups: str, policy: str) -> None:

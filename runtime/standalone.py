@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import struct
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from runtime import (
+    aside,
     bundle,
     byprogram,
     cgroupfs,
@@ -224,9 +224,7 @@ def _code_but_one() -> set[str]:
 
 def _instead(run: RunState) -> tuple[str, ...]:
     """Return the command that starts the container from Python."""
-    root = str(Path(__file__).parent.parent)
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from runtime.byhand import main; main(sys.argv[2:])"
-    return (sys.executable, "-I", "-c", code, root, run.path, run.name)
+    return aside.command("runtime.byhand", "main", run.path, run.name, site=True)
 
 
 def state_texts(run: RunState) -> tuple[str, str]:

@@ -140,11 +140,11 @@ def addresses(pid: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ip for ip in found if not ip.startswith("127.")))
 
 
-def hand_over(pid: int, port: int) -> None:
+def hand_over(pid: str, port: str) -> None:
     """Connect to `port` in the network namespace of `pid`; give the socket to ssh (ssh_config(5), ProxyUseFdpass)."""
-    pidfd = os.pidfd_open(pid)
+    pidfd = os.pidfd_open(int(pid))
     ns.setns(pidfd, ns.CLONE_NEWUSER | ns.CLONE_NEWNET)
-    with socket.create_connection(("127.0.0.1", port)) as reached:
+    with socket.create_connection(("127.0.0.1", int(port))) as reached:
         out = socket.socket(fileno=os.dup(1))
         out.sendmsg(
             [b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [reached.fileno()]))]

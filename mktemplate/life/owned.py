@@ -20,12 +20,12 @@ from pathlib import Path
 from mktemplate.cli.arguments import container_name
 from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
+from runtime import aside
 from runtime.container import Container, containers
 from runtime.errors import ContainerError
 from runtime.state import Identity, boot_id
 
 _NAME = re.compile(r"[a-z]+-([1-9][0-9]*)-([0-9]+)-[0-9a-f]{12}", re.ASCII)
-_WATCH = "import sys; sys.path.insert(0, sys.argv[1]); from mktemplate.life.owned import watch; watch(*sys.argv[2:])"
 _starting = threading.Lock()
 _guarded: set[tuple[int, Path]] = set()  # process, PATH
 
@@ -96,13 +96,12 @@ def guard(path: Path) -> None:
     with _starting:
         if key in _guarded:
             return
-        root = str(Path(__file__).parent.parent.parent)
         me = Identity.of(os.getpid())
         words = (str(path), str(me.pid), str(me.starttime))
         null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
         os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-S", "-c", _WATCH, root, *words],
+            aside.command("mktemplate.life.owned", "watch", *words),
             os.environ,
             file_actions=null,
             setsid=True,  # it outlives what kills our process group

@@ -13,6 +13,7 @@ from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path
+from runtime import aside
 from runtime.bundle import Bundle, replace_file
 from runtime.container import Container
 from runtime.kernel.mount import (
@@ -93,13 +94,8 @@ def _way_in(container: Container, found: Bundle) -> list[str]:
         return []
     if run is not None and run.sockets:
         return []
-    root = str(Path(__file__).parent.parent.parent)
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from runtime import usernet; "
-        "usernet.hand_over(*map(int, sys.argv[2:]))"
-    )
     _, port = _door(container, found)
-    words = [sys.executable, "-I", "-S", "-c", code, root, str(container.pid or 0), port]
+    words = aside.command("runtime.usernet", "hand_over", str(container.pid or 0), port)
     command = " ".join(map(shlex.quote, words)).replace("%", "%%")
     return ["-o", f"ProxyCommand={command}", "-o", "ProxyUseFdpass=yes"]
 

@@ -12,6 +12,7 @@ from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
 from mktemplate.places import containers_path
+from runtime import aside
 from runtime.bundle import Bundle, Port
 from runtime.container import Container
 
@@ -149,15 +150,14 @@ def _description(found: Bundle) -> str:
 def _command() -> tuple[str, ...]:
     """Return how this command can be called from anywhere: installed, from a checkout, or as a module."""
     installed = os.path.join(os.path.dirname(sys.executable), "mktemplate")
-    packaged = _home().endswith(("site-packages", "dist-packages"))
-    for program in (installed if packaged else "", os.path.join(_home(), "scripts", "mktemplate")):
+    packaged = aside.HOME.endswith(("site-packages", "dist-packages"))
+    for program in (
+        installed if packaged else "",
+        os.path.join(aside.HOME, "scripts", "mktemplate"),
+    ):
         if os.access(program, os.X_OK):
             return (program,)
-    return ("/usr/bin/env", f"PYTHONPATH={_home()}", sys.executable, "-P", "-m", "mktemplate")
-
-
-def _home() -> str:
-    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return ("/usr/bin/env", f"PYTHONPATH={aside.HOME}", sys.executable, "-P", "-m", "mktemplate")
 
 
 def _quoted(word: str) -> str:
