@@ -15,7 +15,12 @@ _TABLES = ("first_start", "repository", "download", "volume", "device")
 
 
 class Folder(Protocol):
-    """The files of a template, by name."""
+    """The files of one template, or of the built-in library, by name."""
+
+    @property
+    def shown(self) -> str:
+        """How messages call it."""
+        ...
 
     def read(self, name: str) -> bytes:
         """Return the bytes of the file; raise E_TEMPLATE_PATH for what is none of its files."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from mktemplate.errors import CommandError, escape
 from mktemplate.template import library
+from mktemplate.template.extending import Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def shared() -> Held:
     return Held({name: _read(folder, name) for name in _below(folder, 2)}, folder.shown)
 
 
-def _below(folder: library.Folder, depth: int, under: str = "") -> Iterator[str]:
+def _below(folder: Folder, depth: int, under: str = "") -> Iterator[str]:
     """Yield the names of the files, folders `depth` deep looked into."""
     for name in folder.names(under):
         path = f"{under}/{name}" if under else name
@@ -56,7 +57,7 @@ def _below(folder: library.Folder, depth: int, under: str = "") -> Iterator[str]
         yield from inside or (path,)
 
 
-def _read(folder: library.Folder, name: str) -> bytes | CommandError:
+def _read(folder: Folder, name: str) -> bytes | CommandError:
     try:
         return folder.read(name)
     except CommandError as error:

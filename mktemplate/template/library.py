@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Protocol
 
 from mktemplate.cli.grammar import RESERVED
 from mktemplate.errors import CommandError, Several, escape, meant
 from mktemplate.template import added, extending
 from mktemplate.template import spec as specs
-from mktemplate.template.extending import Extended
+from mktemplate.template.extending import Extended, Folder
 from mktemplate.template.report import Report
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -30,23 +29,6 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _LARGEST = 4 << 20  # bytes of one file of a template
 ETC = "/etc/mktemplate/templates"
 MOUNTS = "fstabs"  # how templates name the mount lists
-
-
-class Folder(Protocol):
-    """The files of one template, or of the built-in library, by name."""
-
-    @property
-    def shown(self) -> str:
-        """How messages call it."""
-        ...
-
-    def read(self, name: str) -> bytes:
-        """Return the bytes of the file; raise E_TEMPLATE_PATH for what is none of its files."""
-        ...
-
-    def names(self, under: str) -> tuple[str, ...]:
-        """Return the names in the folder `under`, sorted; empty where there is none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

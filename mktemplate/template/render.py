@@ -24,6 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mktemplate.errors import CommandError, escape
 from mktemplate.template import library
+from mktemplate.template.extending import Folder
 
 Value = str | int | bool | None | list[Any] | dict[str, Any]
 _BANNED = ("attr", "map", "format", "pprint", "xmlattr", "tojson", "urlize", "random")
@@ -75,7 +76,7 @@ def _range(*args: int) -> range:
 class _Loader(BaseLoader):
     """Finds a template's own files by name, the library's shared ones, mount lists, other built-in templates' files."""
 
-    def __init__(self, folder: library.Folder, name: str, shared: library.Folder) -> None:
+    def __init__(self, folder: Folder, name: str, shared: Folder) -> None:
         self._folder = folder
         self._name = name
         self._shared = shared
@@ -128,11 +129,11 @@ class Renderer:
 
 
 def renderer(
-    folder: library.Folder,
+    folder: Folder,
     name: str,
     values: Mapping[str, Value],
     compiled: BytecodeCache | None = None,
-    shared: library.Folder | None = None,
+    shared: Folder | None = None,
 ) -> Renderer:
     """Return the renderer for the template `name` whose files are in `folder`; `compiled` keeps its code.
 

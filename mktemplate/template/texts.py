@@ -20,6 +20,7 @@ from mktemplate.errors import CommandError
 from mktemplate.template import facts as facts_
 from mktemplate.template import firststart, grants, held, jail, library, secretfiles
 from mktemplate.template.compiled import kept
+from mktemplate.template.extending import Folder
 from mktemplate.template.facts import Facts
 from mktemplate.template.render import Renderer, renderer
 from mktemplate.template.render import Value as Told
@@ -107,7 +108,7 @@ def _render(
     template: library.Template,
     facts: Facts,
     compiled: BytecodeCache | None = None,
-    shared: library.Folder | None = None,
+    shared: Folder | None = None,
 ) -> tuple[dict[str, str], dict[str, bytes]]:
     """Return the texts by name, and the bodies."""
     spec = template.spec

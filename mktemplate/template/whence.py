@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mktemplate.errors import CommandError, Several, escape
-from mktemplate.template import library
+from mktemplate.template.extending import Folder
 
 _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}")
 
 
 @contextmanager
-def told_of(folder: library.Folder, name: str, file: str, text: str) -> Iterator[None]:
+def told_of(folder: Folder, name: str, file: str, text: str) -> Iterator[None]:
     """Raise what is wrong in `text`, which `file` of the template `name` rendered to, with the file's own line."""
     try:
         yield
