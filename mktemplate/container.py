@@ -77,7 +77,7 @@ class Container:
     def ips(self) -> tuple[str, ...]:
         """Its addresses while it runs; a normal user's container has none that the host reaches: see `address`."""
         run = self._found.run
-        return tuple(ip.partition("/")[0] for ip in run.ips) if run and self._found.pid else ()
+        return run.addresses if run and self._found.pid else ()
 
     @property
     @translated()

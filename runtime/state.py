@@ -101,6 +101,11 @@ class RunState:
     asked: bool = False  # somebody asked it to end: no restart policy counts
     sockets: int = 0  # listening sockets that its starter gave it
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Its addresses without the lengths of their networks."""
+        return tuple(ip.partition("/")[0] for ip in self.ips)
+
 
 def boot_id() -> str:
     """Return what tells this boot from others."""

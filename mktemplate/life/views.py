@@ -37,7 +37,7 @@ def describe(container: Container, bundle: Bundle) -> dict[str, object]:
         "arch": record.arch,
         "pid": pid,
         "path": str(container.directory),
-        "ips": [ip.partition("/")[0] for ip in run.ips] if run and pid else [],
+        "ips": list(run.addresses) if run and pid else [],
         "ports": [
             {
                 "address": port.address,

@@ -125,8 +125,8 @@ def _address(container: Container) -> str:
             f"is {container.state()}",
             hints=(f"mktemplate start {container.name}",),
         )
-    if run.ips:
-        return run.ips[0].partition("/")[0]
+    if run.addresses:
+        return run.addresses[0]
     kinds = {nic.kind for nic in container.config.nics}
     if "none" in kinds:
         return "127.0.0.1"

@@ -171,7 +171,7 @@ def _filled(
     """Return the commands with what they name filled in; `address` is the container's."""
     _, told = asked.understood(request)
     run = container.run
-    address = run.ips[0].partition("/")[0] if run and run.ips else "127.0.0.1"
+    address = run.addresses[0] if run and run.addresses else "127.0.0.1"
     values = cast("Mapping[str, Value]", {**facts.values(template.spec, told), "address": address})
 
     mine, theirs = held.held(template), held.shared()

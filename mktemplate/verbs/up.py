@@ -49,7 +49,7 @@ def say(container: Container, console: Console) -> None:
     name, seconds = container.name, console.timings
     console.step(f"{name}: ready after {seconds['ready']:.3f} s ({seconds['total']:.2f} s in all)")
     run = container.run
-    ips = tuple(ip.partition("/")[0] for ip in run.ips) if run else ()
+    ips = run.addresses if run else ()
     if record.connect and (ips or "{address}" not in record.connect):
         console.step(f"connect: {record.connect.replace('{address}', ips[0] if ips else '')}")
     for option, command in _made_secrets(container).items():
