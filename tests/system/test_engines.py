@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import engines
 from tests.system.cell import Cell, until
 from tests.system.command import Mkt, granted
 
@@ -74,7 +75,12 @@ def export(mkt: Mkt, service: Service, file: Path, kind: str) -> Path:
     return file
 
 
-def logs(apart: Cell, engine: tuple[str | Path, ...], name: str) -> str:
+def run(apart: Cell, engine: engines.Words, name: str, image: str) -> None:
+    options = ("-d", "--name", name, "--network", "host", "-e", SECRET)
+    apart.ok(*engine, "run", *options, image, timeout=SLOWEST)
+
+
+def logs(apart: Cell, engine: engines.Words, name: str) -> str:
     done = apart.run(*engine, "logs", name)
     return done.stdout + done.stderr
 
@@ -90,15 +96,7 @@ def test_podman_runs_them_and_skopeo_and_umoci_find_nothing_wrong(
     made: Mkt, short: Path, apart: Cell, needs: Needs
 ) -> None:
     needs("podman", "skopeo", "umoci")
-    podman = (
-        "podman",
-        "--root",
-        short / "images",
-        "--runroot",
-        short / "run",
-        "--cgroup-manager",
-        "cgroupfs",
-    )
+    podman = engines.podman(short)
     try:
         for service in SERVICES:
             name = service.name
@@ -124,19 +122,7 @@ def test_podman_runs_them_and_skopeo_and_umoci_find_nothing_wrong(
             apart.ok("umoci", "stat", "--image", f"{short}/{name}:{name}")
 
             apart.ok(*podman, "load", "-q", "-i", file, timeout=SLOWEST)
-            apart.ok(
-                *podman,
-                "run",
-                "-d",
-                "--name",
-                name,
-                "--network",
-                "host",
-                "-e",
-                SECRET,
-                f"localhost/{name}",
-                timeout=SLOWEST,
-            )
+            run(apart, podman, name, f"localhost/{name}")
             service.answers(apart, told=partial(logs, apart, podman, name))
             apart.ok(*podman, "stop", "-t", "20", name)
             assert apart.ok(*podman, "wait", name).strip() in ("0", "143")
@@ -147,14 +133,8 @@ def test_podman_runs_them_and_skopeo_and_umoci_find_nothing_wrong(
 
 def test_docker_runs_them(made: Mkt, short: Path, apart: Cell, needs: Needs) -> None:
     needs("dockerd", "docker")
-    docker = ("docker", "-H", f"unix://{short}/socket")
-    daemon = (
-        "dockerd", "--data-root", short / "data", "--exec-root", short / "run", "-p", short / "pid",
-        "-H", f"unix://{short}/socket", "--bridge=none", "--iptables=false", "--ip6tables=false",
-    )  # fmt: skip
 
-    with apart.running(*daemon, log=short / "log"):
-        until(lambda: apart.run(*docker, "info").returncode == 0, 30, (short / "log").read_text)
+    with engines.docker(apart, short) as docker:
         for service in SERVICES:
             name = service.name
             apart.ok(
@@ -164,19 +144,7 @@ def test_docker_runs_them(made: Mkt, short: Path, apart: Cell, needs: Needs) -> 
                 export(made, service, short / f"{name}.tar", "docker"),
                 timeout=SLOWEST,
             )
-            apart.ok(
-                *docker,
-                "run",
-                "-d",
-                "--name",
-                name,
-                "--network",
-                "host",
-                "-e",
-                SECRET,
-                name,
-                timeout=SLOWEST,
-            )
+            run(apart, docker, name, name)
             service.answers(apart, told=partial(logs, apart, docker, name))
 
             apart.ok(*docker, "stop", "-t", "20", name)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import engines
 from tests.system.cell import Cell, until
 from tests.system.command import Mkt, granted
 
@@ -113,10 +114,7 @@ def test_podman_runs_the_oci_archive_and_it_answers(
 ) -> None:
     needs("podman")
     mkt.ok("export", sshd, "-o", f"{tmp_path}/web.tar", "--format", "oci")
-    podman = (
-        "podman", "--root", tmp_path / "images", "--runroot", tmp_path / "run",
-        "--cgroup-manager", "cgroupfs",
-    )  # fmt: skip
+    podman = engines.podman(tmp_path)
 
     apart.ok(*podman, "load", "-q", "-i", tmp_path / "web.tar")
     apart.ok(*podman, "run", "-d", "--name", "web", "--network", "host", "localhost/web.1")
@@ -149,14 +147,8 @@ def test_docker_runs_the_docker_archive_and_finds_it_healthy(
 ) -> None:
     needs("dockerd", "docker")
     mkt.ok("export", sshd, "-o", f"{short}/web.tar", "--format", "docker", "--strict")
-    docker = ("docker", "-H", f"unix://{short}/socket")
-    daemon = (
-        "dockerd", "--data-root", short / "data", "--exec-root", short / "run", "-p", short / "pid",
-        "-H", f"unix://{short}/socket", "--bridge=none", "--iptables=false", "--ip6tables=false",
-    )  # fmt: skip
 
-    with apart.running(*daemon, log=short / "log"):
-        until(lambda: apart.run(*docker, "info").returncode == 0, 20, (short / "log").read_text)
+    with engines.docker(apart, short) as docker:
         assert "web.1:latest" in apart.ok(*docker, "load", "-i", short / "web.tar")
         apart.ok(*docker, "run", "-d", "--name", "web", "--network", "host", "web.1")
         until(lambda: answers(apart, key, "127.0.0.1"), 20)
