@@ -97,6 +97,7 @@ def neutral(text: str) -> list[str]:
         r"(?m)^\d+ \d+ \d+:\d+ ": "",  # of a mount, its parent and its device
         "uuid=on,": "",  # an upper's first mount
         r"(?m)^(d\S+) +\d+ (.* proc)$": r"\1 \2",  # as many links as processes
+        r" +": " ",  # ... and as many digits widen the column of all
         r"pipe:\[\d+\]": "pipe",
         r"\b\d\d:\d\d\b": "time",
         r"(?m)^(VmSize|VmPeak|Vm\w+|RssAnon|RssFile|RssShmem|(non)?voluntary_ctxt\w+|Sig[QP]\w*):.*$": "",
