@@ -38,11 +38,16 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """When a started container is ready: a port listens, a command succeeds, a file exists; or at once ("")."""
+    """When a started container is ready: a port listens, a command succeeds, a file exists; or at once ("").
+
+    A port that is to answer is told `send`, and its answer begins with `expect`; a character of theirs is a byte.
+    """
 
     kind: str = ""  # "", "port", "command", "file"
     value: str = ""
     timeout: float = 60.0  # seconds
+    send: str = ""
+    expect: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

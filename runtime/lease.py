@@ -122,7 +122,10 @@ def ledger(folder: Path = FOLDER) -> Iterator[Ledger]:
 def take(
     book: Book, key: str, bridge: str, *, wanted: str = "", mac: str = ""
 ) -> tuple[Book, Lease]:
-    """Return the lease of `key` on `bridge`: what it has, what it wants if that is free, else another."""
+    """Return the lease of `key` on `bridge`: what it has, what it wants if that is free, else another.
+
+    Where none is free, that of a container goes whose directory was removed by another than `destroy`.
+    """
     if not _KEY.fullmatch(key):
         raise ResourceError("E_LIMIT", key, "is no key of a container")
     network = ipaddress.IPv4Network(book.networks[bridge])
@@ -138,10 +141,26 @@ def take(
                 host_name=held.host_name if held else "", ports=held.ports if held else (),
             )  # fmt: skip
             return book.put(lease), lease
+    for left in book.leases.values():
+        if left.bridge == bridge and _is_left(left):
+            others = {name: one for name, one in book.leases.items() if name != left.key}
+            return take(replace(book, leases=others), key, bridge, wanted=wanted, mac=mac)
     raise ResourceError(
         "E_LIMIT", bridge, f"every address of {network} is taken",
         hints=("destroy containers that you no longer need",),
     )  # fmt: skip
+
+
+def _is_left(lease: Lease, runs: Path = FOLDER.parent) -> bool:
+    """Whether no container runs with it, and none is known to be there that did."""
+    if lease.host_name:
+        return False
+    digest, _, name = lease.key.partition(".")
+    try:
+        path = json.loads((runs / digest / f"{name}.json").read_bytes())["path"]
+    except (OSError, ValueError, KeyError):
+        return True
+    return not Path(path, name, "config").exists()
 
 
 def _chosen(mac: str, ip: str) -> str:

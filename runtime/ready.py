@@ -1,7 +1,7 @@
 """When a started container is ready: a port listens, a command succeeds, or a file exists.
 
 Whether a port listens the kernel says, or the container's /proc/PID/net/tcp: no connection is made, so no service
-logs one, and it works for every kind of network.
+logs one, and it works for every kind of network. A service that listens before it can serve is asked (`answer`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def exists(pid: int, path: str) -> bool:
 def is_ready(check: Ready, pid: int, run: Run) -> bool:
     """Whether the check holds now for the container whose first process is `pid`."""
     if check.kind == "port":
-        return listening(pid, int(check.value))
+        return listening(pid, int(check.value)) and (not check.expect or _answers(check, pid))
     if check.kind == "file":
         try:
             return exists(pid, check.value)
@@ -75,6 +75,14 @@ def is_ready(check: Ready, pid: int, run: Run) -> bool:
     if check.kind == "command":
         return run(shlex.split(check.value))
     return True
+
+
+def _answers(check: Ready, pid: int) -> bool:
+    from runtime.answer import answers  # few services are asked
+
+    return answers(
+        pid, int(check.value), check.send.encode("latin-1"), check.expect.encode("latin-1")
+    )
 
 
 def wait_ready(

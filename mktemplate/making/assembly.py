@@ -315,5 +315,11 @@ def _ready(plan: Plan) -> Ready:
         ("file", ready.file),
     ):
         if value:
-            return Ready(kind=kind, value=value, timeout=float(ready.timeout))
+            return Ready(
+                kind=kind,
+                value=value,
+                timeout=float(ready.timeout),
+                send=ready.send,
+                expect=ready.expect,
+            )
     return Ready()

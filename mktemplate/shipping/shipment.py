@@ -6,6 +6,7 @@ each target says which of it it can carry.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from mktemplate.life import copies
 from mktemplate.making import workshop
 from provisioner.export.image import Image, Part
 from runtime import fstab as fstabs
-from runtime.bundle import Bundle
+from runtime.bundle import Bundle, Ready
 from runtime.config import ContainerConfig
 from runtime.container import Container
 from runtime.fstab import MountEntry
@@ -145,6 +146,8 @@ def _image(
 def _health(found: Bundle) -> tuple[str, ...]:
     """Return an argv that succeeds inside when the service is ready; a port is looked up in the kernel's own table."""
     ready = found.record.ready
+    if ready.expect:
+        return ("/bin/bash", "-c", _asking(ready))
     if ready.kind == "command":
         return ("/bin/sh", "-c", ready.value)
     if ready.kind == "file":
@@ -153,6 +156,17 @@ def _health(found: Bundle) -> tuple[str, ...]:
         listening = f":{int(ready.value):04X} [0:]+ 0A "  # proc_net_tcp(5): local, remote, state
         return ("/bin/grep", "-qsE", listening, "/proc/net/tcp", "/proc/net/tcp6")
     return ()
+
+
+def _asking(ready: Ready) -> str:
+    """Return bash's words for what runtime.answer does; its variables hold no NUL, so the answer is compared in hex."""
+    send, expect = (text.encode("latin-1").hex() for text in (ready.send, ready.expect))
+    told = re.sub("..", r"\\x\g<0>", send)
+    heard = f"head -c {len(expect) // 2} <&3 | od -An -v -tx1 | tr -d ' \\n'"
+    return (
+        f"exec 3<>/dev/tcp/localhost/{ready.value} && printf '{told}' >&3 && "
+        f'[ "$({heard})" = {expect} ]'
+    )
 
 
 def _mounts(

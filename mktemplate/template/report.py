@@ -50,6 +50,18 @@ class Report:
             return default
         return value
 
+    def octets(self, table: Mapping[str, object], key: str, where: str) -> str:
+        """Return a string whose characters are bytes."""
+        value = table.get(key, "")
+        if (
+            not isinstance(value, str)
+            or len(value) > 1024
+            or any(ord(char) > 255 for char in value)
+        ):
+            self.add(where, "must be a string of at most 1024 characters up to U+00FF, each a byte")
+            return ""
+        return value
+
     def truth(self, table: Mapping[str, object], key: str, where: str) -> bool:
         """Return true or false."""
         value = table.get(key, False)

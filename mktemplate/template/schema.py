@@ -135,6 +135,13 @@ READY = Table(
     help="When the service is ready, by one of port, command and file. Without it a container is ready at once.",
     keys=(
         _key("port", "a number, or the name of a port option", "", "it accepts a connection"),
+        _key(
+            "expect",
+            "text, a byte a character",
+            "",
+            "what that port answers first, where it listens before it can serve",
+        ),
+        _key("send", "text, a byte a character", "", "what it is told before"),
         _key("command", "text, split as a shell does", "", "it succeeds inside"),
         _key("file", "an absolute path inside", "", "it is there"),
         _key("timeout", "seconds", "60", "how long `up` waits"),

@@ -29,6 +29,8 @@ class Readiness:
     """`[ready]`: one of a port (a number, or the option that holds it), a command, a file; none: at once."""
 
     port: int | str = 0
+    send: str = ""  # what the port is told; a character is a byte
+    expect: str = ""  # how its answer begins
     command: str = ""
     file: str = ""
     timeout: int = 60  # seconds
@@ -266,8 +268,13 @@ def _ready(value: object, options: tuple[Option, ...], report: Report) -> Readin
         port = 0
     if sum(key in value for key in ("port", "command", "file")) > 1:
         report.add("ready", "port, command and file exclude each other")
+    for key in ("send", "expect"):
+        if key in value and not (value.get("port") and value.get("expect")):
+            report.add(f"ready.{key}", "send needs expect, and expect a port")
     return Readiness(
         port=port,
+        send=report.octets(value, "send", "ready.send"),
+        expect=report.octets(value, "expect", "ready.expect"),
         command=report.text(value, "command", "ready.command"),
         file=report.text(value, "file", "ready.file"),
         timeout=report.whole(value, "timeout", "ready.timeout", default=60, highest=3600),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from runtime.kernel.libc import syscall
 
 CLONE_NEWNS = 0x00020000
@@ -35,3 +39,20 @@ def unshare(flags: int) -> None:
 def setns(descriptor: int, flags: int) -> None:
     """Join the namespaces `flags` that `descriptor` (of a namespace, or a pidfd) refers to."""
     syscall("setns", descriptor, flags)
+
+
+@contextmanager
+def in_network(netns: int) -> Iterator[None]:
+    """Be in the network namespace open as `netns` for the length of the block: only this thread goes there.
+
+    A socket keeps the namespace that it was made in.
+    """
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(netns, CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            setns(here, CLONE_NEWNET)
+    finally:
+        os.close(here)

@@ -92,16 +92,9 @@ class Netlink:
 
     @classmethod
     def inside(cls, netns: int, protocol: int = 0) -> Netlink:
-        """Open a socket in the namespace that is open as `netns`; only this thread goes there, and comes back."""
-        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            namespace.setns(netns, namespace.CLONE_NEWNET)
-            try:
-                return cls(protocol)
-            finally:
-                namespace.setns(here, namespace.CLONE_NEWNET)
-        finally:
-            os.close(here)
+        """Open a socket in the namespace that is open as `netns`."""
+        with namespace.in_network(netns):
+            return cls(protocol)
 
     def __enter__(self) -> Netlink:
         return self

@@ -50,6 +50,7 @@ def test_a_users_template_may_extend_a_built_in_one(tmp_path: Path) -> None:
 
 def test_every_problem_of_template_toml_is_reported_at_once_with_its_line() -> None:
     text = 'summary = 3\nprofle = "service"\n[options.port]\ntype = "prt"\n[ready]\nport = 99999\n'
+    text += 'send = "\\u0100"\n'
 
     with pytest.raises(Several) as raised:
         spec.parse("mine", text, "mine/template.toml", origin="user", trusted=False)
@@ -64,6 +65,7 @@ def test_every_problem_of_template_toml_is_reported_at_once_with_its_line() -> N
         ("mine/template.toml:2", "profle"),
         ("mine/template.toml:4", "options.port.type"),
         ("mine/template.toml:6", "ready.port"),
+        ("mine/template.toml:7", "ready.send"),
     }
 
 

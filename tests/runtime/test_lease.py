@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_a_container_keeps_its_address_and_two_never_share_one() -> None:
     seen = set()
     for number in range(253):
         held, one = lease.take(held, f"k.{number}", "mkt0")
+        held = held.put(replace(one, host_name=f"mkt{number}"))
         seen.add(one.ip)
 
     again, same = lease.take(held, "k.7", "mkt0")
@@ -46,6 +48,18 @@ def test_a_container_keeps_its_address_and_two_never_share_one() -> None:
     with pytest.raises(ResourceError) as caught:
         lease.take(again, "k.one-too-many", "mkt0")
     assert caught.value.code == "E_LIMIT"
+
+
+def test_the_address_of_a_container_that_is_no_more_is_the_last_to_be_given_away() -> None:
+    held = book()
+    for number in range(253):
+        held, one = lease.take(held, f"k.{number}", "mkt0")
+        held = held.put(replace(one, host_name="" if number == 99 else f"mkt{number}"))
+
+    after, late = lease.take(held, "k.late", "mkt0")
+
+    assert late.ip == held.leases["k.99"].ip
+    assert "k.99" not in after.leases
 
 
 def test_a_wanted_address_that_is_taken_gives_another() -> None:
