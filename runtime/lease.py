@@ -143,8 +143,8 @@ def take(
             return book.put(lease), lease
     for left in book.leases.values():
         if left.bridge == bridge and _is_left(left):
-            others = {name: one for name, one in book.leases.items() if name != left.key}
-            return take(replace(book, leases=others), key, bridge, wanted=wanted, mac=mac)
+            kept = {name: one for name, one in book.leases.items() if name != left.key}
+            return take(replace(book, leases=kept), key, bridge, wanted=wanted, mac=mac)
     raise ResourceError(
         "E_LIMIT", bridge, f"every address of {network} is taken",
         hints=("destroy containers that you no longer need",),

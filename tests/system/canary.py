@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+CANARY = "canary'quote\\back%s$HOME"  # what a shell, SQL, printf and a configuration would each mangle in their way
+
 
 def holders(canary: str, *places: str) -> str:
     """Return which files below `places`, and which command lines or environments of processes, hold `canary`."""

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mktemplate.template import sharehost
 from runtime import ready
 from runtime.bundle import Ready
 from tests.conftest import lacking
+from tests.system.canary import CANARY, holders
 from tests.system.command import Mkt
 from tests.system.service import CURL, ENDED, GRACE, Client, Service, asks, cases, prove
 from tests.system.test_flat import until
@@ -335,6 +337,41 @@ def test_a_service_that_asks_nobody_for_a_password_makes_none(mkt: Mkt, template
     place = {"rsync": "/srv/rsync", "samba": "/srv/share"}[template]
     assert inside(client, f"stat -c %U {place}/a-file") == f"{template}\n"
     assert told["secrets"] == {}
+
+
+KEPT = {"rsync": "upper/var/lib/mktemplate/rsyncd.secrets"}  # others keep a digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("template", ["git", "rsync", "samba"])
+def test_a_secret_that_was_given_lets_in_and_lies_where_the_service_needs_it_alone(
+    mkt: Mkt, template: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text(CANARY)
+    given = ("--secret", f"password=@{tmp_path}/secret")
+    done = mkt("up", template, "--distro", "debian", *given)
+    assert done.returncode == 0, done.stderr
+    [ip] = mkt.json("info", template)["ips"]
+    word = urllib.parse.quote(CANARY, safe="")
+    ask: dict[str, tuple[str, ...]] = {
+        "git": ("git", "ls-remote", f"http://mktemplate:{word}@{ip}/project.git"),
+        "rsync": ("rsync", "--list-only", f"rsync://mktemplate@{ip}/data/"),
+        "samba": ("smbclient", f"-Umktemplate%{CANARY}", f"//{ip}/share", "-c", "ls"),
+    }
+
+    answer = run(*ask[template], RSYNC_PASSWORD=CANARY)
+    mkt.ok("restart", template)
+    mkt.ok("wait", template, "--state", "READY", "--timeout", "60")
+    again = run(*ask[template], RSYNC_PASSWORD=CANARY)
+    running = holders(CANARY, str(mkt.path), "/run/mktemplate")
+    mkt.ok("stop", template)
+    mkt.ok("export", template, "-o", f"{tmp_path}/{template}.tar")
+    (tmp_path / "secret").unlink()
+
+    assert (answer.returncode, again.returncode) == (0, 0), answer.stderr + again.stderr
+    assert CANARY not in done.stdout + done.stderr
+    assert running == (f"{mkt.path}/{template}/{KEPT[template]}\n" if template in KEPT else "")
+    assert holders(CANARY, str(mkt.path), "/run/mktemplate", str(tmp_path)) == running
 
 
 def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
