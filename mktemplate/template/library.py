@@ -150,14 +150,21 @@ class _Shared:
 
     def read(self, name: str) -> bytes:
         """Return the bytes of the file; raise E_TEMPLATE_PATH for what is none of its files."""
-        first, _, rest = name.partition("/")
-        return mount_lists().read(rest) if first == MOUNTS else built_in().read(name)
+        folder, rest = _part_of_shared(name)
+        return folder.read(rest)
 
     def names(self, under: str) -> tuple[str, ...]:
         """Return the names in the folder `under`, sorted; empty where there is none."""
-        if under.partition("/")[0] == MOUNTS:
-            return mount_lists().names(under.removeprefix(MOUNTS).lstrip("/"))
-        return (*built_in().names(under), *(() if under else (MOUNTS,)))
+        folder, rest = _part_of_shared(under)
+        return (*folder.names(rest), *(() if under else (MOUNTS,)))
+
+
+def _part_of_shared(name: str) -> tuple[Folder, str]:
+    """Return the mount lists, a template with what it extends, or all templates; and what `name` is called there."""
+    first, _, rest = name.partition("/")
+    if first == MOUNTS:
+        return mount_lists(), rest
+    return (_whole(packaged(first)), rest) if is_built_in(first) else (built_in(), name)
 
 
 def shared() -> Folder:

@@ -48,6 +48,28 @@ def test_a_users_template_may_extend_a_built_in_one(tmp_path: Path) -> None:
     assert "kill" in plan(tmp_path).config.cap_drop
 
 
+@pytest.mark.parametrize("origin", ["own", "a stranger's"])
+def test_a_built_in_one_that_has_a_file_from_another_may_be_extended_by_name(
+    tmp_path: Path, origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`valkey` has no tree.j2: it is that of `redis`."""
+    folder(
+        tmp_path,
+        template__toml='extends = "valkey"\n',
+        tree__j2='{% extends "valkey/tree.j2" %}\n'
+        "{% block service %}{{ super() }}f /etc/own 0644 root root - yes\n{% endblock %}\n",
+    )
+    if origin == "own":
+        monkeypatch.setattr(
+            "mktemplate.template.library.places", lambda *_: ((str(tmp_path), "/etc"),)
+        )
+
+    tree = plan(tmp_path).rendered.tree
+
+    assert "/etc/valkey/valkey.conf" in tree
+    assert "/etc/own" in tree
+
+
 def test_every_problem_of_template_toml_is_reported_at_once_with_its_line() -> None:
     text = 'summary = 3\nprofle = "service"\n[options.port]\ntype = "prt"\n[ready]\nport = 99999\n'
     text += 'send = "\\u0100"\n'
