@@ -120,7 +120,7 @@ def prepare(place: Path, *, rootless: bool) -> None:
         (place / name).write_text(before + lines)
     os.mknod(place / "tun", 0o020666, os.makedev(10, 200))
     (place / "tun").chmod(0o666)
-    for name in ("mktemplate", "provisioner", "runtime", "bench"):
+    for name in ("mktemplate", "provisioner", "runtime", "valuetypes", "bench"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(CHECKOUT / name, place / "code" / name, ignore=ignore)
     root = place / "root"

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate.__main__ import answer
@@ -23,6 +22,7 @@ from mktemplate.life import phases
 from mktemplate.making import workshop
 from runtime import config as configs
 from runtime import copytree
+from valuetypes import dataclass
 
 _USAGE = """\
 usage: lxc-create -t mktemplate -n NAME -- TEMPLATE [OPTIONS of `mktemplate create`]

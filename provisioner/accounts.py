@@ -7,10 +7,10 @@ user and as group; all four files agree afterwards. Running it twice changes not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from provisioner.errors import ProvisionError
 from provisioner.tree import Group, Member, User
+from valuetypes import dataclass
 
 FILES = ("passwd", "group", "shadow", "gshadow")
 _FREE = range(999, 99, -1)  # Debian Policy 9.2.2: system accounts that are made dynamically

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from provisioner.deb import version
 from provisioner.index import Package, Relation
 from provisioner.lock import Lock, Provenance
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

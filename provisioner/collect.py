@@ -9,7 +9,6 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner import content
@@ -18,6 +17,7 @@ from provisioner.disk import is_named
 from provisioner.errors import StoreFailed
 from provisioner.recovery import is_free, recover
 from provisioner.store import Store
+from valuetypes import dataclass
 
 _ARCHIVES = ("cache/sha256", "cache/tar", "cache/partial")
 _MADE = ("cache/jinja",)  # what is made anew in no time

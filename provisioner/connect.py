@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from provisioner.errors import DownloadFailed
+from valuetypes import dataclass
 
 _HEAD_START = 0.25  # seconds before the next address is tried too (RFC 8305, 5)
 _Address = tuple[int, tuple[object, ...]]  # family, socket address

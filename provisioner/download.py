@@ -11,7 +11,6 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +21,7 @@ from provisioner.index import Package
 from provisioner.part import part, regular_size
 from provisioner.progress import Advance, Progress
 from provisioner.workers import in_threads
+from valuetypes import dataclass
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PIECE = 1 << 20  # bytes

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
@@ -31,6 +30,7 @@ from provisioner.errors import DownloadFailed, ProvisionError
 from provisioner.progress import Advance
 from provisioner.transfer import Sink, Transfer, body
 from provisioner.url import check_url, port_of
+from valuetypes import dataclass
 
 __all__ = ["Fetch", "HttpFetch", "Limits", "Missing", "Sink"]
 

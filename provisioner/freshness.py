@@ -14,13 +14,13 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from provisioner.deb.trust import Release
 from provisioner.disk import disk_error, disk_failures
 from provisioner.errors import ProvisionError, UntrustedIndex
 from provisioner.sources import Source
+from valuetypes import asdict, dataclass, fields, replace
 
 _SKEW = 10  # seconds that a Date may lie ahead, apt's Acquire::Max-FutureTime
 _DAY = 86400

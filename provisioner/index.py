@@ -6,8 +6,9 @@ An `Index` exists only if it was verified. What it is read from lives in the for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

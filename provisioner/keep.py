@@ -10,7 +10,6 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from provisioner.errors import ProvisionError, StoreFailed, UntrustedIndex
 from provisioner.index import Package
 from provisioner.lock import Lock, archive_name
 from provisioner.part import hashed, part, regular_size
+from valuetypes import replace
 
 _CHUNK = 1 << 20  # bytes
 _INSIDE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9+._~-]*/)*", re.ASCII)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from provisioner.distro.series import Distro
 from provisioner.errors import UntrustedIndex
 from provisioner.openpgp import Certificate, Key, Malformed, certificates
 from provisioner.sources import Source
+from valuetypes import dataclass
 
 _MAX_KEYRING = 1 << 20  # bytes
 _WRITABLE = "can be written by others"

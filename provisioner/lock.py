@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -29,6 +28,7 @@ from provisioner.errors import ProvisionError, UntrustedIndex
 from provisioner.index import Clause, Package, Relation
 from provisioner.resolver import PackageSet
 from provisioner.url import check_url
+from valuetypes import dataclass, replace
 
 FORMAT = "1"
 HEAD = "mktemplate-lock"

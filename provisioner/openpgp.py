@@ -10,7 +10,8 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from valuetypes import dataclass, field
 
 STRONG = frozenset({8, 9, 10})  # hashes that are accepted: SHA-256, SHA-384, SHA-512
 SIGNATURE, PUBLIC_KEY, PUBLIC_SUBKEY = 2, 6, 14  # packet types

@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from provisioner.resolver import PackageSet
 from provisioner.sandbox import Root, Sandbox
 from provisioner.store import Draft, Layer, Store
 from provisioner.tree import Fetched, File, Tree
+from valuetypes import dataclass, field
 
 APT_SOURCES = "/etc/apt/sources.list.d/{distro}.sources"
 _MERGED = ("bin", "lib", "sbin")

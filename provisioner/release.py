@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provisioner import freshness, keys
@@ -25,6 +24,7 @@ from provisioner.keys import Keyring
 from provisioner.sources import Source
 from provisioner.trust import question, verified_before, verify, verify_detached
 from provisioner.workers import in_threads
+from valuetypes import dataclass, replace
 
 __all__ = ["Policy", "fetch_index", "fetch_indexes", "read_suites", "verified_releases"]
 

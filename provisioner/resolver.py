@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, partial
 
 from provisioner.conflict import explain
@@ -22,6 +21,7 @@ from provisioner.marking import Marker
 from provisioner.ordering import chain, ordered
 from provisioner.sweep import sweep
 from provisioner.universe import Universe
+from valuetypes import dataclass
 
 _WANTED = re.compile(
     r"([a-z0-9][a-z0-9+.-]+)(?::([a-z0-9-]+))?(?:=((?:[0-9]{1,9}:)?[0-9A-Za-z.+~:-]{1,240}))?",

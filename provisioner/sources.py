@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from provisioner.distro.series import Distro, Mirror, Suite
 from provisioner.errors import ProvisionError, UntrustedIndex
 from provisioner.url import check_url
+from valuetypes import dataclass, replace
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9.+/-]{0,63}", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}", re.ASCII)

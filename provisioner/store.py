@@ -26,7 +26,6 @@ import re
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +41,7 @@ from provisioner.disk import (
 )
 from provisioner.errors import StoreFailed
 from provisioner.sandbox import Root, Sandbox
+from valuetypes import dataclass
 
 T = TypeVar("T")  # JSON values
 VERSION = "1"

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
+
+from valuetypes import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

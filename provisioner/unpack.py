@@ -12,7 +12,6 @@ import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,6 +27,7 @@ from provisioner.errors import StoreFailed
 from provisioner.index import Package
 from provisioner.progress import SILENT, Progress
 from provisioner.sandbox import Root, Sandbox
+from valuetypes import dataclass, replace
 
 BATCH = 200  # packages whose two descriptors each are open at once
 

@@ -12,12 +12,12 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from provisioner.errors import UntrustedIndex
 from provisioner.openpgp import Certificate
+from valuetypes import dataclass
 
 _SECONDS = 20.0  # for a program to answer
 _SQV = "/usr/bin/sqv"

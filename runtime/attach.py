@@ -14,7 +14,6 @@ import struct
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.console import handling, raw
@@ -22,6 +21,7 @@ from runtime.container import Container
 from runtime.errors import HostError, StateError
 from runtime.kernel import process
 from runtime.kernel.libc import syscall
+from valuetypes import dataclass
 
 _TIOCGPTN = 0x80045430  # ioctl_tty(2): a master's alone
 _IN_MODIFY, _IN_MOVED_FROM, _IN_CREATE = 2, 0x40, 0x100

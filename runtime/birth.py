@@ -16,7 +16,6 @@ import signal
 import struct
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NoReturn
 
 from runtime.errors import ContainerError, HostError, LaunchError
@@ -24,6 +23,7 @@ from runtime.kernel import process
 from runtime.kernel.libc import NUMBERS
 from runtime.perform import UNEXPECTED, Failed, perform
 from runtime.program import Call, Program, Run, Step
+from valuetypes import dataclass
 
 _PID = struct.Struct("=i")
 _FAILED = struct.Struct("=Bii")  # which list, index, errno

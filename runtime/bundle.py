@@ -13,13 +13,13 @@ import time
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import ResourceError, StateError
+from valuetypes import asdict, dataclass, field, is_dataclass
 
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)  # I-10

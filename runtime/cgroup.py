@@ -12,7 +12,6 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from runtime.errors import HostError
 from runtime.hierarchy import PARENT, Group, Hierarchy, make_group, mounted
 from runtime.kernel import bpf
 from runtime.limits import Limit, Limits, device_policy, twins
+from valuetypes import dataclass
 
 _V1_ALWAYS = ("memory", "pids", "devices")  # what usage, limits and confinement need
 _V1_NAMED = "name=systemd"  # systemd as init wants to see it (feasibility A16)

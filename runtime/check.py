@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from runtime import config, fstab
 from runtime.config import Line, Problem
 from runtime.errors import ConfigError
 from runtime.keys import IGNORED, REFUSED, VERSION
 from runtime.refuse import refuse
+from valuetypes import dataclass
 
 ERROR, WARNING = "error", "warning"
 

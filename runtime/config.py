@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +21,7 @@ from runtime.grants import check_grants, templates_may_write
 from runtime.keys import BY_NAME, NET_BY_NAME, PAIR_KEYS, VERSION, Key, ListKey, PairKey, nic_kind
 from runtime.readers import Misread
 from runtime.settings import ContainerConfig, Hook, Nic, Rlimit
+from valuetypes import dataclass, fields, replace
 
 __all__ = [
     "ContainerConfig",

@@ -6,7 +6,6 @@ import errno
 import os
 import resource
 import signal
-from dataclasses import dataclass
 
 from runtime import capabilities, consolepty, rootfs, steps
 from runtime.config import ContainerConfig
@@ -16,6 +15,7 @@ from runtime.program import Call, Failure, Pointer, Slot, Struct
 from runtime.settings import UNLIMITED, Rlimit
 from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.steps import c
+from valuetypes import dataclass
 
 # fmt: off
 _RLIMITS = (  # in the order of their numbers, asm-generic/resource.h

@@ -19,11 +19,11 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 
 from runtime.errors import HostError
 from runtime.kernel import libc
 from runtime.kernel import mount as m
+from valuetypes import dataclass, field
 
 _TIOCGPTPEER = 0x5441
 _TIOCSPTLCK = 0x40045431

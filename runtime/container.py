@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from runtime.errors import ConfigError, HostError, LaunchError, StateError
 from runtime.refuse import refuse
 from runtime.startfile import StartFile
 from runtime.state import RunState
+from valuetypes import dataclass, replace
 
 if TYPE_CHECKING:  # what starts and removes takes 40 ms to import: the methods that do so import it
     from runtime import prepare, standalone

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.program import Call
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

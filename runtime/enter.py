@@ -10,7 +10,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import NoReturn
 
 from runtime import capabilities, confinement, console, passwd
@@ -24,6 +23,7 @@ from runtime.passwd import Account
 from runtime.prepare import compiled_filter
 from runtime.program import Call, Expect, Failure, Out, Program, Slot, Text
 from runtime.state import RunState
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

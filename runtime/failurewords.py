@@ -6,10 +6,10 @@ import errno
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from runtime.program import Failure
 from runtime.records import Table
+from valuetypes import dataclass
 
 _REASON = "\x1a"
 _EXECVE = {

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from runtime.errors import HostError
+from valuetypes import dataclass
 
 ALLOW = 0x7FFF0000
 KILL_THREAD, KILL_PROCESS = 0x00000000, 0x80000000

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 
 from runtime.errors import ConfigError, raise_all
+from valuetypes import dataclass, replace
 
 MAX_LINES, MAX_BYTES = 64, 4096  # F-6
 MAX_OWN_LINES = 4096

@@ -7,11 +7,11 @@ import os
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.controlfile import pids_below, read, remove_tree, try_write, write
 from runtime.errors import HostError
+from valuetypes import dataclass
 
 PARENT = "mktemplate"
 

@@ -19,7 +19,6 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import idmap
@@ -27,6 +26,7 @@ from runtime.config import ContainerConfig, expand, read
 from runtime.errors import ConfigError, HostError
 from runtime.program import Failure, Run
 from runtime.settings import Pairs
+from valuetypes import dataclass
 
 _PATIENCE = 60.0  # seconds for what is run when a container ends: it would hold up that end
 _ENDING = frozenset(("stop", "post-stop"))

@@ -11,11 +11,11 @@ import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from runtime.errors import HostError, ResourceError
+from valuetypes import dataclass
 
 COUNT = 65536
 FILES = (Path("/etc/subuid"), Path("/etc/subgid"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from runtime import firewall
 from runtime.errors import HostError
 from runtime.kernel import netlink
 from runtime.kernel.netlink import Netlink
 from runtime.settings import Nic
+from valuetypes import dataclass
 
 _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from runtime import enter
 from runtime.container import Container
@@ -19,6 +18,7 @@ from runtime.kernel import process
 from runtime.kernel.libc import Buffer, raw
 from runtime.kernel.libc import number_of as n
 from runtime.steps import c
+from valuetypes import dataclass
 
 _TIOCSTI = 0x5412
 _PTRACE_SEIZE = 0x4206  # does not stop what it traces

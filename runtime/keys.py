@@ -6,10 +6,10 @@ docs/lxc-keys.md is written from these tables (scripts/lxc-keys).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from runtime import netreaders, readers
+from valuetypes import dataclass
 
 Reader = Callable[[str], Any]
 PairReader = Callable[[str, str], Any]

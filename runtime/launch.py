@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import (
@@ -39,6 +38,7 @@ from runtime.kernel import process
 from runtime.program import Call, Expect, Failure, Out, Program, Slot, Step, Text
 from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.steps import c
+from valuetypes import dataclass
 
 _PER_LINUX32 = 8
 _PR_SCHED_CORE = 62

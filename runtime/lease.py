@@ -14,13 +14,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from runtime.bundle import Port
 from runtime.errors import ResourceError
 from runtime.netscripts import Script
+from valuetypes import asdict, dataclass, field, fields, replace
 
 FOLDER = Path("/run/mktemplate/net")
 PREFIX = 24

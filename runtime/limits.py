@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from runtime.errors import HostError
 from runtime.readers import device_rule
 from runtime.settings import Pairs
+from valuetypes import dataclass
 
 # Limits of ours that stand in every config: a host that cannot apply one is a note, not an error (security.md 2.3).
 DEFAULTS: dict[str, frozenset[str]] = {

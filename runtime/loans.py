@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime import cgroup, devices
@@ -14,6 +13,7 @@ from runtime.hierarchy import Group
 from runtime.kernel import mount as m
 from runtime.limits import Limit, Limits, device_policy
 from runtime.program import Call, Expect, Failure, Out, Pointer, Slot, Struct
+from valuetypes import dataclass, replace
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _ANY = tuple(errno.errorcode)

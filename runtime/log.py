@@ -7,10 +7,10 @@ import os
 import select
 import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, socket
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import consolepty
+from valuetypes import dataclass
 
 LIMIT = 16 << 20  # bytes of one of the two files
 

@@ -14,7 +14,6 @@ import traceback
 from _socket import socket, socketpair
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +26,7 @@ from runtime.log import Log, keep
 from runtime.program import Program
 from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.state import Identity, RunState
+from valuetypes import dataclass, field, replace
 
 _NAMESPACES = ("user", "mnt", "pid", "uts", "ipc", "net", "cgroup", "time")  # in LXC's order
 _ABOVE = 10  # descriptors that become 0, 1, 2 must not be those already

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime import fstab, ownership, rootfs, steps
@@ -14,6 +13,7 @@ from runtime.kernel import mount as m
 from runtime.program import Call, Failure, Slot
 from runtime.settings import IdMap
 from runtime.steps import c
+from valuetypes import dataclass, field
 
 ANY = tuple(range(1, 134))  # every errno: of an optional entry
 

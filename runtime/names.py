@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from runtime import etcfiles, lease
 from runtime.lease import Lease, Ledger
+from valuetypes import replace
 
 
 def join(key: str, hosts: Path, hostname: str, folder: Path = lease.FOLDER) -> None:

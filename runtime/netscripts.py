@@ -6,10 +6,9 @@ same as variables. `up` is run once the nic is inside, `down` before it is taken
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from runtime.errors import HostError
 from runtime.settings import ContainerConfig, Nic
+from valuetypes import dataclass
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PATIENCE = 60.0  # seconds for a `down`: what holds it up would hold up the end of its container

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime import firewall, lease, names, netscripts
@@ -24,6 +23,7 @@ from runtime.kernel.netlink import Netlink
 from runtime.lease import Lease
 from runtime.ready import listening
 from runtime.settings import Address, ContainerConfig, Nic
+from valuetypes import dataclass, replace
 
 BRIDGE, INTERNAL = "mkt0", "mkti0"  # ours; the second one leads nowhere
 _BRIDGE_MAC = "02:6d:6b:74:00:{:02x}"

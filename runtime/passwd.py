@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
 
 from runtime.errors import LaunchError
 from runtime.kernel import mount as m
+from valuetypes import dataclass
 
 _WHERE = m.RESOLVE_IN_ROOT | m.RESOLVE_NO_MAGICLINKS
 _MAX_BYTES = 1 << 20

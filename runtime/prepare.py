@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime import (
@@ -37,6 +36,7 @@ from runtime.program import Program
 from runtime.settings import Pairs
 from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.state import RunState
+from valuetypes import dataclass, replace
 
 _STOPS = (("LXC_TARGET", "stop"),)
 _SYS_ADMIN = 1 << 21  # capabilities(7)

@@ -8,7 +8,8 @@ Pointer or Out that is made when its call is made.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from valuetypes import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

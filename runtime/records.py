@@ -12,11 +12,11 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from runtime.elf import DATA, PASSING
 from runtime.kernel.syscall_names import numbers
 from runtime.program import Argument, Call, Expect, Out, Pointer, Slot, Step, Struct, Text
+from valuetypes import dataclass, field
 
 ADD, BRANCH, CLEAR, STORE, LOAD, EXPECT, TEXT, FIELD, CUT, FIND = range(0x1000, 0x100A)
 NOWHERE, START, HANDLER, FAILED, ERRNO, STACK, RECORD = (
@@ -98,25 +98,20 @@ class _Part:
         return self.base + len(self.pool) + -len(self.pool) % _RECORD.size
 
 
-@dataclass(slots=True)
 class Table:
     """Records and data under construction; `numbered` holds each Call.
 
     The failure of the n-th Call reports 2 n, its unexpected answer 2 n + 1, or what `reported` has at these places.
     """
 
-    numbered: list[Call] = field(default_factory=list)
-    reported: list[int] = field(default_factory=list)  # what to report instead of a number
-    _slots: dict[str, int] = field(
-        default_factory=lambda: {name: n for n, name in enumerate(_FIXED)}
-    )
-    _kept: _Part = field(default_factory=lambda: _Part(_POOL))
-    _passing: _Part = field(default_factory=lambda: _Part(PASSING))
-    _labels: dict[str, tuple[_Part, int]] = field(default_factory=dict)
-    _part: _Part = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._part = self._passing
+    def __init__(self) -> None:
+        """Begin with nothing in it."""
+        self.numbered: list[Call] = []
+        self.reported: list[int] = []  # what to report instead of a number
+        self._slots = {name: number for number, name in enumerate(_FIXED)}
+        self._kept = _Part(_POOL)
+        self._passing = self._part = _Part(PASSING)
+        self._labels: dict[str, tuple[_Part, int]] = {}
 
     @contextmanager
     def kept(self) -> Iterator[None]:

@@ -12,7 +12,8 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+
+from valuetypes import dataclass, field
 
 _CHUNK = 64 << 10
 

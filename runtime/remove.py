@@ -10,13 +10,13 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import idmap
 from runtime.errors import ResourceError, StateError
 from runtime.kernel import mount as m
 from runtime.sandbox import KernelSandbox
+from valuetypes import dataclass
 
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GETFLAGS, _SETFLAGS = 0x80086601, 0x40086602  # ioctl_iflags(2)

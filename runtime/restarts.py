@@ -11,13 +11,13 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime import state
 from runtime.errors import ConfigError, ContainerError
 from runtime.state import RunState
+from valuetypes import dataclass, replace
 
 if TYPE_CHECKING:
     from runtime.container import Container

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import steps
@@ -21,6 +20,7 @@ from runtime.kernel import namespace as ns
 from runtime.kernel import process
 from runtime.program import Call, Expect, Failure, Out, Slot, Step, Struct, Text
 from runtime.steps import c
+from valuetypes import dataclass
 
 _CLONE = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC
 

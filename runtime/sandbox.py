@@ -16,7 +16,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +32,7 @@ from runtime.program import Call, Failure, Program, Slot
 from runtime.rootfs import Written, die_with_parent, map_commands, stage, wait_for_go, way
 from runtime.seccomp import compile_profile
 from runtime.seccomp_profile import default_profile
+from valuetypes import dataclass
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 TAIL = 64 << 10  # bytes of output that are kept

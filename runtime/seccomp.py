@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
 from runtime import filterprogram
@@ -19,6 +18,7 @@ from runtime.errors import ConfigError, raise_all
 from runtime.filterprogram import ALLOW, KILL_THREAD, TRAP, Test, Verdict, errno_action
 from runtime.kernel import syscall_names
 from runtime.seccomp_profile import default_profile
+from valuetypes import dataclass
 
 __all__ = ["LOAD_FLAGS", "Profile", "Rule", "compile_profile", "default_profile", "parse"]
 

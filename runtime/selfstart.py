@@ -10,7 +10,6 @@ nothing else of the host, and starts as root and as a normal user alike: all mou
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from runtime import etcfiles, launch, startprogram, steps
@@ -22,6 +21,7 @@ from runtime.kernel import process
 from runtime.prepare import compiled_filter
 from runtime.program import Call
 from runtime.settings import IdMap
+from valuetypes import replace
 
 ROOT, ETC, MAPPER = "tree/rootfs", "etc", "./ids"
 IDS = 65_536

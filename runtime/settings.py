@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
 
 from runtime.fstab import MountEntry
+from valuetypes import dataclass, field
 
 UNLIMITED = -1  # of an Rlimit: RLIM_INFINITY
 

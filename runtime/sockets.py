@@ -11,10 +11,10 @@ import os
 import struct
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from runtime.errors import ConfigError
 from runtime.program import Call
+from valuetypes import dataclass
 
 FIRST = 3  # SD_LISTEN_FDS_START: they are the descriptors from here on, on the way in and inside
 _MOST = 64

@@ -11,7 +11,6 @@ import os
 import struct
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from runtime import (
@@ -41,6 +40,7 @@ from runtime.prepare import Place
 from runtime.program import Call, Failure, Slot, Step
 from runtime.startfile import StartFile
 from runtime.state import NOBODY, RunState
+from valuetypes import asdict, dataclass, replace
 
 Look = tuple[Callable[[], ContainerConfig], Callable[[], Bundle]]
 Stdio = tuple[int, int, int] | None

@@ -12,13 +12,13 @@ import resource
 import stat
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runtime import state
 from runtime.bundle import replace_file
 from runtime.kernel import process
 from runtime.state import RunState
+from valuetypes import asdict, dataclass
 
 _MARK = b"\nmktemplate start program, written from:\n"
 _TAIL = 64 << 10  # bytes at the end of the file in which the mark is looked for

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import replace
 
 from runtime import startconsole
 from runtime.duties import Duties
@@ -13,6 +12,7 @@ from runtime.program import Slot
 from runtime.records import ADD, LOAD, STORE, TEXT, pattern
 from runtime.scribe import BUFFER, CLOEXEC, NONBLOCK, P_PID, SI_PID, WEXITED, WNOHANG, Scribe
 from runtime.startentry import ABOVE, F_DUPFD_CLOEXEC, GO
+from valuetypes import replace
 
 LOG_FLAGS = (
     0o1 | 0o2000 | 0o100 | 0o400000 | CLOEXEC | NONBLOCK

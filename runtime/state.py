@@ -14,13 +14,13 @@ import select
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runtime import swap
 from runtime.bundle import replace_file
 from runtime.errors import ResourceError
+from valuetypes import asdict, dataclass, field
 
 _ROOT = Path("/run/mktemplate")
 

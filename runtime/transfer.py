@@ -13,11 +13,11 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from runtime import passwd
 from runtime.kernel.mount import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
+from valuetypes import dataclass
 
 _HEAD = struct.Struct("=I")
 _MOST = 1 << 16  # bytes of a head: PATH_MAX and some

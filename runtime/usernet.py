@@ -14,7 +14,6 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from runtime.errors import HostError, LaunchError, ResourceError
 from runtime.kernel import namespace as ns
 from runtime.monitor import Reached
 from runtime.state import Identity
+from valuetypes import asdict
 
 PASTA, SLIRP = "/usr/bin/pasta", "/usr/bin/slirp4netns"
 _TUN = "/dev/net/tun"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("mktemplate", "provisioner", "runtime", "templates", "fstabs")
+PACKAGES = ("mktemplate", "provisioner", "runtime", "templates", "fstabs", "valuetypes")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 HEAVY = {"jinja2", "debian", "tqdm", "pysequoia", "subprocess", "tomllib", "argparse"}
 

@@ -8,9 +8,9 @@ import resource
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from mktemplate.errors import CommandError, escape
+from valuetypes import dataclass
 
 _GIT = "/usr/bin/git"
 _URL = re.compile(r"(?:https?|ssh|git|file)://[!-~]{1,1000}", re.ASCII)

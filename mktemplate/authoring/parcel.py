@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate.authoring import cloning
@@ -21,6 +20,7 @@ from provisioner.deb import archive
 from provisioner.errors import BadArchive
 from provisioner.fetch import HttpFetch
 from provisioner.image import blob
+from valuetypes import dataclass
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 _OURS = re.compile(rf"(?:template\.toml|tests\.toml|README\.md|LICENSE|(?:files/)?{_PART}\.j2)")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.cli.parsing import Build, Request
@@ -25,6 +24,7 @@ from mktemplate.template.values import Value, settle
 from provisioner import distro as distros
 from provisioner.errors import ProvisionError
 from provisioner.resolver import resolve
+from valuetypes import replace
 
 
 def prove(

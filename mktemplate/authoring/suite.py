@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mktemplate.template import schema
 from mktemplate.template.declared import ACCOUNT
 from mktemplate.template.report import Report, document
+from valuetypes import dataclass
 
 FILE = "tests.toml"
 INSIDE, HOST = "inside", "host"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 
 from mktemplate.errors import CommandError, escape
 from runtime.bundle import Port
+from valuetypes import dataclass
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _SIZE = re.compile(r"([1-9][0-9]{0,14})([KMGT]?)(?:i?B)?", re.ASCII)

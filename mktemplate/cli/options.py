@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from mktemplate.cli import arguments
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

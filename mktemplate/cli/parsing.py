@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from typing import NoReturn
 
 from mktemplate.cli.arguments import Device, SecretSource, Volume
@@ -17,6 +16,7 @@ from mktemplate.cli.options import GLOBAL, NOT_YET, Option
 from mktemplate.cli.verb import Verb
 from mktemplate.errors import CommandError, escape, meant, nearest
 from runtime.bundle import Port
+from valuetypes import dataclass, field, fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner import distro as distros
@@ -16,6 +15,7 @@ from provisioner.keys import has_keyring
 from runtime import cgroup, idmap, limits
 from runtime.kernel import namespace
 from runtime.sandbox import KernelSandbox
+from valuetypes import dataclass
 
 _NFT = "/usr/sbin/nft"
 _LIMITS = (("memory.max", "1G"), ("pids.max", "100"), ("cpu.max", "50000 100000"))

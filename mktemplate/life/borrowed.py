@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import replace
 
 from mktemplate.errors import CommandError
 from mktemplate.making import hostpart, volumes, workshop
@@ -13,6 +12,7 @@ from runtime import bundle, idmap
 from runtime import config as configs
 from runtime.bundle import Bundle, Ready
 from runtime.container import Container
+from valuetypes import replace
 
 _OWN = (
     "lxc.rootfs.",

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mktemplate.making import assembly, hostpart, volumes, workshop
@@ -26,6 +25,7 @@ from runtime.bundle import Bundle, Port, Record
 from runtime.config import ContainerConfig
 from runtime.container import Container
 from runtime.kernel.mount import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
+from valuetypes import dataclass, replace
 
 TEXTS = ("fstab", "seccomp", "lock", "config.made", "fstab.made")
 # What no two containers may share; the first start makes it (design: templates, first start).

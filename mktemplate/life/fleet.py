@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mktemplate.cli.parsing import parse
 from mktemplate.errors import CommandError, escape, meant
 from mktemplate.keywords import UpOptions, argument
 from mktemplate.template.report import Report, document
+from valuetypes import dataclass, field
 
 _OWN = ("template", "depends_on")
 _OPTIONS = tuple(sorted(set(UpOptions.__annotations__) - {"path", "template_path"}))

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
@@ -15,6 +14,7 @@ from runtime import enter
 from runtime.container import Container
 from runtime.enter import Command
 from runtime.errors import ContainerError
+from valuetypes import dataclass
 
 
 def execute(container: Container, request: Request, console: Console) -> int:

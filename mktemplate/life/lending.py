@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Unpack
 
 from mktemplate import container as library
@@ -22,6 +21,7 @@ from runtime import startfile
 from runtime.bundle import Port
 from runtime.container import Container
 from runtime.errors import ContainerError
+from valuetypes import dataclass, field
 
 _KEPT = ("config", "fstab", "seccomp", "state.json")
 

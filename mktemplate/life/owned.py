@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.cli.arguments import container_name
@@ -24,6 +23,7 @@ from runtime import aside
 from runtime.container import Container, containers
 from runtime.errors import ContainerError
 from runtime.state import Identity, boot_id
+from valuetypes import replace
 
 _NAME = re.compile(r"[a-z]+-([1-9][0-9]*)-([0-9]+)-[0-9a-f]{12}", re.ASCII)
 _starting = threading.Lock()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.errors import CommandError
@@ -14,6 +13,7 @@ from runtime import bundle, idmap, lease, state
 from runtime.bundle import Bundle
 from runtime.container import Container
 from runtime.errors import StateError
+from valuetypes import replace
 
 
 def rename(container: Container, name: str) -> None:

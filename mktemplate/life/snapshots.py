@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mktemplate.errors import CommandError, escape
@@ -18,6 +17,7 @@ from mktemplate.making import workshop
 from runtime import bundle
 from runtime.bundle import Bundle, Record
 from runtime.container import Container
+from valuetypes import dataclass, replace
 
 FOLDER = "snapshots"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)

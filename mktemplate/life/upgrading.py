@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +43,7 @@ from runtime import bundle, copytree, swap
 from runtime import config as configs
 from runtime.bundle import Bundle, Record
 from runtime.container import Container
+from valuetypes import dataclass, replace
 
 # What a container is known by, whatever its template; the template's `keep` is added to it.
 IDENTITY = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from calendar import timegm
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from mktemplate.making.recorded import shown
 from runtime import cgroup as cgroups
 from runtime.bundle import Bundle
 from runtime.container import Container
+from valuetypes import asdict
 
 _KILLED = 137  # 128 + SIGKILL
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"

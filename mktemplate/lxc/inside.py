@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import IO, Any, NoReturn, TypedDict
 
 from runtime.birth import failure
@@ -17,6 +16,7 @@ from runtime.container import Container
 from runtime.enter import born, inside
 from runtime.kernel.netlink import Netlink
 from runtime.passwd import Account
+from valuetypes import dataclass
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LINK = 0x20  # scope of an address that is good on its link only

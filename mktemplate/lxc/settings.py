@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from runtime import config as configs
 from runtime.keys import BY_NAME, NET_BY_NAME, VERSION, Key, ListKey, PairKey, nic_kind
+from valuetypes import dataclass
 
 _HOOKS = (
     *("autodev", "clone", "destroy", "mount", "post-stop", "pre-mount", "pre-start"),

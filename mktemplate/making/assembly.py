@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mktemplate.cli.parsing import Build, Request
@@ -32,6 +31,7 @@ from runtime import bundle, idmap
 from runtime import config as configs
 from runtime.bundle import Bundle, Ready, Record
 from runtime.seccomp_profile import default_profile
+from valuetypes import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

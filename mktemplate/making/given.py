@@ -6,7 +6,6 @@ import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mktemplate.cli.arguments import Device, Volume
@@ -23,6 +22,7 @@ from provisioner.sandbox import Root
 from runtime import fstab as fstabs
 from runtime import passwd
 from runtime.fstab import MountEntry
+from valuetypes import dataclass, field, replace
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _RESERVED = ("proc", "sys", "dev", "run/mktemplate")  # F-7

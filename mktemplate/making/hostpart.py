@@ -14,7 +14,6 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate.cli.arguments import Volume
@@ -25,6 +24,7 @@ from runtime import lease, state
 from runtime import network as networks
 from runtime.fstab import MountEntry
 from runtime.idmap import is_nested
+from valuetypes import dataclass
 
 _REFUSED_BELOW = ("/proc", "/sys", "/dev", "/run/mktemplate")  # F-5
 _SYS_RESOURCE = 1 << 24

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import replace
 from typing import BinaryIO
 
 from mktemplate.cli.parsing import Build
@@ -19,6 +18,7 @@ from provisioner import distro as distros
 from provisioner.disk import disk_failures
 from provisioner.download import admit
 from provisioner.store import Store
+from valuetypes import replace
 
 _ELF = struct.Struct("<16x 16x Q 14x H H")  # elf(5), 64 bits: e_phoff, e_phentsize, e_phnum
 _MAGIC = b"\x7fELF\x02\x01"

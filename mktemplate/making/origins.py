@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.cli.parsing import Build
@@ -16,6 +15,7 @@ from provisioner import distro as distros
 from provisioner import sources
 from provisioner.lock import Provenance
 from provisioner.sources import HostMirror, Source
+from valuetypes import replace
 
 Groups = tuple[tuple[Source, ...], ...]  # for each suite its mirrors, the preferred one first
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import replace
 
 from mktemplate.cli.arguments import Device, Volume, is_package_file
 from mktemplate.cli.options import BUILD, FROM, GLOBAL
 from mktemplate.cli.parsing import Build, Request
 from runtime.bundle import Port, Record
+from valuetypes import replace
 
 _SHAPING = (
     "distro release arch packages recommends slim sets share_host flat lock mirror repos keyring as_of allow_stale "

@@ -11,7 +11,6 @@ import time
 from calendar import timegm
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 
 from mktemplate.cli.parsing import Build
 from mktemplate.console import Console
@@ -30,6 +29,7 @@ from provisioner.index import Package
 from provisioner.lock import Lock, Provenance
 from provisioner.resolver import PackageSet, resolve
 from provisioner.store import Store
+from valuetypes import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

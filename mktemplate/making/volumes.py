@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate.errors import CommandError
@@ -21,6 +20,7 @@ from provisioner.sandbox import Root
 from runtime import copytree, passwd
 from runtime.errors import LaunchError, ResourceError
 from runtime.fstab import MountEntry
+from valuetypes import dataclass
 
 FOLDER = "volumes"
 

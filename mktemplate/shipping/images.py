@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import signal
-from dataclasses import dataclass, replace
 
 from mktemplate.errors import CommandError, escape
 from mktemplate.making import workshop
@@ -30,6 +29,7 @@ from runtime import config as configs
 from runtime import fstab as fstabs
 from runtime import passwd
 from runtime.errors import LaunchError
+from valuetypes import dataclass, replace
 
 NAME = "image"  # what `list` shows in a template's place
 _INIT = f"{facts_.INIT}/init"  # of a root file system that mktemplate made

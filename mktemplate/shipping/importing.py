@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.cli.parsing import Build, Request
@@ -34,6 +33,7 @@ from provisioner.image.wire import Wire
 from provisioner.provision import Tools
 from provisioner.sandbox import Root
 from provisioner.store import Draft, Layer, Store
+from valuetypes import replace
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 

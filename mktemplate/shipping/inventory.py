@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import replace
 
 from mktemplate.errors import CommandError
 from mktemplate.life import copies
@@ -14,6 +13,7 @@ from provisioner.sbom import cyclonedx, database, spdx
 from provisioner.sbom.database import Installed
 from provisioner.sbom.subject import Subject
 from runtime.container import Container
+from valuetypes import replace
 
 FORMATS = {"spdx": spdx.document, "cyclonedx": cyclonedx.document}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from mktemplate.errors import CommandError
 from provisioner.image.config import ImageConfig, environment
@@ -17,6 +16,7 @@ from provisioner.member import IDS
 from runtime import config as configs
 from runtime.errors import ConfigError
 from runtime.settings import ContainerConfig
+from valuetypes import dataclass
 
 _TAKEN = frozenset(
     (

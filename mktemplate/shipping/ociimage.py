@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.console import Console
@@ -17,6 +16,7 @@ from provisioner.export import oci, referrers
 from provisioner.export.oci import Layout
 from provisioner.export.referrers import Document, Referrer
 from runtime.container import Container
+from valuetypes import replace
 
 SBOM = "application/spdx+json"  # IANA's registry
 LOCK = "application/vnd.mktemplate.lock.v1"  # docs/lock-format.md

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate.console import Console
@@ -22,6 +21,7 @@ from runtime.bundle import Bundle, Ready
 from runtime.config import ContainerConfig
 from runtime.container import Container
 from runtime.fstab import MountEntry
+from valuetypes import dataclass
 
 _PIDS = "2048"  # what every container may have, unless it was told otherwise
 

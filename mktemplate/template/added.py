@@ -13,11 +13,11 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mktemplate.errors import CommandError
 from provisioner.disk import disk_error, fsync_directory
+from valuetypes import asdict, dataclass
 
 FOLDER = ".added"
 _LARGEST = 1 << 16  # bytes

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mktemplate.errors import escape
 from mktemplate.template import schema
 from mktemplate.template.report import Report
+from valuetypes import dataclass
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,30}", re.ASCII)

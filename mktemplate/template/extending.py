@@ -7,8 +7,9 @@ else. Tables written as `[[volume]]` are added to the other's; a volume of the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from valuetypes import dataclass
 
 KEY = "extends"
 _TABLES = ("first_start", "repository", "download", "volume", "device")

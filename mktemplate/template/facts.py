@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from mktemplate.cli.parsing import Build
 from mktemplate.errors import CommandError, escape
 from mktemplate.template import grants
 from mktemplate.template.spec import TemplateSpec
 from mktemplate.template.values import Value, problem
+from valuetypes import dataclass, field
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _WEIGHT = 100_000  # the period of lxc.cgroup2.cpu.max, microseconds

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mktemplate.errors import escape_message
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from mktemplate.template import schema
 from mktemplate.template.declared import ACCOUNT
 from mktemplate.template.report import Report
 from mktemplate.template.values import Option
+from valuetypes import dataclass
 
 Fill = Callable[[str], str]  # fills in what a word of template.toml names, by Jinja
 

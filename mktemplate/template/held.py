@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from mktemplate.errors import CommandError, escape
 from mktemplate.template import library
 from mktemplate.template.extending import Folder
+from valuetypes import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ import pwd
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate.errors import CommandError, escape
 from mktemplate.template.values import problem
+from valuetypes import dataclass
 
 _KEY = re.compile(
     r"(?P<kind>ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)|sk-[a-z0-9-]+@openssh\.com)"

@@ -12,7 +12,6 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -23,6 +22,7 @@ from mktemplate.template import added, extending
 from mktemplate.template import spec as specs
 from mktemplate.template.extending import Extended, Folder
 from mktemplate.template.report import Report
+from valuetypes import dataclass, replace
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")

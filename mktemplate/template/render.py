@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from jinja2 import BaseLoader, BytecodeCache, Environment, StrictUndefined, Template
@@ -25,6 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from mktemplate.errors import CommandError, escape
 from mktemplate.template import library
 from mktemplate.template.extending import Folder
+from valuetypes import dataclass
 
 Value = str | int | bool | None | list[Any] | dict[str, Any]
 _BANNED = ("attr", "map", "format", "pprint", "xmlattr", "tojson", "urlize", "random")

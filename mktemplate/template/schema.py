@@ -8,7 +8,7 @@ neither can leave one out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

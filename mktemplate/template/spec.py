@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from mktemplate.errors import escape, meant
 from mktemplate.template import declared, firststart, schema, thirdparty
@@ -16,6 +15,7 @@ from mktemplate.template.firststart import Step
 from mktemplate.template.report import Report, document
 from mktemplate.template.thirdparty import Download, Repository
 from mktemplate.template.values import TYPES, Option, check
+from valuetypes import dataclass, field
 
 PROFILES = ("service", "login", "system")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")

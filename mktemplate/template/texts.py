@@ -10,7 +10,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -35,6 +34,7 @@ from runtime.fstab import MountEntry
 from runtime.grants import check_grants
 from runtime.readers import rlimit
 from runtime.settings import UNLIMITED, ContainerConfig
+from valuetypes import dataclass
 
 _LIMIT = "lxc.prlimit."
 # A template may write these again with another value; of every other common line it may not lose one.

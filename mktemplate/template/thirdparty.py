@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mktemplate.errors import escape
 from mktemplate.template import schema
 from mktemplate.template.report import Report
 from provisioner.errors import ProvisionError
 from provisioner.url import check_url
+from valuetypes import dataclass
 
 _FINGERPRINT = re.compile(r"[0-9A-Fa-f]{40}", re.ASCII)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}", re.ASCII)

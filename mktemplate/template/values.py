@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from mktemplate.cli.arguments import size
 from mktemplate.errors import CommandError, escape, nearest
+from valuetypes import dataclass
 
 Value = str | int | bool | list[str]
 TYPES = ("str", "int", "bool", "port", "size", "path", "choice", "list", "mount", "secret")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.cli.arguments import container_name
@@ -16,6 +15,7 @@ from mktemplate.template.finding import Finding
 from runtime import config as configs
 from runtime.bundle import replace_file
 from runtime.container import Container
+from valuetypes import replace
 
 
 def check(request: Request, console: Console) -> int:

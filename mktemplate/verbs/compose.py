@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.cli.parsing import Request, parse
@@ -18,6 +17,7 @@ from mktemplate.making.recorded import shown
 from mktemplate.places import containers_path
 from runtime.container import Container
 from runtime.errors import StateError
+from valuetypes import replace
 
 ABSENT = "ABSENT"  # of a service that has no container yet
 _OVER = ("STOPPED", "ABORTING")

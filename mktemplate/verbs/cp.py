@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate.cli.arguments import container_name
@@ -16,6 +15,7 @@ from mktemplate.places import containers_path
 from runtime import enter, idmap, state, transfer
 from runtime.container import Container
 from runtime.sandbox import KernelSandbox
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

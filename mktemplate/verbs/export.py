@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate.cli.arguments import container_name
@@ -30,6 +29,7 @@ from provisioner.export import (
 )
 from runtime import selfstart
 from runtime.container import Container
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

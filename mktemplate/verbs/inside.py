@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.cli.arguments import container_name
@@ -22,6 +21,7 @@ from runtime.kernel.mount import (
     RESOLVE_NO_SYMLINKS,
     openat2,
 )
+from valuetypes import replace
 
 _SSH = "/usr/bin/ssh"
 _HOST_KEY = "etc/ssh/ssh_host_ed25519_key.pub"

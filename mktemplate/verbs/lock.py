@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
 from pathlib import Path
 
 from mktemplate.cli.arguments import container_name
@@ -19,6 +18,7 @@ from provisioner.changes import Change, compare
 from provisioner.lock import Lock
 from provisioner.store import Store
 from runtime import bundle
+from valuetypes import asdict, replace
 
 _FOUND = 1  # exit status of --check where there is something
 

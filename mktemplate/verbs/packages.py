@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import dataclass
 
 from mktemplate.cli.arguments import container_name
 from mktemplate.cli.parsing import Request
@@ -28,6 +27,7 @@ from provisioner.store import Store
 from runtime import bundle
 from runtime.bundle import Bundle, Record
 from runtime.container import containers
+from valuetypes import dataclass
 
 _FOUND = 1  # exit status where something is outdated
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import asdict
 
 from mktemplate.cli.arguments import container_name
 from mktemplate.cli.parsing import Request
@@ -18,6 +17,7 @@ from provisioner.image import reference as references
 from provisioner.image.registry import Registry
 from provisioner.image.wire import Wire
 from runtime.container import Container
+from valuetypes import asdict
 
 
 def push(request: Request, console: Console) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.authoring import showing
@@ -16,6 +15,7 @@ from mktemplate.template.firststart import Fill
 from mktemplate.template.texts import Rendered
 from provisioner import distro as distros
 from provisioner.keys import has_keyring
+from valuetypes import replace
 
 
 def render(request: Request, console: Console) -> int:

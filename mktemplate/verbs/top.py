@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mktemplate.cli.parsing import Request
@@ -15,6 +14,7 @@ from mktemplate.console import Console, bytes_text
 from mktemplate.places import containers_path
 from runtime.cgroup import Cgroup, Usage
 from runtime.container import containers
+from valuetypes import dataclass
 
 _EVERY = 1.0  # seconds between two looks: a share of a processor needs two
 _CLEAR = "\x1b[H\x1b[J"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 
 from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
@@ -11,6 +10,7 @@ from mktemplate.errors import CommandError, escape
 from mktemplate.places import containers_path
 from provisioner import freshness
 from provisioner.freshness import TrustState
+from valuetypes import asdict
 
 
 def trust(request: Request, console: Console) -> int:

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +27,7 @@ from mktemplate.template.spec import TemplateSpec
 from runtime.container import Container
 from runtime.enter import Command
 from runtime.errors import ContainerError
+from valuetypes import dataclass, replace
 
 _SHOWN = 2000  # characters of what a failed test printed
 _FAILED = 1  # exit status

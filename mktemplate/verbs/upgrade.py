@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import asdict
 
 from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
@@ -21,6 +20,7 @@ from mktemplate.verbs.lock import page
 from runtime import bundle, swap
 from runtime.bundle import Bundle
 from runtime.container import Container
+from valuetypes import asdict
 
 _SHOWN = 12  # paths that are named on a terminal
 

@@ -7,12 +7,12 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from provisioner.deb import relation
 from provisioner.index import Package
+from valuetypes import fields
 
 _RULES = 1  # of index and solver; whatever changes an answer changes this number
 _CLAUSES = frozenset(("pre_depends", "depends", "recommends", "suggests"))

@@ -14,13 +14,13 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from provisioner import tar
 from provisioner.errors import BadArchive
 from provisioner.index import Package
 from provisioner.inside import write_all
+from valuetypes import dataclass
 
 CHUNK = 1 << 20
 CONTROL_LIMIT = 16 << 20  # bytes of control.tar, decompressed (T-24)

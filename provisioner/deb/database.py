@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from provisioner.deb.archive import Control
 from provisioner.index import Package
 from provisioner.inside import append, is_there, listed, put, read
+from valuetypes import dataclass, field
 
 ADMIN = b"/var/lib/dpkg/"
 _FLAG = b"remove-on-upgrade"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ from provisioner.deb import answers, flat, relation, version
 from provisioner.deb.decode import decode
 from provisioner.errors import UntrustedIndex
 from provisioner.index import Package
+from valuetypes import dataclass
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
 _VERSION = re.compile(relation.VERSION, re.ASCII)

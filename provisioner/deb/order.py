@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from provisioner.index import Clause, Package
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from provisioner.errors import UntrustedIndex
 from provisioner.sources import Source, is_word
+from valuetypes import dataclass, field
 
 MAX_INRELEASE = 32 << 20  # bytes; the one object without a signed size
 _BEGIN = b"-----BEGIN PGP SIGNED MESSAGE-----"

@@ -10,12 +10,12 @@ import os
 import stat
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from provisioner.content import OPAQUE
 from provisioner.errors import StoreFailed
 from provisioner.export.view import Entry
 from provisioner.tar import BLOCK, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK
+from valuetypes import dataclass
 
 Write = Callable[[bytes], object]
 

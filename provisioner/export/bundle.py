@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from provisioner.export.archive import Archive, Write
 from provisioner.export.compress import Counted, Gzip
 from provisioner.export.image import Image
 from provisioner.tar import BLOCK
+from valuetypes import dataclass
 
 _FIRST_ID, _RANGES, _IDS = 2_000_000_000, 2_000, 65_536  # beyond what /etc/subuid and nspawn lend
 _COMMENT = " comment="

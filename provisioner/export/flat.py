@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
 
 from provisioner.export import view
 from provisioner.export.archive import Archive
 from provisioner.export.compress import Stream
 from provisioner.export.image import Image
 from provisioner.export.pour import pour
+from valuetypes import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.errors import BadArchive
@@ -29,6 +28,7 @@ from provisioner.export.image import Image
 from provisioner.export.pour import pour
 from provisioner.progress import SILENT, Progress
 from provisioner.tar import BLOCK
+from valuetypes import dataclass
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -8,12 +8,12 @@ the unit ask for there, systemd keeps the one that is not recursive.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
 from functools import partial
 
 from provisioner.export.flat import Addition, Arrangement
 from provisioner.export.image import Image
 from provisioner.export.nspawn import quoted
+from valuetypes import dataclass
 
 CHANGING = ("etc", "home", "opt", "root", "srv", "var")  # folders that a service may change
 _STATE = "usr/lib/mktemplate/state"

@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.errors import StoreFailed
@@ -19,6 +18,7 @@ from provisioner.export import flat
 from provisioner.export.compress import Plain
 from provisioner.export.flat import Arrangement
 from provisioner.export.image import Image
+from valuetypes import dataclass
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _UUID = "00000000-0000-4000-8000-000000000000"  # erofs makes one up, else

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from provisioner.export import oci
 from provisioner.export.oci import MANIFEST, Blob, Layout
+from valuetypes import dataclass
 
 _EMPTY = "application/vnd.oci.empty.v1+json"
 

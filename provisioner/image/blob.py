@@ -7,13 +7,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 from provisioner.deb import archive
 from provisioner.errors import BadArchive, UntrustedIndex
 from provisioner.image.config import ImageConfig
 from provisioner.image.manifest import Descriptor
 from provisioner.inside import write_all
+from valuetypes import dataclass
 
 _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"\xfd7zXZ\x00": "xz"}
 _SKIPPABLE = (

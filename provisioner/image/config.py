@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from provisioner.errors import ProvisionError, UntrustedIndex
 from provisioner.image import document
 from provisioner.image.manifest import Platform
+from valuetypes import dataclass
 
 _PORT = re.compile(r"([1-9][0-9]{0,4})(?:/(tcp|udp|sctp))?", re.ASCII)
 _MOST = 1_000  # words, variables, ports or volumes

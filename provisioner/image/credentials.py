@@ -17,10 +17,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 from provisioner.errors import ProvisionError
 from provisioner.image.reference import Reference
+from valuetypes import dataclass, field
 
 _LARGEST = 1 << 20  # bytes
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", re.ASCII)

@@ -10,7 +10,6 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from functools import partial
 
 from provisioner import tar
@@ -22,6 +21,7 @@ from provisioner.image.blob import Blob, Image, Piece
 from provisioner.image.manifest import Descriptor, Index, Platform
 from provisioner.image.unpack import nothing_in, unfolded, view
 from provisioner.provision import Tools
+from valuetypes import dataclass, replace
 
 _LAYOUT, _INDEX, _SAVED = b"oci-layout", b"index.json", b"manifest.json"
 _HEX_JSON = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?", re.ASCII)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from provisioner import errand, inside
 from provisioner.errors import BadArchive
 from provisioner.provision import Tools, build, overlay_of
 from provisioner.store import Draft, Layer
+from valuetypes import dataclass
 
 _FORMAT = 1
 _PLACES = {"/proc": 0o555, "/sys": 0o555, "/dev": 0o755, "/run": 0o755, "/tmp": 0o1777}  # noqa: S108 - names, not uses

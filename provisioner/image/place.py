@@ -12,12 +12,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from provisioner import inside, tar
 from provisioner import member as members
 from provisioner.errors import BadArchive
 from provisioner.tar import DIRECTORY, FILE, HARDLINK, NODES, Member, printable
+from valuetypes import dataclass
 
 _HIDE = b".wh."
 _OPAQUE = b".wh..wh..opq"

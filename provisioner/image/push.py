@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from provisioner.errors import BadArchive
 from provisioner.export.oci import INDEX, Blob, Layout
@@ -20,6 +19,7 @@ from provisioner.image.manifest import MOST_MANIFESTS, Descriptor
 from provisioner.image.registry import Registry
 from provisioner.progress import Progress
 from provisioner.workers import in_threads
+from valuetypes import dataclass
 
 _CONNECTIONS = 4
 

@@ -9,7 +9,6 @@ import hashlib
 import http.client
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
@@ -26,6 +25,7 @@ from provisioner.image.wire import Ask, Wire, require
 from provisioner.part import Part, part, regular_size
 from provisioner.progress import Advance
 from provisioner.transfer import Transfer, body
+from valuetypes import dataclass, replace
 
 _ACCEPT = {"Accept": ", ".join(manifest.ACCEPTED)}
 _PULL, _PUSH = "pull", "pull,push"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import http.client
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from provisioner.connect import failures
 from provisioner.errors import DownloadFailed
 from provisioner.fetch import HEADERS, HttpFetch, Redirect, check_status
+from valuetypes import dataclass, field, replace
 
 _BLOCK = 1 << 20  # bytes of a body that are sent at once
 _DRAIN = 64 << 10  # bytes of an answer that nobody wants, read so that its connection can be kept

@@ -9,11 +9,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from provisioner.deb.archive import parse_stanza
 from provisioner.errors import BadArchive
+from valuetypes import dataclass, replace
 
 _DPKG = "/var/lib/dpkg/status"
 _APK = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")

@@ -6,10 +6,10 @@ import hashlib
 import json
 import time
 import uuid
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from provisioner.sbom.database import Installed
+from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

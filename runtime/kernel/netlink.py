@@ -11,10 +11,10 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import TracebackType
 
 from runtime.kernel import namespace
+from valuetypes import dataclass
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _GETADDR = 20, 22

@@ -64,7 +64,8 @@ def as_user(tiny: Path, needs: Callable[..., None]) -> Iterator[As]:
     for name in ("home", "run"):
         (place / name).mkdir(0o700)
         os.chown(place / name, USER, USER)
-    shutil.copytree(Path(__file__).parents[2] / "runtime", place / "code/runtime")
+    for package in ("runtime", "valuetypes"):
+        shutil.copytree(Path(__file__).parents[2] / package, place / "code" / package)
     subprocess.run(["tar", "-C", str(tiny), "-cf", str(place / "root.tar"), "."], check=True)
 
     def run(code: str) -> subprocess.CompletedProcess[str]:

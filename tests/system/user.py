@@ -93,7 +93,7 @@ def made() -> Iterator[UserMkt]:
         (place / name).mkdir(0o700)
         os.chown(place / name, USER, USER)
     (place / "code").mkdir()
-    for package in ("mktemplate", "provisioner", "runtime", "templates", "fstabs"):
+    for package in ("mktemplate", "provisioner", "runtime", "templates", "fstabs", "valuetypes"):
         shutil.copytree(
             CHECKOUT / package,
             place / "code" / package,
