@@ -97,6 +97,19 @@ class _Loader(BaseLoader):
             raise CommandError("E_TEMPLATE_SYNTAX", shown, "is not UTF-8", path=shown) from None
 
 
+class _Given(BaseLoader):
+    """Finds one text, whatever it is called: as a file of a template, its code is kept."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get_source(
+        self, environment: Environment, template: str
+    ) -> tuple[str, str, Callable[[], bool]]:
+        """Return the text, with its name as it is shown."""
+        return self._text, template, lambda: True
+
+
 @dataclass(frozen=True, slots=True)
 class Renderer:
     """Renders the files of one template with one set of values."""
@@ -113,7 +126,10 @@ class Renderer:
     def text(self, source: str, shown: str) -> str:
         """Return what a template that is given as text renders to."""
         with _told(self.name, shown):
-            return self._bounded(self.environment.from_string(source), shown, {})
+            template = _Given(source).load(
+                self.environment, shown, self.environment.make_globals(None)
+            )
+            return self._bounded(template, shown, {})
 
     def _bounded(self, template: Template, shown: str, more: Mapping[str, Value]) -> str:
         parts, length = [], 0
