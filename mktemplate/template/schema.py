@@ -156,7 +156,8 @@ FIRST_START = Table(
         "no two containers share a key. A step may run again where the one after it failed."
     ),
     keys=(
-        _key("run", "list, first an absolute path", "required", "the argv"),
+        _key("run", "list, first an absolute path", "required",
+             "the argv; a step whose program renders to nothing is left out"),
         _key("unless", "an absolute path inside", "", "a file that makes it needless"),
         _key("user", "a user's name inside", "root", "who runs it"),
         _key("secret", "the name of a secret", "",

@@ -148,9 +148,14 @@ def filling(template: library.Template, facts: Facts) -> firststart.Fill:
 
 def _programs(spec: TemplateSpec, fill: firststart.Fill) -> Iterator[str]:
     """Yield what the service and its first start execute: first words, and what a script of theirs is handed."""
-    for argv in (spec.command, *(step.run for step in spec.first_start)):
+    for argv in (spec.command, *(step.run for step in _steps(spec, fill))):
         words = [fill(word) for word in argv]
         yield from (word for word in words if word in words[:1] or word.startswith(_BIN))
+
+
+def _steps(spec: TemplateSpec, fill: firststart.Fill) -> tuple[firststart.Step, ...]:
+    """Return the steps of the first start: one whose program renders to nothing is not wanted."""
+    return tuple(step for step in spec.first_start if fill(step.run[0]))
 
 
 def _filling(spec: TemplateSpec, jinja: Renderer) -> firststart.Fill:
@@ -209,7 +214,7 @@ def _init(
         ],
         steps=[
             firststart.shell(step, spec.option(step.secret), fill, static=static)
-            for step in spec.first_start
+            for step in _steps(spec, fill)
         ],
         keeps_low_ports=keeps,
         command=becomes(command, "$rights" if keeps else "-all"),
