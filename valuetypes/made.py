@@ -144,10 +144,13 @@ def _initializer(shown: str, known: Mapping[str, Field], *, kw_only: bool) -> Ca
         if len(given) < len(names):
             given = {**defaults, **given}
             given |= {name: make() for name, make in factories.items() if name not in given}
-        if given.keys() != known.keys():
+        try:
+            for name in names:
+                _put(self, name, given[name])
+        except KeyError:
+            raise _misfit(shown, names, given) from None
+        if len(given) > len(names):
             raise _misfit(shown, names, given)
-        for name in names:
-            _put(self, name, given[name])
 
     return initialize
 
