@@ -49,8 +49,8 @@ from tests.system.command import Mkt  # noqa: E402
 from tests.tiny import HELLO, Tiny, publish_tiny, write_template  # noqa: E402
 
 CALLS = (
-    "openat", "openat2", "write", "pwrite64", "sendfile", "copy_file_range", "ftruncate", "fsync", "mkdir", "mkdirat",
-    "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "link", "linkat", "symlink", "symlinkat",
+    "openat", "openat2", "write", "pwrite64", "sendfile", "copy_file_range", "ftruncate", "fsync", "syncfs", "mkdir",
+    "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "link", "linkat", "symlink", "symlinkat",
     "mknodat", "chmod", "fchmod", "fchmodat", "chown", "fchown", "fchownat", "lchown", "utimensat", "setxattr",
     "fsetxattr", "removexattr", "fremovexattr", "flock", "connect", "sendto", "clone", "clone3", "fork", "vfork",
     "execve", "unshare", "setns", "mount_setattr", "open_tree", "move_mount", "fsopen", "fsmount", "pivot_root",
@@ -58,8 +58,8 @@ CALLS = (
 )  # fmt: skip
 LINE = re.compile(r"(?P<pid>[0-9]+) +(?P<call>[a-z0-9_]+)\((?P<arguments>.*)")
 DISK = {
-    "openat", "write", "pwrite64", "sendfile", "copy_file_range", "ftruncate", "fsync", "mkdir", "mkdirat", "rename",
-    "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "mknodat", "setxattr", "fsetxattr",
+    "openat", "write", "pwrite64", "sendfile", "copy_file_range", "ftruncate", "fsync", "syncfs", "mkdir", "mkdirat",
+    "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "mknodat", "setxattr", "fsetxattr",
 }  # fmt: skip
 HARMLESS = {
     "openat": re.compile(r"^(?!.*O_(CREAT|TMPFILE))"),

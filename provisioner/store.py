@@ -11,8 +11,8 @@ A layer in use is leased: a shared flock on its directory, released by the kerne
 store knows nothing of containers: who collects hands in which layers are used.
 
 Commit is `rename` of a directory that is not empty onto a name that may not hold one: the kernel refuses it with
-ENOTEMPTY, which is RENAME_NOREPLACE for what we keep. Durability before it comes from sync(1) --file-system, that is
-syncfs(2), which Python does not have.
+ENOTEMPTY, which is RENAME_NOREPLACE for what we keep. Durability before it comes from syncfs(2), which Python does not
+have: whoever opens the store brings it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import json
 import os
 import re
 import secrets
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +45,6 @@ from valuetypes import dataclass
 T = TypeVar("T")  # JSON values
 VERSION = "1"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_SYNC = ("/usr/bin/sync", "/bin/sync")
 _FOLDERS = (
     "cache/sha256", "cache/tar", "cache/lists", "layers", "staging", "trash", "quarantine", "locks", "trust",
 )  # fmt: skip
@@ -83,15 +81,22 @@ class Draft:
 class Store:
     """The directory `path` as a store; made when first written to."""
 
-    def __init__(self, path: Path, *, durable: bool = True, sandbox: Sandbox | None = None) -> None:
-        """Use the store at `path`. Without `durable`, a power cut may lose what was committed last (--no-sync).
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sync: Callable[[int], None] | None = None,
+        sandbox: Sandbox | None = None,
+    ) -> None:
+        """Use the store at `path`.
 
+        `sync` has the file system of a descriptor on disk; without it a power cut may lose what was committed last.
         Where the owners in its trees are not ours to touch, as a normal user's subordinate ids, all that reads or
         removes a tree goes through `sandbox`, whose root they obey: so a digest is the same whoever built.
         """
         self.path = path
         self.sandbox = sandbox
-        self._durable = durable
+        self._sync = sync
         self._leases: dict[str, int] = {}
 
     @property
@@ -217,9 +222,9 @@ class Store:
     def place(self, draft: Draft, target: Path) -> bool:
         """Move the draft to `target` for good; False where something is there already."""
         try:
-            self._sync(draft.path)
+            self._write_out(draft.path)
             os.rename(draft.path, target)
-            if self._durable:
+            if self._sync:
                 fsync_directory(target.parent)
         except OSError as problem:
             if problem.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
@@ -227,19 +232,14 @@ class Store:
             raise disk_error(problem, self.path) from problem
         return True
 
-    def _sync(self, path: Path) -> None:
-        """Have everything on the file system of `path` on disk (syncfs(2) through coreutils' or busybox' sync)."""
-        program = next((name for name in _SYNC if Path(name).exists()), "")
-        if not self._durable or not program:
-            if self._durable:
-                os.sync()
-            return
-        done = subprocess.run(
-            [program, "--file-system" if "usr" in program else "-f", str(path)],
-            env={}, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise OSError(errno.EIO, done.stderr.decode(errors="replace").strip(), str(path))
+    def _write_out(self, path: Path) -> None:
+        """Have everything on the file system of `path` on disk."""
+        if self._sync:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                self._sync(fd)
+            finally:
+                os.close(fd)
 
     def need(self, size: int, files: int) -> None:
         """Raise StoreFailed E_NOSPACE or E_NOINODES before a build that will not fit is begun (F-09)."""

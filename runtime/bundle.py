@@ -162,8 +162,8 @@ def _record(data: bytes, name: str) -> Record:
 
 
 def write(bundle: Bundle) -> None:
-    """Write the record, whole or not at all (I-14)."""
-    replace_file(bundle.path / "state.json", encode(bundle.record))
+    """Write the record of a bundle that is being put together: whoever gives it its place has all of it on disk."""
+    replace_file(bundle.path / "state.json", encode(bundle.record), durable=False)
 
 
 def encode(record: Record) -> bytes:

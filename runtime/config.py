@@ -72,6 +72,7 @@ class Problem:
         )
 
 
+@lru_cache(maxsize=64)
 def read(text: str, source: str) -> tuple[tuple[Line, ...], tuple[Problem, ...]]:
     """Return the `lxc.` lines of `text` and what is no line; all other text is a comment to LXC."""
     lines, problems = [], []

@@ -166,22 +166,14 @@ def _masked(argument: int, value: int, mask: int) -> str:
     return f"[{argument},{value},SCMP_CMP_MASKED_EQ,{mask}]"
 
 
-def _all_but(values: Iterable[int], bits: int = 32) -> Iterator[tuple[int, int]]:
-    """Yield (value, mask) pairs that match every number of `bits` bits but `values`, each by one pair only.
+def _all_but(values: Iterable[int], bits: int = 32) -> list[tuple[int, int]]:
+    """Return (value, mask) pairs that match every number of `bits` bits but `values`, each by one pair only.
 
-    The halves of the numbers by their highest bit: one without any of `values` is one pair, the other is
-    halved again.
+    At each bit, what has another value there than all that begin like it is one pair.
     """
-    yield from _halves(tuple(values), 0, bits, bits)
-
-
-def _halves(
-    values: tuple[int, ...], prefix: int, left: int, bits: int
-) -> Iterator[tuple[int, int]]:
-    mask = (1 << bits) - (1 << left)
-    if not values:
-        yield prefix, mask
-    elif left:
-        bit = 1 << (left - 1)
-        yield from _halves(tuple(v for v in values if not v & bit), prefix, left - 1, bits)
-        yield from _halves(tuple(v for v in values if v & bit), prefix | bit, left - 1, bits)
+    values, pairs = tuple(values), []
+    for bit in range(bits):
+        begins = {value >> bit for value in values}
+        mask = (1 << bits) - (1 << bit)
+        pairs += [((begin ^ 1) << bit, mask) for begin in begins if begin ^ 1 not in begins]
+    return sorted(pairs)

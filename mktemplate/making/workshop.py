@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from provisioner.sandbox import Sandbox
 from provisioner.store import Store
 from runtime import idmap
-from runtime.kernel import process
+from runtime.kernel import mount, process
 from runtime.sandbox import KernelSandbox
 
 _SYS_ADMIN = (
@@ -42,4 +43,14 @@ def owners() -> Sandbox | None:
 
 def store(path: Path, *, durable: bool = True) -> Store:
     """Return the store below PATH."""
-    return Store(path / ".store", durable=durable, sandbox=owners())
+    return Store(path / ".store", sync=_sync if durable else None, sandbox=owners())
+
+
+def _sync(fd: int) -> None:
+    """Have the file system of an open file on disk; all of them where the kernel's number for that is not known."""
+    try:
+        mount.syncfs(fd)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        os.sync()

@@ -12,6 +12,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -132,11 +133,13 @@ def _none(shown: str, name: str) -> CommandError:
     )
 
 
+@cache
 def built_in() -> Packaged:
     """Return the templates that came with mktemplate."""
     return Packaged(files("templates"), "templates")
 
 
+@cache
 def mount_lists() -> Packaged:
     """Return the fstab templates that came with mktemplate."""
     return Packaged(files("fstabs"), "fstabs")

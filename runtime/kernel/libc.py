@@ -76,6 +76,7 @@ _NUMBERS = {
     "perf_event_open": (298, 241),
     "prlimit64": (302, 261),
     "open_by_handle_at": (304, 265),
+    "syncfs": (306, 267),
     "setns": (308, 268),
     "finit_module": (313, 273),
     "seccomp": (317, 277),

@@ -1,4 +1,4 @@
-"""Mounts and paths by descriptor: openat2(2), open_tree(2), move_mount(2), mount_setattr(2) and their constants."""
+"""Mounts and paths by descriptor: openat2(2), open_tree(2), move_mount(2), mount_setattr(2), syncfs(2)."""
 
 from __future__ import annotations
 
@@ -89,3 +89,8 @@ def mount_setattr(directory: int, name: str | bytes, flags: int, attributes: byt
 def umount2(target: str | bytes, flags: int = 0) -> None:
     """Detach the file system mounted on `target`."""
     syscall("umount2", c_path(target), flags)
+
+
+def syncfs(descriptor: int) -> None:
+    """Have everything on the file system of an open file on disk."""
+    syscall("syncfs", descriptor)

@@ -14,7 +14,7 @@ from tests.hostile import HostileDeb
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "store", durable=False)
+    made = Store(tmp_path / "store")
     made.prepare()
     return made
 

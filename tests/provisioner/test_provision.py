@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         [sys.executable, "-m", "mktemplate", "create", "base", "b", "--path", place, "--no-sync"],
         check=True, timeout=300, capture_output=True,
     )  # fmt: skip
-    store = Store(place / ".store", durable=False)
+    store = Store(place / ".store")
     yield store
     store.close()
 
@@ -267,7 +267,7 @@ def test_a_killed_build_leaves_no_process_and_nothing_after_recover(
         "from provisioner.provision import *\n"
         "from provisioner.store import Store\n"
         "from runtime.idmap import single_range; from runtime.sandbox import KernelSandbox\n"
-        f"store = Store(Path({str(made.path)!r}), durable=False)\n"
+        f"store = Store(Path({str(made.path)!r}))\n"
         f"base = store.layer({base.digest!r})\n"
         "facts = Facts(distro='debian', release='trixie', arch='amd64')\n"
         "tools = Tools(store=store, sandbox=KernelSandbox(single_range(1_000_000)))\n"

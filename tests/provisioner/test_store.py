@@ -384,7 +384,7 @@ def test_a_kill_at_any_call_leaves_a_whole_store(tmp_path: Path, needs: Needs) -
 
 
 def test_prune_keeps_the_indices_that_an_accepted_release_names(tmp_path: Path) -> None:
-    store = Store(tmp_path / ".store", durable=False)
+    store = Store(tmp_path / ".store")
     store.prepare()
     lists = store.cache / "lists"
     (lists / "debian-trixie-1.InRelease").write_text(f"SHA256:\n {'a' * 64} 5 main/Packages.xz\n")
@@ -402,7 +402,7 @@ def test_prune_keeps_the_indices_that_an_accepted_release_names(tmp_path: Path) 
 
 
 def test_prune_removes_locks_that_nobody_holds(tmp_path: Path) -> None:
-    store = Store(tmp_path / ".store", durable=False)
+    store = Store(tmp_path / ".store")
     with store.lock("one"):
         pass
     with store.lock("held"):
@@ -414,7 +414,7 @@ def test_prune_removes_locks_that_nobody_holds(tmp_path: Path) -> None:
 
 
 def test_who_waits_for_a_lock_that_prune_removes_takes_the_new_one(tmp_path: Path) -> None:
-    store = Store(tmp_path / ".store", durable=False)
+    store = Store(tmp_path / ".store")
     place = store.path / "locks/one"
     with store.lock("one"):
         waiting = threading.Thread(target=lambda: inside.append(_named(store, place)))

@@ -69,7 +69,7 @@ def recorded(
 
 
 def empty_store(path: Path) -> Store:
-    store = Store(path / ".store", durable=False)
+    store = Store(path / ".store")
     store.prepare()
     return store
 

@@ -38,7 +38,7 @@ class Bench:
         self.top, self.canary = top, top / "canary"
         self.canary.mkdir()
         (self.canary / "secret").write_text("secret")
-        self.store = Store(top / "store", durable=False)
+        self.store = Store(top / "store")
         self.notes: list[str] = []
         self._before = content.digest(self.canary)
 
