@@ -49,12 +49,13 @@ from tests.system.command import Mkt  # noqa: E402
 from tests.tiny import HELLO, Tiny, publish_tiny, write_template  # noqa: E402
 
 CALLS = (
-    "openat", "openat2", "write", "pwrite64", "sendfile", "copy_file_range", "ftruncate", "fsync", "syncfs", "mkdir",
-    "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "link", "linkat", "symlink", "symlinkat",
-    "mknodat", "chmod", "fchmod", "fchmodat", "chown", "fchown", "fchownat", "lchown", "utimensat", "setxattr",
-    "fsetxattr", "removexattr", "fremovexattr", "flock", "connect", "sendto", "clone", "clone3", "fork", "vfork",
-    "execve", "unshare", "setns", "mount_setattr", "open_tree", "move_mount", "fsopen", "fsmount", "pivot_root",
-    "umount2", "sethostname", "setgroups", "setresuid", "capset", "kill", "pidfd_send_signal", "ioctl",
+    "openat", "openat2", "write", "pwrite64", "sendfile", "copy_file_range", "ftruncate", "fsync", "mkdir",
+    "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "link", "linkat", "symlink",
+    "symlinkat", "mknodat", "chmod", "fchmod", "fchmodat", "chown", "fchown", "fchownat", "lchown", "utimensat",
+    "setxattr", "fsetxattr", "removexattr", "fremovexattr", "flock", "connect", "sendto", "clone", "clone3",
+    "fork", "vfork", "execve", "unshare", "setns", "mount_setattr", "open_tree", "move_mount", "fsopen",
+    "fsmount", "pivot_root", "umount2", "syncfs", "sethostname", "setgroups", "setresuid", "capset", "kill",
+    "pidfd_send_signal", "ioctl",
 )  # fmt: skip
 LINE = re.compile(r"(?P<pid>[0-9]+) +(?P<call>[a-z0-9_]+)\((?P<arguments>.*)")
 DISK = {

@@ -30,7 +30,7 @@ def fetch_indexes(
         path = fetch_index(*each, fetch, lists, offline=offline)
         return _index_file(*each, path)
 
-    return tuple(in_threads(bring, wanted))
+    return tuple(in_threads(bring, wanted, 1 if offline else 4))
 
 
 def _index_file(release: Release, component: str, arch: str, path: Path) -> IndexFile:

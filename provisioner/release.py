@@ -86,6 +86,7 @@ def verified_releases(
     results = in_threads(
         suites.stored_or_failure if offline else suites.read_or_failure,
         [tuple(each) for each in groups],
+        1 if offline else 4,  # nobody to wait for
     )
     for each in results:
         if isinstance(each, ProvisionError):
