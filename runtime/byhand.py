@@ -16,7 +16,7 @@ def main(path: str, name: str, *more: str) -> NoReturn:
     container = Container(path, name)
     try:
         program = container.start_program()
-        if program and not program.wired:
+        if program and not (program.wired or program.grouped):
             os.execv(program.path, [str(program.path), *more])  # noqa: S606  # there is no shell
         begun = container.start(foreground=not more)
     except ContainerError as error:

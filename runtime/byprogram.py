@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from runtime.errors import ContainerError, HostError, LaunchError, StateError
-from runtime.startentry import ABOVE, BORN, GO, LOCK, RESULT
+from runtime.startentry import ABOVE, BORN, GO, GROUP, LOCK, RESULT
 
 _ERROR = re.compile(r"mktemplate: error\[(E_[A-Z_]+)\]: (.*?): (.*)")
 _HINT = "mktemplate: hint: "
@@ -25,7 +25,7 @@ _KINDS: dict[str, type[ContainerError]] = {
 _CREDENTIALS = struct.Struct("=3i")
 
 _MOST = 4000  # bytes of what goes into the state
-Attach = Callable[[int], dict[str, object]]
+Attach = Callable[[int, int], dict[str, object]]
 
 
 def start(
@@ -33,14 +33,16 @@ def start(
     lock: int,
     attach: Attach | None = None,
     stdio: tuple[int, int, int] | None = None,
+    group: int | None = None,
     **more: object,
 ) -> int:
     """Execute `program`; return once the container's init has been executed. `more` goes into the run state.
 
     With `stdio` init has these three, and the monitor, whose pid is returned, is our child and dies with us.
     `lock` holds the container's lock, which the program shares until init runs, whatever becomes of us.
-    `attach` is called with a descriptor of init's network namespace while init waits for its network; what it returns
-    goes into the run state, too. Raises what the program says, and what `attach` raises.
+    `attach` is called with a descriptor of init's network namespace, and init's pid, while init waits for its network;
+    what it returns goes into the run state, too. `group` is the cgroup.procs that init joins, where it is ours to give.
+    Raises what the program says, and what `attach` raises.
     """
     with ExitStack() as given:
         report, report_end = _pipe(given)
@@ -51,13 +53,15 @@ def start(
             inherited |= {number: _above(given, os.dup(own)) for number, own in enumerate(stdio)}
             inherited[RESULT] = report_end
             words = [*words, "wait"]
+        if group is not None:
+            inherited[GROUP] = _above(given, os.dup(group))
         network = _Network(given, inherited) if attach else None
         actions = [(os.POSIX_SPAWN_DUP2, high, low) for low, high in inherited.items()]
         pid = os.posix_spawn(_executable(program, given), words, {}, file_actions=actions)
     try:
         with os.fdopen(report, "rb") as file:
             if network and attach:
-                network.hand_over(lambda namespace: more | attach(namespace))
+                network.hand_over(lambda *there: more | attach(*there))
             said = file.read().decode(errors="replace")
     except BaseException:
         os.waitpid(pid, 0)
@@ -124,7 +128,7 @@ class _Network:
                 pid, _, _ = _CREDENTIALS.unpack(credentials[0][2])
                 namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    reached = attach(namespace)
+                    reached = attach(namespace, pid)
                 finally:
                     os.close(namespace)
                 with suppress(BrokenPipeError):  # the monitor was killed: what it said tells

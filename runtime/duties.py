@@ -31,6 +31,7 @@ class Duties:
     network: bool = (
         False  # descriptor 3 takes init's "b", 4 gives its "g": who starts it attaches a network
     )
+    group: bool = False  # descriptor 7 is its control group's cgroup.procs
     basis: tuple[
         tuple[str, tuple[int, ...]], ...
     ] = ()  # files it was written from: inode, size, mtime; () is missing
@@ -38,5 +39,9 @@ class Duties:
     instead: tuple[
         str, ...
     ] = ()  # a command that does the same where a person executes it and it is stale
+    environment: tuple[str, ...] = ()  # of `finish` and `instead`: `KEY=VALUE`
+    carrier: Path | None = (
+        None  # the file that names who carries the network, which is killed at the end
+    )
     console: bool = False  # init has one, whose master it hands over
     sealed: bool = False  # run from a sealed copy: the container's root could write to the file (CVE-2019-5736)

@@ -33,7 +33,6 @@ from runtime.fstab import MountEntry
 from runtime.halt import SIGPWR
 from runtime.kernel import process
 from runtime.program import Program
-from runtime.settings import Pairs
 from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.state import RunState
 from valuetypes import dataclass, replace
@@ -62,11 +61,12 @@ def program(
     group: cgroup.Cgroup | None = None,
     files: tuple[MountEntry, ...] = (),
     given: Sockets = NO_SOCKETS,
+    join: tuple[Path, ...] = (),
 ) -> Program:
-    """Return the calls of a start of `settings` on this host, by this user."""
+    """Return the calls of a start of `settings` on this host, by this user, into `group`, or what `join` joins."""
     host = launch.Host(
         name=place.name,
-        join=group.join_files() if group else (),
+        join=join or (group.join_files() if group else ()),
         hooks=_hooks(place, settings),
         hierarchies=hierarchy.holding(group.groups) if group else (),
         bpf=compiled_filter(settings.seccomp_profile),
@@ -79,7 +79,12 @@ def program(
 
 
 def order(
-    place: Place, settings: ContainerConfig, found: Bundle, undo: ExitStack, listening: int = 0
+    place: Place,
+    settings: ContainerConfig,
+    found: Bundle,
+    undo: ExitStack,
+    listening: int = 0,
+    join: tuple[Path, ...] = (),
 ) -> monitor.Order:
     """Take from the host what the start needs; `undo` gives it back.
 
@@ -92,15 +97,11 @@ def order(
     told.run("pre-start")
     undo.callback(told.tell, "post-stop", (), _STOPS)
     _make_overlay_folders(settings)
-    ids = idmap.from_config(settings.idmap)
-    root_ids = (0, 0) if ids is None else ids.root()
-    group = _make_group(
-        state.key(place.path, place.name), settings, root_ids, found.record.defaults
-    )
+    group = make_group(place, settings, found)
     undo.callback(group.remove)
     files = _make_files(place, settings, found)
     undo.callback(etcfiles.remove, place.etc)
-    calls = program(place, settings, group, files, given)
+    calls = program(place, settings, group, files, given, join)
     run = RunState(
         name=place.name,
         path=str(place.path),
@@ -112,14 +113,7 @@ def order(
     )
     state.save(run)
     undo.callback(state.save, replace(run, phase="STOPPED", cgroup={}))
-    wire = _wire(settings, place, () if listening else found.record.ports)
-
-    def attach(namespace: int, init: int) -> monitor.Reached:
-        reached = wire.attach(namespace, init)
-        if files:
-            etcfiles.write(place.etc, settings.hostname, reached.ips, reached.nameserver)
-            wire.join(place.etc / "hosts")
-        return reached
+    wire = wired(settings, place, () if listening else found.record.ports)
 
     def release() -> None:
         group.kill()
@@ -133,14 +127,20 @@ def order(
         run=run,
         log=Path(settings.console_logfile) if settings.console_logfile else found.log,
         stop_signal=settings.signal_halt or SIGPWR,
-        root_ids=root_ids,
-        attach=attach,
+        root_ids=root_ids(settings),
+        attach=wire.reach,
         release=release,
         after=_after(place, found),
         console=consolepty.has(settings),
         hooks=told,
         sockets=given,
     )
+
+
+def root_ids(settings: ContainerConfig) -> tuple[int, int]:
+    """Return the ids of the container's root, as the host numbers it."""
+    ids = idmap.from_config(settings.idmap)
+    return (0, 0) if ids is None else ids.root()
 
 
 def _hooks(place: Place, settings: ContainerConfig) -> hooks.Hooks:
@@ -178,16 +178,13 @@ def _make_files(place: Place, settings: ContainerConfig, found: Bundle) -> tuple
     return etcfiles.write(place.etc, settings.hostname, ())
 
 
-def _make_group(
-    key: str, settings: ContainerConfig, root_ids: tuple[int, int], defaults: Pairs
-) -> cgroup.Cgroup:
+def make_group(place: Place, settings: ContainerConfig, found: Bundle) -> cgroup.Cgroup:
     """Make the control groups, which may be the container's to divide."""
-    group = _limited_group(
-        key, limits.limits(settings.cgroup2, settings.cgroup1, defaults=defaults)
-    )
+    wanted = limits.limits(settings.cgroup2, settings.cgroup1, defaults=found.record.defaults)
+    group = _limited_group(state.key(place.path, place.name), wanted)
     if cgroupfs.delegates(settings):
         try:
-            group.delegate(*root_ids)
+            group.delegate(*root_ids(settings))
         except BaseException:
             group.remove()
             raise
@@ -221,23 +218,36 @@ def _make_overlay_folders(settings: ContainerConfig) -> None:
                 os.mkdir(folder, mode)
 
 
-@dataclass(frozen=True, slots=True)
-class _Wire:
-    attach: Callable[[int, int], monitor.Reached]
-    release: Callable[[], None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """How a container is attached to its network, and taken off it."""
+
+    etc: Path
+    hostname: str
+    attach: Callable[[int, int], monitor.Reached] = lambda *_: monitor.Reached()
+    release: Callable[[], None] = lambda: None
     join: Callable[[Path], None] = lambda _: (
         None
     )  # with its hosts file: names of the network's others
 
+    def reach(self, namespace: int, init: int) -> monitor.Reached:
+        """Attach the network of `init`, whose namespace is open as `namespace`; say so in the files of its /etc."""
+        reached = self.attach(namespace, init)
+        if self.etc.is_dir():
+            etcfiles.write(self.etc, self.hostname, reached.ips, reached.nameserver)
+            self.join(self.etc / "hosts")
+        return reached
 
-def _wire(settings: ContainerConfig, place: Place, ports: tuple[Port, ...]) -> _Wire:
-    """Return how the container is attached to its network, and taken off it; loaded only where it has one."""
+
+def wired(settings: ContainerConfig, place: Place, ports: tuple[Port, ...]) -> Wire:
+    """Return the way to the network, loaded only where there is one; HostError where a user could have none."""
+    bare = Wire(etc=place.etc, hostname=settings.hostname)
     if os.geteuid() != 0:
-        return _user_wire(settings, place, ports)
+        return _user_wire(bare, settings, place, ports)
     from runtime import network
 
     if network.shares_host(settings) or "net" in sharing.names(settings):
-        return _Wire(lambda *_: monitor.Reached(), lambda: None)
+        return bare
     key = state.key(place.path, place.name)
 
     def attach(namespace: int, _: int) -> monitor.Reached:
@@ -249,27 +259,26 @@ def _wire(settings: ContainerConfig, place: Place, ports: tuple[Port, ...]) -> _
 
         names.join(key, hosts, settings.hostname)
 
-    return _Wire(attach, lambda: network.release(key), join)
+    return replace(bare, attach=attach, release=lambda: network.release(key), join=join)
 
 
-def _user_wire(settings: ContainerConfig, place: Place, ports: tuple[Port, ...]) -> _Wire:
+def _user_wire(
+    bare: Wire, settings: ContainerConfig, place: Place, ports: tuple[Port, ...]
+) -> Wire:
     """Return what pasta or slirp4netns does for a normal user; HostError where it could not, before anything runs."""
     if not ports and all(nic.kind in {"empty", "none"} for nic in settings.nics):
-        return _Wire(lambda *_: monitor.Reached(), lambda: None)
+        return bare
     from runtime import usernet
 
     if not usernet.is_wanted(settings, ports):
-        return _Wire(lambda *_: monitor.Reached(), lambda: None)
+        return bare
     usernet.check()
-    record = _carrier(place.path, place.name)
-    return _Wire(
-        lambda _, init: usernet.connect(record, init, ports), lambda: usernet.release(record)
+    record = usernet.record_of(place.path, place.name)
+    return replace(
+        bare,
+        attach=lambda _, init: usernet.connect(record, init, ports),
+        release=lambda: usernet.release(record),
     )
-
-
-def _carrier(path: Path, name: str) -> Path:
-    """Return the file that names the process which carries a normal user's network."""
-    return state.folder(path) / f"{name}.net"
 
 
 def release_network(path: Path, name: str) -> None:
@@ -281,8 +290,9 @@ def release_network(path: Path, name: str) -> None:
     else:
         from runtime import usernet
 
-        if usernet.has_left(_carrier(path, name)):
-            usernet.release(_carrier(path, name))
+        record = usernet.record_of(path, name)
+        if usernet.has_left(record):
+            usernet.release(record)
 
 
 def remove_group(path: Path, name: str) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Sequence
 
+from runtime.kernel.mount import AT_FDCWD
 from runtime.program import Call, Expect, Failure, Out, Slot
-from runtime.records import ADD, BRANCH, LOAD, Label, Table
+from runtime.records import ADD, BRANCH, FIELD, LOAD, TEXT, Label, Table, pattern
 
 CLOEXEC, NONBLOCK = 0o2000000, 0o4000
 BUFFER = 4096
 F_SETFL = 4
 P_PID, WEXITED, WNOHANG = 1, 4, 1
+POLLIN = 1
+STATX_BASIC = 0x7FF
+_STARTTIME = 21  # spaces before it
 SI_PID = 16  # offsets in siginfo_t of SIGCHLD
 _SI_CODE, _SI_STATUS, _CLD_EXITED = 8, 24, 1
 
@@ -61,11 +66,23 @@ class Scribe:
         """Make a call whose failure ends the start; numbers are what they are, addresses too."""
         self.table.calls([Call(name=name, args=values, result=result, failure=failure)])
 
-    def execute(self, words: list[int]) -> None:
-        """Be the program that the C strings at `words` call, with an empty environment; 127 where there is none."""
-        argv = self.table.place(struct.pack(f"={len(words) + 1}Q", *words, 0))
-        self.do("execve", words[0], argv, self.table.place(bytes(8)))
+    def strings(self, addresses: Iterable[int]) -> int:
+        """Return the address of a list of C strings, as execve(2) takes it."""
+        return self.table.place(b"".join(struct.pack("=Q", one) for one in (*addresses, 0)))
+
+    def execute(self, words: Sequence[int], environment: tuple[str, ...] = ()) -> None:
+        """Be the program that the C strings at `words` call, with this `environment`; 127 where there is none."""
+        self.do("execve", words[0], self.strings(words), self.strings(map(self.text, environment)))
         self.do("exit_group", 127)
+
+    def starttime(self, path: str, result: str, who: Slot | None = None) -> None:
+        """Put the start time of a process whose name has no space into slot `result` (proc_pid_stat(5))."""
+        name = self.table.room(64)
+        self.do(TEXT, name, self.table.place(pattern(path)), who or 0)
+        self.do("openat", AT_FDCWD, name, CLOEXEC, result="file")
+        self.do("read", Slot("file"), self.buffer, BUFFER)
+        self.close("file")
+        self.do(FIELD, self.buffer, _STARTTIME, result=result)
 
     def wait_for(self, who: str) -> None:
         """Put the exit status of our child `who` into slot `status`: 128 + N for signal N."""

@@ -1,7 +1,8 @@
 """A start program that needs no Python: what Container.start would do, written down while it is possible to do it.
 
-A network is attached by whoever executes it, and taken back by a Python that it runs at its end; all else it does
-itself. The control groups exist when it is written, so what the host's controllers take is known.
+A network is attached by whoever executes it, and taken back by a Python that it runs at its end; a normal user's
+control group is made by whoever executes it, too. All else it does itself. The control
+groups of root's exist when it is written, so what the host's controllers take is known.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from runtime import (
     byprogram,
     cgroupfs,
     ending,
-    etcfiles,
     loans,
-    names,
     prepare,
     startfile,
     startprogram,
     state,
     steps,
+    usergroup,
+    usernet,
 )
 from runtime.bundle import Bundle, Port
 from runtime.cgroup import Cgroup
@@ -35,15 +36,18 @@ from runtime.duties import Duties
 from runtime.kernel.libc import MACHINE
 from runtime.limits import Limits, limits
 from runtime.monitor import Order
-from runtime.network import Attached, connect, shares_host
+from runtime.network import shares_host
 from runtime.prepare import Place
 from runtime.program import Call, Failure, Slot, Step
+from runtime.startentry import GROUP
 from runtime.startfile import StartFile
 from runtime.state import NOBODY, RunState
 from valuetypes import asdict, dataclass, replace
 
 Look = tuple[Callable[[], ContainerConfig], Callable[[], Bundle]]
 Stdio = tuple[int, int, int] | None
+_JOIN = (Path(f"/proc/self/fd/{GROUP}"),)  # where a descriptor of cgroup.procs was handed over
+_NO_GROUP = Cgroup(key="", groups=())
 _FAILED = 125  # exit status of whoever executes it himself, when the start fails
 _AF_INET, _SOCK_DGRAM_CLOEXEC, _SIOCSIFFLAGS, _IFF_UP = 2, 0o2000002, 0x8914, 1
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
@@ -57,7 +61,6 @@ def suffices(settings: ContainerConfig, config: Path) -> bool:
     """
     return (
         MACHINE == "x86_64"
-        and os.geteuid() == 0
         and "pid" not in settings.namespace_keep
         and (not settings.namespace_clone or "pid" in settings.namespace_clone)
         and not settings.hooks
@@ -84,11 +87,19 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
         return None
     seen += startfile.looks(filter(None, (settings.mount_fstab, settings.seccomp_profile)))
     wired = is_wired(settings, found.record.ports)
+    if carried := wired and os.geteuid() != 0:
+        if usernet.check() != usernet.PASTA:
+            return None
+        seen += startfile.looks([usernet.PASTA])
+    grouped = os.geteuid() != 0 and not usergroup.lacking()
     with ExitStack() as undo:
-        order = prepare.order(place, settings, found, undo)
+        order = prepare.order(place, settings, found, undo, join=_JOIN if grouped else ())
+        if grouped:  # each start has a group of its own
+            order = replace(order, run=replace(order.run, cgroup={}))
         parts = Parts(
             order=order,
-            group=Cgroup.from_json(order.run.cgroup),
+            group=Cgroup.from_json(order.run.cgroup) if order.run.cgroup else _NO_GROUP,
+            grouped=grouped,
             limits=limits(settings.cgroup2, settings.cgroup1, defaults=found.record.defaults),
             state=state.directory(place.path) / f"{place.name}.json",
             folders=_overlay_folders(settings),
@@ -96,14 +107,15 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
             mapped=bool(settings.idmap),
             loopback=any(nic.up for nic in settings.nics) and not shares_host(settings),
             network=state.key(place.path, place.name) if wired else "",
+            carrier=usernet.record_of(place.path, place.name) if carried else None,
             seen=tuple(one for one in seen if one[0] not in _code_but_one()),
-            delegated=cgroupfs.delegates(settings),
+            delegated=cgroupfs.delegates(settings) and not grouped,
             restarts=found.record.restart != "no",
             lent=found.record.lent,
         )
         program = compose(parts, lambda _: _FAILED)
         order.release()  # while the run state still says what there is to reclaim
-    startfile.write(path, program, seen, order.run, wired=wired)
+    startfile.write(path, program, seen, order.run, wired=wired, grouped=grouped)
     return startfile.current(path)
 
 
@@ -113,28 +125,29 @@ def start(
     """Start a container by its `program`, with its lock held by the descriptor `lock`; return its run state.
 
     With `stdio` in the foreground; then the monitor is our child, whose pid is returned, too.
-    `look` is asked only where there is a network to attach.
+    `look` is asked only where there is a network to attach, or a control group to make.
     """
+    run = replace(program.run, monitor=state.Identity.of(os.getpid()))
 
-    def wire(namespace: int) -> dict[str, object]:
-        done = attach(place, look[0](), look[1](), namespace)
-        return {"ips": done.ips, "notes": (*program.run.notes, *done.notes)}
+    def wire(namespace: int, init: int) -> dict[str, object]:
+        done = prepare.wired(look[0](), place, look[1]().record.ports).reach(namespace, init)
+        return {"ips": done.ips, "notes": (*run.notes, *done.notes)}
 
     now = bundle.now()
-    state.save(replace(program.run, monitor=state.Identity.of(os.getpid())))
+    state.save(run)
     attaching = wire if program.wired else None
-    monitor = byprogram.start(program.path, lock, attaching, stdio, started=now)
-    return monitor, state.load(place.path, place.name) or program.run
-
-
-def attach(place: Place, settings: ContainerConfig, found: Bundle, namespace: int) -> Attached:
-    """Attach the network of a start whose init waits for it in the namespace open as `namespace`."""
-    key = state.key(place.path, place.name)
-    attached = connect(settings, key, namespace, found.record.ports)
-    if place.etc.is_dir():
-        etcfiles.write(place.etc, settings.hostname, attached.ips)
-        names.join(key, place.etc / "hosts", settings.hostname)
-    return attached
+    with ExitStack() as given:
+        more: dict[str, object] = {"started": now}
+        procs = None
+        if program.grouped:
+            group = prepare.make_group(place, look[0](), look[1]())
+            more["cgroup"] = group.as_json()
+            state.save(replace(run, cgroup=group.as_json()))
+            [path] = group.join_files()
+            procs = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            given.callback(os.close, procs)
+        monitor = byprogram.start(program.path, lock, attaching, stdio, procs, **more)
+    return monitor, state.load(place.path, place.name) or run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +155,7 @@ class Parts:
     """What Container.start has decided, while what it took from the host is there."""
 
     order: Order
-    group: Cgroup
+    group: Cgroup  # what it makes itself
     limits: Limits
     state: Path  # the file of the run state
     folders: tuple[tuple[Path, int], ...] = ()  # that must be there, with their modes
@@ -150,6 +163,8 @@ class Parts:
     mapped: bool = True  # the container has a user namespace
     loopback: bool = True  # its lo is up
     network: str = ""  # the key of a network that is more than that
+    carrier: Path | None = None  # the file that names who carries a user's
+    grouped: bool = False  # its control group is made by whoever starts it
     seen: tuple[tuple[str, tuple[int, ...]], ...] = ()  # what it is written from
     delegated: bool = False  # it may make control groups below its own
     restarts: bool = False  # it has a restart policy
@@ -161,7 +176,7 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
     order = parts.order
     taken = [
         loans.folders(parts.folders),
-        loans.groups(parts.group, parts.limits, order.run.name),
+        *([loans.groups(parts.group, parts.limits, order.run.name)] if parts.group.groups else []),
         *([loans.delegation(parts.group, order.root_ids)] if parts.delegated else []),
     ]
     if parts.etc is not None:
@@ -182,9 +197,12 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
         boot=state.boot_id(),
         instead=_instead(order.run),
         network=bool(parts.network),
+        group=parts.grouped,
+        carrier=parts.carrier,
+        environment=_environment(),
         finish=ending.command(
             order.run,
-            network="" if parts.lent else parts.network,
+            network="" if parts.lent or parts.carrier else parts.network,
             delegated=parts.delegated,
             restarts=parts.restarts,
         ),
@@ -192,7 +210,7 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
         sealed=not parts.mapped,
     )
     program = order.program
-    if parts.loopback and not parts.network:
+    if parts.loopback and not parts.network and os.geteuid() == 0:  # a user's init does it itself
         program = replace(program, init=_with_loopback(program.init))
     return startprogram.write(program, duties, status)
 
@@ -220,6 +238,11 @@ def _with_loopback(init: tuple[Step, ...]) -> tuple[Step, ...]:
 def _code_but_one() -> set[str]:
     """Return the code's files but for one: an installation replaces them all, and the program has to look at each."""
     return set(startfile.code()) - {startprogram.__file__}
+
+
+def _environment() -> tuple[str, ...]:
+    """Return what a normal user's programs must know, to find the run state where it is."""
+    return () if os.geteuid() == 0 else (f"XDG_RUNTIME_DIR={state.user_directory()}",)
 
 
 def _instead(run: RunState) -> tuple[str, ...]:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import struct
 
+from runtime import startothers
 from runtime.duties import Duties
 from runtime.kernel import mount as m
 from runtime.program import Call, Expect, Failure, Out, Slot
 from runtime.records import ADD, BRANCH, EXPECT, HANDLER, LOAD, STACK, START, Label
-from runtime.scribe import BUFFER, CLOEXEC, Scribe
+from runtime.scribe import BUFFER, CLOEXEC, STATX_BASIC, Scribe
 
-BORN, GO, LOCK, RESULT = 3, 4, 5, 6  # what Python hands over
+BORN, GO, LOCK, RESULT, GROUP = range(3, 8)  # what Python hands over
 F_DUPFD_CLOEXEC, ABOVE = 1030, 10
 _STARTER = 0
 _PYTHON, _PYTHON_WAITS = 3, 4  # words of the command line
 _PR_SET_PDEATHSIG = 1
 _RDWR, _CREAT, _NOFOLLOW = 2, 0o100, 0o400000
 _F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
-_STATX_BASIC = 0x7FF
 _SEALS = 0xF  # F_SEAL_SEAL, SHRINK, GROW, WRITE
 _MFD_CLOEXEC_SEALABLE = 3
 _WHOLE = 1 << 30
@@ -36,7 +35,7 @@ def begin(s: Scribe, duties: Duties) -> None:
     s.let("more", s.text(""))
     for _ in range(3):  # no file of ours may become a standard stream
         s.do("openat", m.AT_FDCWD, s.text("/dev/null"), _RDWR)
-    _arguments(s)
+    _arguments(s, duties)
     if duties.sealed:
         _seal(s)
     s.do("umask", 0o022)
@@ -52,7 +51,7 @@ def begin(s: Scribe, duties: Duties) -> None:
     _listen(s)
 
 
-def _arguments(s: Scribe) -> None:
+def _arguments(s: Scribe, duties: Duties) -> None:
     """See who executes it, and how: 1 word is a person, or a supervisor, who waits; 2 one who does not.
 
     Python has 3 words where it does not wait, and 4 where it is the parent of the monitor and listens to RESULT.
@@ -68,12 +67,14 @@ def _arguments(s: Scribe) -> None:
     s.let("foreground", 1)
     s.go("descriptors")
     s.mark("Python")
-    s.do("close_range", LOCK + 1, 0xFFFFFFFF, 0)
+    if duties.group:
+        s.do("close", RESULT)
+    s.do("close_range", GROUP + 1 if duties.group else RESULT, 0xFFFFFFFF, 0)
     s.let("handed", 1)
     s.do("fcntl", 2, F_DUPFD_CLOEXEC, ABOVE, result="report")
     s.go("descriptors")
     s.mark("Python waits")
-    s.do("close_range", RESULT + 1, 0xFFFFFFFF, 0)
+    s.do("close_range", GROUP + 1 if duties.group else GROUP, 0xFFFFFFFF, 0)
     s.let("handed", 1)
     s.let("foreground", 1)
     s.do("fcntl", RESULT, F_DUPFD_CLOEXEC, ABOVE, result="report")
@@ -93,6 +94,7 @@ def claim(s: Scribe, duties: Duties) -> None:
         where = (m.AT_FDCWD, s.text(lock), flags, 0o600)
         s.must("openat", *where, result="lock", failure=failure)
         s.must("flock", Slot("lock"), _LOCK_EX, failure=failure)
+        startothers.refuse_a_second(s, duties)
     s.go("claim")
     s.mark("handed over")
     s.do(LOAD, Slot(STACK), 3, result="more")  # its second argument
@@ -117,10 +119,10 @@ def _read_boot_id(s: Scribe) -> None:
 def _check(s: Scribe, duties: Duties) -> None:
     """Go on only where this was written in this boot and from files that are as they were; else be `instead`.
 
-    A network is for Python to attach, so with one it is always that.
+    A network is for Python to attach, a user's control group for it to ask for, so with one it is always that.
     """
     s.do(ADD, Label("stale"), 0, result=HANDLER)
-    if duties.network:
+    if duties.network or duties.group:
         s.go("stale")
     boot = duties.boot.encode()
     for start in range(0, len(boot), 8):
@@ -133,14 +135,14 @@ def _check(s: Scribe, duties: Duties) -> None:
     s.mark("stale")
     s.do(ADD, Label(HANDLER), 0, result=HANDLER)
     s.when("words", 2, "stale, detached")
-    _become(s, duties.instead)
+    _become(s, duties.instead, duties.environment)
     s.mark("stale, detached")
-    _become(s, (*duties.instead, "detach"))
+    _become(s, (*duties.instead, "detach"), duties.environment)
 
 
 def _looks_as_it_did(path: str, look: tuple[int, ...]) -> Call:
     """Look at a file (statx(2)); what is missing now must have been so."""
-    where = (m.AT_FDCWD, os.fsencode(path) + b"\0", 0, _STATX_BASIC, Out(256))
+    where = (m.AT_FDCWD, os.fsencode(path) + b"\0", 0, STATX_BASIC, Out(256))
     if not look:
         return Call(name="statx", args=where, ignore=(errno.ENOENT,), expect=(Expect(4, 4, 0),))
     inode, size, mtime = look
@@ -154,14 +156,13 @@ def _looks_as_it_did(path: str, look: tuple[int, ...]) -> Call:
     return Call(name="statx", args=where, expect=fields)
 
 
-def _become(s: Scribe, command: tuple[str, ...]) -> None:
-    """Be another program, with an empty environment."""
-    words = [s.text(word) for word in command]
-    argv = s.table.place(struct.pack(f"={len(words) + 1}Q", *words, 0))
+def _become(s: Scribe, command: tuple[str, ...], environment: tuple[str, ...]) -> None:
+    """Be another program, with nothing but this `environment`."""
+    words, variables = (s.strings(map(s.text, texts)) for texts in (command, environment))
     failure = Failure(
         "E_NOTFOUND", command[0], "this start program is stale, and no Python is there"
     )
-    s.must("execve", words[0], argv, s.table.place(bytes(8)), failure=failure)
+    s.must("execve", s.text(command[0]), words, variables, failure=failure)
 
 
 def _seal(s: Scribe) -> None:

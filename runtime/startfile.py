@@ -32,6 +32,7 @@ class StartFile:
 
     path: Path
     wired: bool  # who executes it attaches a network
+    grouped: bool  # … and makes its control group
     run: RunState  # what it will say, but for its processes
 
 
@@ -54,10 +55,19 @@ def code() -> list[str]:
     return sorted(module.__file__ for module in modules if module.__file__)
 
 
-def write(path: Path, program: bytes, seen: Looks, run: RunState, *, wired: bool = False) -> None:
+def write(
+    path: Path,
+    program: bytes,
+    seen: Looks,
+    run: RunState,
+    *,
+    wired: bool = False,
+    grouped: bool = False,
+) -> None:
     """Put `program`, made on this host from files as they were when they were `seen`, at `path`, by one rename."""
     basis = {
         "wired": wired,
+        "grouped": grouped,
         "run": asdict(run),
         "files": seen,
         "facts": [str(path), *_facts()],
@@ -84,7 +94,8 @@ def current(path: Path) -> StartFile | None:
         seen = [(name, tuple(look)) for name, look in basis["files"]]
         if basis["facts"] != [str(path), *_facts()] or seen != looks(name for name, _ in seen):
             return None
-        return StartFile(path, basis["wired"], state.from_json(basis["run"]))
+        run = state.from_json(basis["run"])
+        return StartFile(path, wired=basis["wired"], grouped=basis["grouped"], run=run)
     except (ValueError, KeyError, TypeError):
         return None  # another version of ours wrote it
 
@@ -92,4 +103,9 @@ def current(path: Path) -> StartFile | None:
 def _facts() -> list[str]:
     """Return what of the host decides: the boot (kernel, control groups, devices), the user, his rights and limits."""
     limits = [resource.getrlimit(number)[1] for number in range(_LIMITS)]
-    return [state.boot_id(), str(os.geteuid()), str(process.capget()[0]), repr(limits)]
+    facts = [state.boot_id(), str(os.geteuid()), str(process.capget()[0]), repr(limits)]
+    if os.geteuid() == 0:
+        return facts
+    from runtime import usergroup
+
+    return [*facts, str(state.user_directory()), usergroup.lacking()]

@@ -29,7 +29,6 @@ from runtime.records import (
     CUT,
     ERRNO,
     FAILED,
-    FIELD,
     FIND,
     HANDLER,
     LOAD,
@@ -46,7 +45,6 @@ _ALL_SIGNALS = (1 << 64) - 1
 _RDWR = 2
 _CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
-_STARTTIME = 21  # spaces before it, proc_pid_stat(5)
 _KILLED = 125
 
 
@@ -90,7 +88,7 @@ class _Writer(Scribe):
         self.do("prctl", _PR_SET_NAME, self.text("mktemplate"))
         self._default_signals()
         self.do("getpid", result="monitor")
-        self._starttime("/proc/self/stat", "monitor_starttime")
+        self.starttime("/proc/self/stat", "monitor_starttime")
         startentry.claim(self, self.duties)
         self.do("rt_sigprocmask", 0, self.table.place(_ALL_SIGNALS.to_bytes(8, "little")), 0, 8)
         self.let("role", _MONITOR)
@@ -167,15 +165,6 @@ class _Writer(Scribe):
         self.go("next signal")
         self.mark("all signals")
 
-    def _starttime(self, path: str, result: str, who: Slot | None = None) -> None:
-        """Put the start time of a process whose name has no space into slot `result`."""
-        name = self.table.room(64)
-        self.do(TEXT, name, self.table.place(pattern(path)), who or 0)
-        self.do("openat", m.AT_FDCWD, name, CLOEXEC, result="file")
-        self.do("read", Slot("file"), self.buffer, BUFFER)
-        self.close("file")
-        self.do(FIELD, self.buffer, _STARTTIME, result=result)
-
     def stage(self) -> None:
         """Be the stage; the monitor sleeps meanwhile."""
         self.mark("stage")
@@ -190,7 +179,7 @@ class _Writer(Scribe):
         self.close("lifeline_write", "ready_read", "net_go_write")
         self.table.calls(self.program.stage)
         self.when("init", 0, "init")
-        self._starttime("/proc/%d/stat", "init_starttime", Slot("init"))
+        self.starttime("/proc/%d/stat", "init_starttime", Slot("init"))
         self._map_ids()
         self.table.calls(self.program.host)
         self.do("exit_group", 0)

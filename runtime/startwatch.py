@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import signal
 
-from runtime import startconsole
+from runtime import startconsole, startothers
 from runtime.duties import Duties
 from runtime.elf import PASSING
 from runtime.kernel import mount as m
 from runtime.program import Slot
 from runtime.records import ADD, LOAD, STORE, TEXT, pattern
-from runtime.scribe import BUFFER, CLOEXEC, NONBLOCK, P_PID, SI_PID, WEXITED, WNOHANG, Scribe
-from runtime.startentry import ABOVE, F_DUPFD_CLOEXEC, GO
+from runtime.scribe import (
+    BUFFER,
+    CLOEXEC,
+    NONBLOCK,
+    P_PID,
+    POLLIN,
+    SI_PID,
+    WEXITED,
+    WNOHANG,
+    Scribe,
+)
+from runtime.startentry import ABOVE, F_DUPFD_CLOEXEC, GO, GROUP
 from valuetypes import replace
 
 LOG_FLAGS = (
@@ -19,7 +29,7 @@ LOG_FLAGS = (
 )  # for writing at the end, created, no link
 _STATE_FLAGS = 0o1 | 0o100 | 0o1000 | 0o400000 | CLOEXEC  # for writing, created, emptied, no link
 _WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-_POLLIN, _REVENTS = 1, 6
+_REVENTS = 6
 _LOG_LIMIT_BYTES = (
     3  # a log whose size needs more than the low three bytes is 16 MiB: it is rotated
 )
@@ -34,6 +44,8 @@ def begin(s: Scribe, duties: Duties) -> None:
     s.close("ready_write", "lifeline", "net_go", "born", "stdin", "stdout")
     if duties.console:
         s.close("console_out")
+    if duties.group:
+        s.do("close", GROUP)
     _let_go(s, duties)
     s.when("foreground", 1, "streams are closed")
     s.close("stderr")
@@ -104,11 +116,11 @@ def watch(s: Scribe, duties: Duties) -> None:
     polled = s.table.room(16)
     s.do("signalfd4", -1, s.table.place(mask), 8, CLOEXEC | NONBLOCK, result="signals")
     s.do(STORE, polled, Slot("signals"), width=4)
-    s.do(STORE, polled + 4, _POLLIN, width=2)
+    s.do(STORE, polled + 4, POLLIN, width=2)
     if not duties.console:
         s.when("foreground", 1, "no log")
     s.do(STORE, polled + 8, Slot("output"), width=4)
-    s.do(STORE, polled + 12, _POLLIN, width=2)
+    s.do(STORE, polled + 12, POLLIN, width=2)
     s.go("wait")
     s.mark("no log")
     s.do(STORE, polled + 8, -1, width=4)
@@ -177,6 +189,8 @@ def end(s: Scribe, duties: Duties) -> None:
     """Give everything back, then say that the container has stopped."""
     s.mark("release")
     s.table.calls([replace(call, ignore=(0xFF,), skip=0) for call in duties.release])
+    if duties.carrier is not None:
+        startothers.kill(s, duties.carrier)
     _state(s, duties, duties.stopped, Slot("status"))
     if duties.finish:
         _finish(s, duties)
@@ -191,4 +205,4 @@ def _finish(s: Scribe, duties: Duties) -> None:
     s.do("exit_group", Slot("status"))
     s.mark("finish")
     s.do("rt_sigprocmask", 2, s.table.place(bytes(8)), 0, 8)
-    s.execute([s.text(word) for word in duties.finish])
+    s.execute([s.text(word) for word in duties.finish], duties.environment)

@@ -17,8 +17,8 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from runtime import etcfiles
-from runtime.bundle import Port
+from runtime import etcfiles, state
+from runtime.bundle import Port, replace_file
 from runtime.config import ContainerConfig
 from runtime.errors import HostError, LaunchError, ResourceError
 from runtime.kernel import namespace as ns
@@ -101,6 +101,11 @@ def release(record: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def record_of(path: Path, name: str) -> Path:
+    """Return the file that names the process which carries the network of the container NAME below PATH."""
+    return state.folder(path) / f"{name}.net"
+
+
 def has_left(record: Path) -> bool:
     """Whether there is anything to release."""
     return record.exists() or _pid_file(record).exists()
@@ -108,6 +113,11 @@ def has_left(record: Path) -> bool:
 
 def _pid_file(record: Path) -> Path:
     return record.with_suffix(".pasta")
+
+
+def _note(record: Path, carrier: Identity) -> None:
+    """Write down who carries it, for us and for a start program, which reads it, too (startothers.py)."""
+    replace_file(record, json.dumps(asdict(carrier)).encode(), durable=False)
 
 
 def _recorded(record: Path) -> Identity | None:
@@ -182,7 +192,7 @@ def _pasta(record: Path, init: int, ports: Sequence[Port]) -> Reached:
         raise LaunchError("E_INIT_DIED", PASTA, f"is not ready after {_PATIENCE:g} s") from None
     finally:
         pid_file.unlink(missing_ok=True)
-    record.write_text(json.dumps(asdict(carrier)))
+    _note(record, carrier)
     return Reached(ips=addresses(init), nameserver=server)
 
 
@@ -233,7 +243,7 @@ def _slirp(record: Path, init: int, ports: Sequence[Port]) -> Reached:
         stderr=subprocess.DEVNULL, pass_fds=(tell,), start_new_session=True,
     )  # fmt: skip
     os.close(tell)
-    record.write_text(json.dumps(asdict(Identity.of(carrier.pid))))
+    _note(record, Identity.of(carrier.pid))
     try:
         if not (select.select([ready], [], [], _PATIENCE)[0] and os.read(ready, 1) == b"1"):
             raise HostError("E_KERNEL_FEATURE", SLIRP, "it did not get ready")
