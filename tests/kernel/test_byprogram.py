@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from runtime import byprogram, startprogram
+from runtime import byprogram, hierarchy, launch, standalone, startprogram
 from runtime.duties import Duties
 from runtime.errors import ContainerError, HostError, LaunchError
 from runtime.kernel import mount
 from runtime.kernel import namespace as ns
 from runtime.program import Call, Expect, Failure, Out, Pointer, Program, Slot, Struct
+from runtime.startentry import GROUP
 
 pytestmark = pytest.mark.root
 
@@ -53,7 +56,7 @@ def written(path: Path, made: Program, **duties: object) -> Path:
 
 
 def start_it(
-    start: Path, attach: Callable[[int], dict[str, object]] | None = None, **more: object
+    start: Path, attach: Callable[[int, int], dict[str, object]] | None = None, **more: object
 ) -> None:
     with open(start.with_name("lock"), "w") as lock:
         byprogram.start(start, lock.fileno(), attach, **more)
@@ -161,9 +164,11 @@ def test_a_program_that_is_not_there_has_the_status_of_a_shell(tmp_path: Path) -
 
 def test_the_network_is_attached_while_init_waits(tmp_path: Path) -> None:
     seen: list[str] = []
+    pids: list[int] = []
 
-    def attach(namespace: int) -> dict[str, object]:
+    def attach(namespace: int, init: int) -> dict[str, object]:
         seen.append(os.readlink(f"/proc/self/fd/{namespace}"))
+        pids.append(init)
         return {"ips": ["10.1.2.3"]}
 
     duties = {"network": True, "state": tmp_path / "state", "running": RUNNING, "stopped": "%d"}
@@ -174,12 +179,13 @@ def test_the_network_is_attached_while_init_waits(tmp_path: Path) -> None:
     os.kill(running["init"]["pid"], signal.SIGKILL)
     assert (running["ips"], running["started"]) == (["10.1.2.3"], "now")
     assert len(seen) == 1
+    assert pids == [running["init"]["pid"]]
     assert seen[0].startswith("net:[")
     assert seen[0] != os.readlink("/proc/self/ns/net")
 
 
 def test_what_hinders_the_network_is_raised_and_ends_the_start(tmp_path: Path) -> None:
-    def attach(_: int) -> dict[str, object]:
+    def attach(*_: int) -> dict[str, object]:
         raise HostError("E_NET_BRIDGE", "br0", "is not there")
 
     with pytest.raises(HostError, match="br0"):
@@ -187,7 +193,7 @@ def test_what_hinders_the_network_is_raised_and_ends_the_start(tmp_path: Path) -
 
 
 def test_an_init_that_fails_before_its_network_is_told(tmp_path: Path) -> None:
-    def attach(_: int) -> dict[str, object]:
+    def attach(*_: int) -> dict[str, object]:
         pytest.fail("there is nothing to attach to")
 
     with pytest.raises(ContainerError, match="the kernel refuses it"):
@@ -199,6 +205,32 @@ def test_nothing_stays_open_here(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
 
     for _ in range(3):
-        start_it(start, lambda _: {})
+        start_it(start, lambda *_: {})
 
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_init_joins_the_control_group_that_is_handed_over(tmp_path: Path) -> None:
+    group = Path(next(tree.path for tree in hierarchy.mounted() if "pids" in tree.controllers))
+    group /= f"mktemplate-test-{os.getpid()}"
+    join = launch._join(standalone._JOIN)
+    made = program(SLEEP)
+    made = replace(made, host=(*join, *made.host))
+    start = written(tmp_path, made, group=True, state=tmp_path / "state", running=RUNNING)
+    group.mkdir()
+    try:
+        with open(group / "cgroup.procs", "w") as procs:
+            start_it(start, group=procs.fileno(), cgroup={"key": "one"})
+        running = json.loads((tmp_path / "state").read_text())
+        inside = [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+        held = os.listdir(f"/proc/{running['monitor']['pid']}/fd")
+        pidfd = os.pidfd_open(running["init"]["pid"])
+        os.kill(running["init"]["pid"], signal.SIGKILL)
+        assert select.select([pidfd], [], [], 10)[0]
+        os.close(pidfd)
+    finally:
+        group.rmdir()
+
+    assert inside == [running["init"]["pid"]]
+    assert running["cgroup"] == {"key": "one"}
+    assert str(GROUP) not in held

@@ -93,9 +93,8 @@ def test_owners_are_the_users_and_its_subordinate_ids(as_user: As) -> None:
     assert done.stdout.split() == [str(USER), "2000032"], done.stderr
 
 
-def test_a_users_container_starts_is_entered_and_leaves_nothing(as_user: As) -> None:
-    done = as_user(
-        """
+CONTAINER = """
+import signal, subprocess
 path = home / "containers"
 folder = path / "one"
 for below in ("upper", "work"):
@@ -116,6 +115,13 @@ lines = [
 record = Record(name="one", template="t", distro="d", release="r", arch="a", created="c")
 bundle.write(Bundle(path=folder, record=record))
 container = Container(path, "one")
+"""
+
+
+def test_a_users_container_starts_is_entered_and_leaves_nothing(as_user: As) -> None:
+    done = as_user(
+        CONTAINER
+        + """
 container.start()
 print(container.state(), flush=True)
 print(enter.execute(container, ["sh", "-c", "id -u; stat -c %u /etc/passwd"]), flush=True)
@@ -134,6 +140,39 @@ print(os.listdir(path), os.listdir(path / ".store/trash"))
         "0",
         "6 0",
         "['.store'] []",
+    ], done.stderr
+
+
+def test_a_users_start_program_starts_it_once_and_again_after_its_end(as_user: As) -> None:
+    done = as_user(
+        CONTAINER
+        + """
+program = container.start_program()
+def execute():
+    done = subprocess.run([program.path, "detach"], stderr=subprocess.PIPE, text=True, env={})
+    print(done.returncode, done.stderr.split("\\n")[0])
+    sys.stdout.flush()
+execute()
+print(os.readlink(f"/proc/{container.run.monitor.pid}/exe") == str(program.path))
+execute()
+os.kill(container.run.monitor.pid, signal.SIGKILL)
+container.wait("STOPPED", 10)
+execute()
+container.stop()
+print(container.state(), container.start().pid > 0)
+execute()
+container.destroy(force=True)
+"""
+    )
+
+    again = "mktemplate: error[E_RUNNING]: one: is running already"
+    assert done.stdout.split("\n")[:6] == [
+        "0 ",
+        "True",
+        f"125 {again}",
+        "0 ",
+        "STOPPED True",
+        f"125 {again}",
     ], done.stderr
 
 
