@@ -7,7 +7,6 @@ import os
 import select
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from runtime.kernel import mount
 from runtime.kernel import namespace as ns
 from runtime.program import Call, Expect, Failure, Out, Pointer, Program, Slot, Struct
 from runtime.startentry import GROUP
+from valuetypes import replace
 
 pytestmark = pytest.mark.root
 
