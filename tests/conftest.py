@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 
 import pytest
 
 pytest_plugins = ("tests.archive", "tests.family", "tests.tiny")
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as a shell has it for what it runs in the background:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start would inherit that
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
