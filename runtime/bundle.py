@@ -135,8 +135,26 @@ def read(path: Path) -> Bundle:
         return Bundle(path=path, record=_foreign(path))
     try:
         return Bundle(path=path, record=_record(data, path.name))
+    except _Unknown as error:
+        raise ResourceError(
+            "E_STORE_VERSION",
+            path.name,
+            f"state.json was written by a newer version: it has {error}",
+            hints=(f"mktemplate destroy --force {path.name}, where it is no longer needed",),
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ResourceError("E_CORRUPT", path.name, f"state.json: {error}") from None
+
+
+def read_to_remove(path: Path) -> Bundle:
+    """Return the container in the directory `path`; a record that cannot be read counts as none.
+
+    StateError: E_NOTFOUND.
+    """
+    try:
+        return read(path)
+    except ResourceError:
+        return Bundle(path=path, record=_foreign(path))
 
 
 @lru_cache(maxsize=64)
@@ -198,6 +216,10 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = 
             os.close(directory)
 
 
+class _Unknown(Exception):
+    """A record has fields that we do not know."""
+
+
 def _foreign(path: Path) -> Record:
     return Record(name=path.name, template="", distro="", release="", arch="", created="")
 
@@ -207,12 +229,7 @@ def _build(kind: Any, value: Any) -> Any:  # noqa: ANN401  # whatever the field'
     if kind is type(value):  # most are: a text, a number, true or false
         return value
     if is_dataclass(kind):
-        hints = _fields(typing.cast("type", kind))
-        if not isinstance(value, Mapping) or value.keys() - hints.keys():
-            raise TypeError(f"{value!r} is no {getattr(kind, '__name__', kind)}")
-        return typing.cast(Any, kind)(
-            **{name: _build(hints[name], item) for name, item in value.items()}
-        )
+        return _build_fields(kind, value)
     if kinds := _kinds(kind):
         return _build_tuple(kinds, value)
     if isinstance(kind, types.UnionType):
@@ -222,6 +239,15 @@ def _build(kind: Any, value: Any) -> Any:  # noqa: ANN401  # whatever the field'
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return value
+
+
+def _build_fields(kind: Any, value: object) -> Any:  # noqa: ANN401  # as in _build
+    hints = _fields(kind)
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    if unknown := value.keys() - hints.keys():
+        raise _Unknown(", ".join(sorted(unknown)))
+    return kind(**{name: _build(hints[name], item) for name, item in value.items()})
 
 
 @cache

@@ -6,13 +6,13 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime import bundle, cgroup, config, etcfiles, halt, startfile, state
-from runtime.bundle import Bundle, Ready
+from runtime.bundle import Bundle, Ready, read, read_to_remove
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError, LaunchError, StateError
 from runtime.refuse import refuse
@@ -246,7 +246,7 @@ class Container:
 
     def destroy(self, *, force: bool = False) -> None:
         """Remove it for good. StateError: E_NOTFOUND; E_RUNNING, also while a mount is below its directory."""
-        with self._locked() as found:
+        with self._locked(read_to_remove) as found:
             if self._state(ours=True) != "STOPPED":
                 if not force:
                     raise StateError(
@@ -265,7 +265,7 @@ class Container:
 
             hooks.before_destroy(self._lenient_config(), self.name, found.config)
             with remove.container(self.path, self.name):
-                idmap.release(self.path, found.record.id_range[0])
+                idmap.release_all(self.path, self.name)
                 etcfiles.remove(self._place.etc)
                 prepare.forget_network(self.path, self.name)
                 state.forget(self.path, self.name)
@@ -278,12 +278,12 @@ class Container:
         return prepare.Place(path=self.path, name=self.name, etc=etc)
 
     @contextmanager
-    def _locked(self) -> Iterator[Bundle]:
+    def _locked(self, look: Callable[[Path], Bundle] = read) -> Iterator[Bundle]:
         """Hold the lock of a container that exists; for another no lock is left behind."""
-        bundle.read(self.directory)
+        look(self.directory)
         with state.lock(self.path, self.name):
             try:
-                found = self.bundle
+                found = look(self.directory)
             except StateError:
                 state.forget(self.path, self.name)
                 raise

@@ -343,6 +343,13 @@ def reserved(path: Path) -> dict[int, str]:
     return found
 
 
+def release_all(path: Path, name: str) -> None:
+    """Give back what is reserved for the container `name`."""
+    for first, owner in reserved(path).items():
+        if owner == name:
+            release(path, first)
+
+
 def release(path: Path, first: int) -> None:
     """Give back the range that starts at `first`."""
     with suppress(FileNotFoundError):

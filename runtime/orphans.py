@@ -29,9 +29,7 @@ def release(path: Path, name: str) -> None:
         run = state.load(path, name)
         if os.path.lexists(path / name) or (run is not None and _is_alive(run)):
             return
-        for first, owner in idmap.reserved(path).items():
-            if owner == name:
-                idmap.release(path, first)
+        idmap.release_all(path, name)
         etcfiles.remove(state.folder(path) / f"{name}.etc")
         prepare.remove_group(path, name)
         prepare.forget_network(path, name)

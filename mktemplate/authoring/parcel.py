@@ -65,6 +65,12 @@ def read(source: str) -> Parcel:
     )
 
 
+def lasting(source: str) -> str:
+    """Return how SOURCE is called from anywhere."""
+    path, mark, reference = source.partition("#")
+    return f"{os.path.abspath(path)}{mark}{reference}" if os.path.exists(path) else source
+
+
 def _stem(address: str) -> str:
     last = address.rstrip("/").rpartition("/")[2].rpartition(":")[2]
     return _TAR.split(last)[0].removesuffix(".git")

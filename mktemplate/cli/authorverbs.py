@@ -10,16 +10,17 @@ _WHICH = tuple(option for option in WHAT if option.field in ("distro", "release"
 AUTHOR = (
     Verb(
         name="templates",
-        usage="[add SOURCE [NAME…] | remove NAME…]",
-        help="list templates; bring in someone else's, or remove such a one",
+        usage="[add SOURCE [NAME…] | update NAME… | remove NAME…]",
+        help="list templates; bring in someone else's, bring it up to date or remove it",
         more=(
             "SOURCE is a folder, a tar (.tar, .tar.gz, .tar.xz, .tar.zst; a file or an http address) or what git\n"
             "clones, with #BRANCH or #TAG where it is not the newest. What it holds is checked, and is not trusted:\n"
             "beyond files and packages it gets what --grant names, here for good or at each `up`. --pin is the\n"
-            "SHA-256 of the tar, or the one of its files that `add` prints."
+            "SHA-256 of the tar, or the one of its files that `add` prints. `update` fetches again from where it\n"
+            "came; files that changed keep what was granted only where --pin names them."
         ),
         options=(
-            value("--pin", "SHA256", "pin", "add: refuse anything but what has this hash"),
+            value("--pin", "SHA256", "pin", "add, update: refuse anything but what has this hash"),
             value("--as", "NAME", "rename", "add: call the one template that SOURCE holds so"),
             flag("--force", "force", "add: take the place of one that was added before"),
             GRANT,

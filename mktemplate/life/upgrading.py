@@ -34,7 +34,7 @@ from mktemplate.making import (
     workshop,
 )
 from mktemplate.making.assembly import Built, Parts
-from mktemplate.template import keys, texts
+from mktemplate.template import keys, library, texts
 from provisioner import errand
 from provisioner.changes import Change, compare
 from provisioner.sandbox import Root
@@ -124,11 +124,22 @@ def _refuse(found: Bundle) -> None:
 def _parts(found: Bundle, build: Build, request: Request, store: Store, console: Console) -> Parts:
     """Decide what the container is to be, and build its layers."""
     held = locks.of_container(found) if found.record.packages else None
+    where = request.template_path or recorded.template_path(found.record)
+    if library.load(found.record.template, where, os.environ) is None:
+        raise CommandError(
+            "E_NOTFOUND",
+            found.name,
+            f"its template {found.record.template} is not there any more",
+            hints=(
+                "mktemplate templates add SOURCE brings one in",
+                "--template-path DIR says where it is",
+            ),
+        )
     again = Request(
         verb="create",
         words=(found.record.template, found.name),
         build=build,
-        template_path=request.template_path or recorded.template_path(found.record),
+        template_path=where,
     )
     template, facts = asked.understood(again)
     facts = replace(facts, keys=_keys(found, build) if template.spec.login_keys else ())

@@ -121,15 +121,19 @@ def _refuse_others(place: Path, name: str, *, force: bool) -> None:
         )  # fmt: skip
 
 
+def known(place: Path, name: str) -> Added:
+    """Return the record of the template `name`; E_NOTFOUND where it was not brought in."""
+    if (found := record(place, name)) is not None:
+        return found
+    written = os.path.isdir(place / name)
+    detail = "was not brought in by `templates add`" if written else "no such template was added"
+    hints = (f"its folder is {place / name}, yours to change",) if written else ()
+    raise CommandError("E_NOTFOUND", name, detail, hints=hints)
+
+
 def forget(place: Path, name: str) -> None:
     """Remove the template `name` that was brought in, and its record; E_NOTFOUND where it was not."""
-    if record(place, name) is None:
-        written = os.path.isdir(place / name)
-        detail = (
-            "was not brought in by `templates add`" if written else "no such template was added"
-        )
-        hints = (f"its folder is {place / name}: remove it yourself",) if written else ()
-        raise CommandError("E_NOTFOUND", name, detail, hints=hints)
+    known(place, name)
     try:
         with staged(place, {}) as stage, suppress(FileNotFoundError):
             os.rename(place / name, stage / name)

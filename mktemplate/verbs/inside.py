@@ -21,7 +21,7 @@ from runtime.kernel.mount import (
     RESOLVE_NO_SYMLINKS,
     openat2,
 )
-from valuetypes import replace
+from valuetypes import dataclass, replace
 
 _SSH = "/usr/bin/ssh"
 _HOST_KEY = "etc/ssh/ssh_host_ed25519_key.pub"
@@ -70,15 +70,15 @@ def ssh(request: Request, console: Console) -> int:
         raise CommandError(
             "E_KERNEL_FEATURE", _SSH, "not found", hints=("apt install openssh-client",)
         )
-    address, port = _door(container, found)
+    door = _door(container, found)
     argv = [
         _SSH,
         *_options(container, found),
-        *("-o", f"Port={port}"),
-        *_way_in(container, found),
+        *("-o", f"Port={door.port}"),
+        *_way_in(container, door),
         "-l",
         request.flags.user or found.record.login_user,
-        address,
+        door.address,
     ]
     if request.command:
         argv += ["--", *request.command]
@@ -87,28 +87,49 @@ def ssh(request: Request, console: Console) -> int:
     os.execve(_SSH, argv, os.environ)  # noqa: S606  # absolute program, argv list
 
 
-def _way_in(container: Container, found: Bundle) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """Where an sshd accepts: at the container's own address, or at one of the host's."""
+
+    address: str
+    port: str
+    of_host: bool
+
+
+def _way_in(container: Container, door: _Door) -> list[str]:
     """Return the options that lead ssh into the network of a normal user's container, where no address leads."""
-    run = container.run
-    if os.geteuid() == 0 or "none" in {nic.kind for nic in container.config.nics}:
+    kinds = {nic.kind for nic in container.config.nics}
+    if os.geteuid() == 0 or "none" in kinds or door.of_host:
         return []
-    if run is not None and run.sockets:
-        return []
-    _, port = _door(container, found)
-    words = aside.command("runtime.usernet", "hand_over", str(container.pid or 0), port)
+    words = aside.command("runtime.usernet", "hand_over", str(container.pid or 0), door.port)
     command = " ".join(map(shlex.quote, words)).replace("%", "%%")
     return ["-o", f"ProxyCommand={command}", "-o", "ProxyUseFdpass=yes"]
 
 
-def _door(container: Container, found: Bundle) -> tuple[str, str]:
-    """Return address and port where its sshd accepts: its own, or the host's where it was given sockets."""
+def _door(container: Container, found: Bundle) -> _Door:
+    """Return where its sshd accepts; a container that its starter gives sockets is woken."""
     ready, run = found.record.ready, container.run
     port = ready.value if ready.kind == "port" else "22"
-    if run is not None and run.sockets:
-        for one in found.record.ports:
-            if str(one.container) == port:
-                return _reachable(one.address), str(one.host)
-    return _address(container), port
+    ours = [one for one in found.record.ports if str(one.container) == port]
+    for one in ours if found.record.sockets else ():
+        door = _Door(_reachable(one.address), str(one.host), of_host=True)
+        if container.state() == "STOPPED":
+            if _woken(door, ready.timeout):
+                return door
+        elif run is not None and run.sockets:
+            return door
+    return _Door(_address(container), port, of_host=False)
+
+
+def _woken(door: _Door, timeout: float) -> bool:
+    """Whether somebody listens there for the container, and its sshd answers: so its keys are made, too."""
+    import socket
+
+    try:
+        with socket.create_connection((door.address, int(door.port)), timeout) as client:
+            return client.recv(4) == b"SSH-"
+    except OSError:
+        return False
 
 
 def _reachable(address: str) -> str:

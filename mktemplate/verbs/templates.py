@@ -1,10 +1,11 @@
-"""`templates`: what there is, what is brought in, and what of that is removed."""
+"""`templates`: what there is, what is brought in, and what of that is brought up to date or removed."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.authoring import parcel, proof
@@ -21,18 +22,19 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def templates(request: Request, console: Console) -> int:
-    """List templates, add or remove some."""
+    """List templates, add, update or remove some."""
     if not request.words:
         return _list(request, console)
     act, *words = request.words
-    if act not in ("add", "remove") or not words:
+    acts = {"add": _add, "update": _update, "remove": _remove}
+    if act not in acts or not words:
         raise CommandError(
             "E_USAGE",
             f"templates {escape(act)}",
-            "add SOURCE [NAME…] or remove NAME…",
+            "add SOURCE [NAME…], update NAME… or remove NAME…",
             hints=("mktemplate help templates", "mktemplate show TEMPLATE tells of one"),
         )
-    return _add(words, request, console) if act == "add" else _remove(words, request, console)
+    return acts[act](words, request, console)
 
 
 def _list(request: Request, console: Console) -> int:
@@ -62,31 +64,80 @@ def _row(spec: TemplateSpec) -> dict[str, object]:
 def _add(words: list[str], request: Request, console: Console) -> int:
     """Bring in the templates of a source, all or none: each is proved before it is where others find it."""
     source, *wanted = words
-    if request.template_path and request.build.grants:
-        raise CommandError(
-            "E_USAGE", "--grant", "is kept for templates in the usual place, not in --template-path"
-        )
-    _check_grants(request.build.grants)
+    _check_grants(request)
     found = parcel.read(source)
     _check_pin(request.flags.pin, found, source)
     chosen = _chosen(parcel.templates(found), wanted, request.flags.rename, source)
+    origin = Added(source=parcel.lasting(source), revision=found.revision)
+    console.result(_bring(chosen, origin, request, console), "")
+    return 0
+
+
+def _bring(
+    chosen: Mapping[str, dict[str, bytes]], origin: Added, request: Request, console: Console
+) -> list[dict[str, object]]:
+    """Put templates where others find them, once each of them is proved; what `origin` grants, they are granted."""
     place = library.own_place(request.template_path, os.environ)
+    force = request.flags.force or request.words[0] == "update"
     rows = []
     with added.staged(place, chosen) as stage:
         specs = {name: _proved(stage / name, request, console) for name in chosen}
         for name, spec in specs.items():
-            about = Added(
-                source=source, revision=found.revision, sha256=parcel.digest(chosen[name]),
-                added=bundle.now(), grants=_granted(spec, request.build.grants),
-            )  # fmt: skip
-            added.keep(place, stage, name, about, force=request.flags.force)
+            granted = _granted(spec, request.build.grants, origin.grants)
+            about = replace(
+                origin, sha256=parcel.digest(chosen[name]), added=bundle.now(), grants=granted
+            )
+            added.keep(place, stage, name, about, force=force)
             rows.append(_told(spec, about, place, console))
+    return rows
+
+
+def _update(words: list[str], request: Request, console: Console) -> int:
+    """Bring in again what was added, from where it came.
+
+    What it was granted was granted to the files that it had: others have it where --pin or --grant says so.
+    """
+    _check_grants(request)
+    pin = request.flags.pin
+    if pin and len(words) > 1:
+        raise CommandError("E_USAGE", "--pin", "is the hash of one: update one at a time")
+    place = library.own_place(request.template_path, os.environ)
+    rows = []
+    for name in words:
+        library.check_name(name)
+        had = added.known(place, name)
+        found = parcel.read(had.source)
+        _check_pin(pin, found, had.source)
+        files = _again(parcel.templates(found), name, had.source)
+        same = parcel.digest(files) == had.sha256
+        if same and not request.build.grants:
+            console.step(f"{name}: is up to date, sha256 {had.sha256}")
+            rows.append({"name": name, "updated": False, "sha256": had.sha256})
+            continue
+        kept = had.grants if pin or same else ()
+        origin = Added(source=had.source, revision=found.revision, grants=kept)
+        [row] = _bring({name: files}, origin, request, console)
+        rows.append({**row, "updated": True})
     console.result(rows, "")
     return 0
 
 
-def _check_grants(words: Iterable[str]) -> None:
-    for word in words:
+def _again(found: Mapping[str, dict[str, bytes]], name: str, source: str) -> dict[str, bytes]:
+    """Return the files of the template that was added as `name`, which may not be its name at the source."""
+    if name not in found and len(found) != 1:
+        raise CommandError(
+            "E_NOTFOUND", escape(source), f'holds no template "{escape(name)}"',
+            hints=(f"mktemplate templates add SOURCE {next(iter(found))} --as {name} --force",),
+        )  # fmt: skip
+    return found.get(name) or next(iter(found.values()))
+
+
+def _check_grants(request: Request) -> None:
+    if request.template_path and request.build.grants:
+        raise CommandError(
+            "E_USAGE", "--grant", "is kept for templates in the usual place, not in --template-path"
+        )
+    for word in request.build.grants:
         if word.partition(":")[0] not in grants.KEPT:
             raise CommandError(
                 "E_PARAM", f"--grant {escape(word)}", "is granted to a container, not for good",
@@ -147,16 +198,20 @@ def _proved(place: Path, request: Request, console: Console) -> TemplateSpec:
     return library.from_directory(str(place), "user").spec
 
 
-def _granted(spec: TemplateSpec, words: Iterable[str]) -> tuple[str, ...]:
-    """Return the grants that are kept; E_PARAM for one that the template does not ask for."""
+def _granted(spec: TemplateSpec, words: Iterable[str], had: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the grants that are kept, of those that it `had`, too; E_PARAM for one that it does not ask for."""
     asks = {word for word, _ in grants.asks(spec)}
+
+    def fits(word: str) -> bool:
+        return word in asks or word.startswith("mount:")
+
     for word in words:
-        if word not in asks and not word.startswith("mount:"):
+        if not fits(word):
             raise CommandError(
                 "E_PARAM", f"--grant {escape(word)}", f"{spec.name} does not ask for it",
                 hints=(f"it asks for {', '.join(sorted(asks)) or 'nothing'}",),
             )  # fmt: skip
-    return tuple(words)
+    return tuple(dict.fromkeys((*filter(fits, had), *words)))
 
 
 def _told(spec: TemplateSpec, about: Added, place: Path, console: Console) -> dict[str, object]:

@@ -81,6 +81,20 @@ def test_nothing_is_left_of_it_once_it_is_destroyed(make: Make) -> None:
     assert os.listdir(container.path / ".store/ids") == []
 
 
+def test_one_whose_record_a_newer_version_wrote_is_destroyed_all_the_same(make: Make) -> None:
+    container = make("newer", WAITS)
+    container.start()
+    record = container.directory / "state.json"
+    record.write_text(record.read_text().replace("{", '{"of tomorrow": [1],', 1))
+    with pytest.raises(ResourceError, match=r"newer version: it has of tomorrow$"):
+        container.stop()
+
+    container.destroy(force=True)
+
+    assert leftovers(container) == []
+    assert os.listdir(container.path / ".store/ids") == []
+
+
 def test_its_root_is_nobody_outside(make: Make) -> None:
     container = make("ids", WAITS)
     pid = container.start().pid

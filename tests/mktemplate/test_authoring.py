@@ -156,6 +156,36 @@ def test_a_pin_is_the_hash_of_the_tar_or_of_the_files(home: Path, packed: Packed
         assert run("templates", "add", str(tar), "--pin", pin, "--force") == 0
 
 
+def test_an_update_keeps_what_was_granted_where_a_pin_names_the_new_files(
+    home: Path, packed: Packed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    login = FILES["template.toml"] + 'profile = "login"\n'
+    tar = packed({**below("theirs"), "theirs/template.toml": login})
+    run("templates", "add", str(tar), "--as", "ours", "--grant", "profile:login")
+
+    def update(*words: str) -> tuple[object, object]:
+        [told] = document(capsys, "templates", "update", "ours", *words)  # type: ignore[misc]  # one row
+        found = added.record(home, "ours")
+        assert found
+        return told["updated"], found.grants
+
+    capsys.readouterr()
+    same = update()
+    packed({**below("theirs"), "theirs/template.toml": login, "theirs/files/a.j2": "1"})
+    with pytest.raises(CommandError, match="E_TRUST_HASH"):
+        update("--pin", "0" * 64)
+    pinned = update("--pin", parcel.digest(parcel.read(str(tar)).files))
+    packed({**below("theirs"), "theirs/template.toml": login, "theirs/files/a.j2": "2"})
+    loose = update()
+
+    assert same == (False, ("profile:login",))
+    assert pinned == (True, ("profile:login",))
+    assert loose == (True, ())
+    assert (home / "ours/files/a.j2").read_text() == "2"
+    with pytest.raises(CommandError, match=r"E_NOTFOUND.*no such template was added"):
+        run("templates", "update", "nobody")
+
+
 def test_what_is_granted_for_good_is_asked_for_by_name(home: Path, packed: Packed) -> None:
     tar = packed(
         {**below("theirs"), "theirs/template.toml": FILES["template.toml"] + 'profile = "login"\n'}

@@ -70,6 +70,18 @@ def test_sshd_starts_at_the_first_connection_sees_who_connects_and_ends_when_idl
 
 
 @pytest.mark.slow
+def test_ssh_wakes_one_that_has_never_run(mkt: Mkt, tmp_path: Path) -> None:
+    mkt.ok("create", "sshd", "door", "--publish", f"127.0.0.1:{free_port()}:22")
+    refused = mkt("ssh", "door", "id")
+
+    with listening(mkt, tmp_path, "door"):
+        said = mkt.ok("ssh", "door", "id -un")
+
+    assert "E_NOTRUNNING" in refused.stderr
+    assert said == "root\n"
+
+
+@pytest.mark.slow
 def test_nginx_is_given_its_socket_and_opens_its_log_where_systemd_listens_and_logs(
     mkt: Mkt, tmp_path: Path
 ) -> None:
