@@ -251,10 +251,10 @@ VERBS = (
     Verb(
         name="prune",
         usage="",
-        help="drop layers and downloads that nothing uses",
+        help="drop layers, downloads and warm snapshots that nothing uses",
         most=0,
         options=(
-            flag("--layers", "layers", "only layers"),
+            flag("--layers", "layers", "only layers, and the warm snapshots upon them"),
             flag("--downloads", "downloads", "only downloads"),
             flag("--dry-run", "dry_run", "only say what it would free"),
         ),

@@ -109,15 +109,19 @@ class Lender:
     def _make(self, template: str, publish: object, options: UpOptions) -> Copy:
         owned.sweep(self.path)
         owned.guard(self.path)
-        snapshot = warm.snapshot(template, options | {"path": self.path}, self.path)
+        with warm.snapshot(template, options | {"path": self.path}, self.path) as snapshot:
+            return Copy.make(snapshot, self._ports(snapshot, template, publish))
+
+    @staticmethod
+    def _ports(snapshot: Container, template: str, publish: object) -> tuple[Port, ...]:
+        """Return a free port of the host for each that is to be published."""
         with request("up", (template,), {"publish": publish}) as asked:  # type: ignore[typeddict-item]  # it is checked
             inside = {port.container: port.proto for port in asked.build.publish}
         if os.geteuid() != 0:  # there is no other way to it
             for text in snapshot.bundle.record.exposes:
                 number, _, proto = text.partition("/")
                 inside.setdefault(int(number), proto)
-        ports = tuple(Port(host=_free(), container=port, proto=p) for port, p in inside.items())
-        return Copy.make(snapshot, ports)
+        return tuple(Port(host=_free(), container=port, proto=p) for port, p in inside.items())
 
     @translated()
     def give_back(self) -> None:

@@ -2,7 +2,8 @@
 
 What its first start did, secrets, keys, an empty database, is all in its upper layer, its volumes' data too, so that
 `copies.lend` can start others from there in no time. It is never started again. The digest is that of what it was
-asked for and of the template's files: where these change, another one is made.
+asked for and of the template's files: where these change, another one is made. `prune` drops those that nothing
+stands upon.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import ExitStack, closing, suppress
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,32 +25,74 @@ from mktemplate.life import copies, owned, phases, renaming
 from mktemplate.making import volumes, workshop
 from mktemplate.template import library
 from provisioner.content import OPAQUE
+from provisioner.errors import StoreFailed
+from provisioner.store import Store
 from runtime import bundle, copytree, fstab
 from runtime import config as configs
-from runtime.container import Container
+from runtime.container import Container, containers
+from runtime.errors import ConfigError, StateError
+
+_NAME = re.compile(r"warm-.+-[0-9a-f]{12}")
 
 
-def snapshot(template: str, options: UpOptions, path: Path) -> Container:
-    """Return the warm snapshot of `template` with `options` below `path`, made now where it is missing.
+@contextmanager
+def snapshot(template: str, options: UpOptions, path: Path) -> Iterator[Container]:
+    """Give the warm snapshot of `template` with `options` below `path`, made now where it is missing.
 
-    One process makes it, the others wait. Raises what `up` does.
+    One process makes it, the others wait; for the length of the block nobody drops it. Raises what `up` does.
     """
     name = _name(template, json.dumps(options, sort_keys=True, default=_plain))
     found = Container(path, name)
-    if (found.directory / "config").exists():
-        return found
-    with (
-        closing(workshop.store(path)) as store,
-        store.lock(f"warm.{name}"),
-        owned.lent(Container(path, owned.name("warm"))) as seed,
-    ):
-        if not (found.directory / "config").exists():
-            with request("up", (template, seed.name), options) as asked:
-                phases.up(asked, Console(quiet=True))
-            phases.stop(seed)
-            _fold(seed)
-            renaming.rename(seed, name)
-    return found
+    with closing(workshop.store(path)) as store:
+        while True:
+            with store.lock(_lock(name), shared=True):
+                if _is_there(found):
+                    yield found
+                    return
+            with store.lock(_lock(name)):
+                if not _is_there(found):
+                    _make(found, template, options)
+
+
+def _lock(name: str) -> str:
+    return f"warm.{name}"
+
+
+def _is_there(snapshot: Container) -> bool:
+    return (snapshot.directory / "config").exists()
+
+
+def _make(snapshot: Container, template: str, options: UpOptions) -> None:
+    with owned.lent(Container(snapshot.path, owned.name("warm"))) as seed:
+        with request("up", (template, seed.name), options) as asked:
+            phases.up(asked, Console(quiet=True))
+        phases.stop(seed)
+        _fold(seed)
+        renaming.rename(seed, snapshot.name)
+
+
+def prune(path: Path, store: Store, *, dry_run: bool) -> tuple[str, ...]:
+    """Destroy the snapshots below `path` that nothing stands upon and nobody is about to use; return their names."""
+    dropped = []
+    for name in _unused(path):
+        with suppress(StoreFailed, StateError), store.lock(_lock(name), wait=False):
+            if name in _unused(path):  # else a copy was made since
+                if not dry_run:
+                    Container(path, name).destroy()
+                dropped.append(name)
+    return tuple(dropped)
+
+
+def _unused(path: Path) -> tuple[str, ...]:
+    """Return the names of the snapshots below `path` whose upper layer is below no other container."""
+    found, below = [], set()
+    for container in containers(path):
+        with suppress(ConfigError, StateError):  # E_NOTFOUND: destroyed since it was listed
+            config = container.config
+            below |= {*config.rootfs_layers[:-1]}
+            if _NAME.fullmatch(container.name) and "ro" in config.rootfs_options:
+                found.append(container.name)
+    return tuple(name for name in found if str(path / name / "upper") not in below)
 
 
 def _plain(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from mktemplate.cli.parsing import Request
 from mktemplate.console import Console, bytes_text
 from mktemplate.errors import CommandError, escape, exit_status
-from mktemplate.life import generations, snapshots
+from mktemplate.life import generations, snapshots, warm
 from mktemplate.making import workshop
 from mktemplate.making.recovery import sweep
 from mktemplate.places import containers_path
@@ -19,16 +20,18 @@ from runtime.errors import StateError
 
 
 def prune(request: Request, console: Console) -> int:
-    """Remove layers of no container and all downloads (one kind if it is named); --dry-run only says what."""
+    """Remove layers of no container, warm snapshots of no copy, and all downloads; --dry-run only says what."""
     path, flags = containers_path(request), request.flags
     store = workshop.store(path)
     both = flags.layers == flags.downloads
     if not flags.dry_run and store.path.exists():
         sweep(path, store)
+    layers = both or flags.layers
+    dropped = warm.prune(path, store, dry_run=flags.dry_run) if layers else ()
     freed = collect.prune(
         store,
-        partial(_used, path),
-        layers=both or flags.layers,
+        partial(_used, path, dropped),
+        layers=layers,
         downloads=both or flags.downloads,
         dry_run=flags.dry_run,
     )
@@ -37,14 +40,16 @@ def prune(request: Request, console: Console) -> int:
     value = {
         "layers": list(freed.layers),
         "downloads": freed.downloads,
+        "snapshots": list(dropped),
         "size": freed.size,
         "busy": list(freed.busy),
         "dry_run": flags.dry_run,
     }
     verb = "would free" if flags.dry_run else "freed"
+    more = f", {len(dropped)} warm snapshots" if dropped else ""
     console.result(
         value,
-        f"{verb} {bytes_text(freed.size)}: {len(freed.layers)} layers, {freed.downloads} downloads",
+        f"{verb} {bytes_text(freed.size)}: {len(freed.layers)} layers, {freed.downloads} downloads{more}",
     )
     return 0
 
@@ -69,10 +74,12 @@ def store(request: Request, console: Console) -> int:
     return exit_status("E_CORRUPT") if found.damaged else 0
 
 
-def _used(path: Path) -> set[str]:
-    """Return the digests of the layers that containers are made of, at this moment."""
+def _used(path: Path, dropped: Sequence[str]) -> set[str]:
+    """Return the digests of the layers that containers are made of, at this moment; those `dropped` do not count."""
     used: set[str] = set()
     for container in containers(path):
+        if container.name in dropped:
+            continue
         with suppress(StateError):  # E_NOTFOUND: destroyed since it was listed
             used |= set(container.bundle.record.layers)
             used |= snapshots.layers(container.directory) | generations.layers(container.directory)

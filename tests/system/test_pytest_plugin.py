@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from mktemplate import containers
+from mktemplate.life import warm
+from mktemplate.making import workshop
 from tests.system.command import CHECKOUT, Mkt, until
 from tests.system.user import UserMkt
 
@@ -79,6 +82,12 @@ def left(mkt: Mkt) -> list[str]:
     return [one.name for one in containers(mkt.path) if not one.name.startswith("warm-")]
 
 
+def pruned(mkt: Mkt) -> tuple[str, ...]:
+    """Drop the snapshots that nothing uses, and nothing else."""
+    with closing(workshop.store(mkt.path)) as store:
+        return warm.prune(mkt.path, store, dry_run=False)
+
+
 @pytest.mark.parametrize("words", [(), ("-n", "2")], ids=["alone", "xdist"])
 def test_every_test_has_servers_of_its_own(
     mkt: Mkt, tmp_path: Path, words: tuple[str, ...]
@@ -89,11 +98,15 @@ def test_every_test_has_servers_of_its_own(
     assert left(mkt) == []
     [snapshot] = containers(mkt.path)
     assert snapshot.start().exec(["touch", "/root/changed"]).returncode == 1
+    snapshot.stop()
+    assert pruned(mkt) == (snapshot.name,)
+    assert containers(mkt.path) == ()
 
 
 def test_nothing_is_left_when_pytest_is_killed(mkt: Mkt, tmp_path: Path) -> None:
     runner = run(mkt, tmp_path, SLEEPS, "-n", "2")
     assert until(lambda: len(list(tmp_path.glob("RUNNING-*"))) == 2, 120)
+    assert pruned(mkt) == ()  # copies stand upon it
     pids = [one.pid for one in containers(mkt.path) if one.name in left(mkt)]
     assert len(list(filter(None, pids))) == 2
 
