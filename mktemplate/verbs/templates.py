@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from mktemplate.authoring import parcel, proof
@@ -17,6 +16,7 @@ from mktemplate.template import added, grants, library
 from mktemplate.template.added import Added
 from mktemplate.template.spec import TemplateSpec
 from runtime import bundle
+from valuetypes import replace
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
