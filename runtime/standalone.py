@@ -104,7 +104,7 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
             state=state.directory(place.path) / f"{place.name}.json",
             folders=_overlay_folders(settings),
             etc=place.etc if place.etc.is_dir() else None,
-            mapped=bool(settings.idmap),
+            foreign=bool(settings.idmap) and os.geteuid() == 0,
             loopback=any(nic.up for nic in settings.nics) and not shares_host(settings),
             network=state.key(place.path, place.name) if wired else "",
             carrier=usernet.record_of(place.path, place.name) if carried else None,
@@ -160,7 +160,7 @@ class Parts:
     state: Path  # the file of the run state
     folders: tuple[tuple[Path, int], ...] = ()  # that must be there, with their modes
     etc: Path | None = None  # the folder of what is bound into /etc
-    mapped: bool = True  # the container has a user namespace
+    foreign: bool = True  # who is root inside is nobody whom the file belongs to
     loopback: bool = True  # its lo is up
     network: str = ""  # the key of a network that is more than that
     carrier: Path | None = None  # the file that names who carries a user's
@@ -207,7 +207,7 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
             restarts=parts.restarts,
         ),
         console=order.console,
-        sealed=not parts.mapped,
+        sealed=not parts.foreign,
     )
     program = order.program
     if parts.loopback and not parts.network and os.geteuid() == 0:  # a user's init does it itself
