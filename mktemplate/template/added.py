@@ -13,6 +13,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from mktemplate.errors import CommandError
@@ -100,7 +101,13 @@ def keep(place: Path, stage: Path, name: str, about: Added, *, force: bool) -> N
         _refuse_others(place, name, force=force)
     note.parent.mkdir(mode=0o755, exist_ok=True)
     fresh = stage / f"{name}.json"
-    fresh.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
+    private = partial(
+        os.open, mode=0o644
+    )  # whatever the umask is: what a group can write grants nothing
+    with open(fresh, "x", encoding="utf-8", opener=private) as file:
+        file.write(json.dumps(asdict(about), indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(fresh, note)  # first: what it is the record of must never lie there without it
     if os.path.lexists(target):
         os.rename(target, stage / f"{name}.old")
