@@ -81,7 +81,7 @@ def hostile(make: Make, request: pytest.FixtureRequest) -> Callable[..., Contain
 def said(container: Container) -> list[str]:
     """Start it, wait for its end, and return what it wrote."""
     container.start()
-    assert container.wait("STOPPED", 10)
+    assert container.wait("STOPPED", 60)
     log = (container.directory / "log").read_text(errors="replace")
     assert log.endswith("end\n"), log
     return log.split("\n")[:-2]
@@ -132,7 +132,7 @@ def test_t01_a_target_that_is_swapped_meanwhile_reaches_nothing(
         for _ in range(10):
             try:
                 container.start()
-                container.wait("STOPPED", 10)
+                container.wait("STOPPED", 60)
             except ContainerError as error:
                 assert error.code in {"E_MOUNT_TARGET", "E_ROOTFS_SYMLINK"}, error
             assert canary.is_unchanged()
@@ -208,7 +208,7 @@ def test_t30_nothing_of_the_starters_is_open_inside(hostile: Hostile, canary: Ca
         argv = [sys.executable, "-c", code, str(container.path), container.name]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         subprocess.run(argv, check=True, close_fds=False, timeout=20, env=environment)
-        assert container.wait("STOPPED", 10)
+        assert container.wait("STOPPED", 60)
     finally:
         for descriptor in held:
             os.close(descriptor)
@@ -244,7 +244,7 @@ def test_t33_nothing_can_be_typed_on_the_starters_terminal(hostile: Hostile) -> 
     subprocess.run(
         argv, stdin=theirs, stdout=theirs, stderr=theirs, check=True, timeout=20, cwd=Path(__file__).parents[2]
     )  # fmt: skip
-    assert container.wait("STOPPED", 10)
+    assert container.wait("STOPPED", 60)
 
     log = (container.directory / "log").read_text()
     os.close(theirs)

@@ -226,7 +226,7 @@ def test_init_joins_the_control_group_that_is_handed_over(tmp_path: Path) -> Non
         held = os.listdir(f"/proc/{running['monitor']['pid']}/fd")
         pidfd = os.pidfd_open(running["init"]["pid"])
         os.kill(running["init"]["pid"], signal.SIGKILL)
-        assert select.select([pidfd], [], [], 10)[0]
+        assert select.select([pidfd], [], [], 60)[0]
         os.close(pidfd)
     finally:
         group.rmdir()

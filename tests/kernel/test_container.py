@@ -22,7 +22,7 @@ Make = Callable[..., Container]
 WAITS = "/bin/sh -c 'trap \"exit 7\" TERM; echo up; while :; do sleep 0.1; done'"
 
 
-def log_of(container: Container, wanted: str = "", seconds: float = 5) -> str:
+def log_of(container: Container, wanted: str = "", seconds: float = 60) -> str:
     """Return the log once it holds `wanted`."""
     deadline = time.monotonic() + seconds
     path = container.directory / "log"
@@ -38,7 +38,7 @@ def told(make: Make, script: str, *lines: str, **options: bool) -> list[str]:
     """Return the lines that `script` writes as the init of a container."""
     container = make("told", f"/bin/sh -c '{script}; echo end'", *lines, **options)
     container.start()
-    assert container.wait("STOPPED", 10)
+    assert container.wait("STOPPED", 60)
     return log_of(container, "end\n").split("\n")[:-2]
 
 
@@ -304,7 +304,7 @@ def test_it_dies_with_its_monitor_and_the_rest_is_reclaimed(make: Make) -> None:
 
     assert run.monitor.send(signal.SIGKILL)
 
-    assert container.wait("STOPPED", 5)
+    assert container.wait("STOPPED", 30)
     container.recover()
     assert container.exit_status is None
     assert [found for found in leftovers(container) if "cgroup" in found or ".etc" in found] == []
@@ -388,7 +388,7 @@ def test_a_signal_reaches_its_init(make: Make) -> None:
 
     container.kill(signal.SIGTERM)
 
-    assert container.wait("STOPPED", 5)
+    assert container.wait("STOPPED", 30)
     assert container.exit_status == 7
 
 
@@ -397,7 +397,7 @@ def test_whoever_waits_is_woken(make: Make) -> None:
     container.start()
 
     assert not container.wait("STOPPED", 0.01)
-    assert container.wait("STOPPED", 5)
+    assert container.wait("STOPPED", 30)
 
 
 def test_a_running_container_is_neither_started_nor_destroyed(make: Make) -> None:

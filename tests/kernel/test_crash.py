@@ -38,7 +38,7 @@ def processes_of(container: Container) -> list[int]:
 
 def settle(container: Container) -> None:
     """Wait until the container is started or is not."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while container.state() not in {"STOPPED", "RUNNING"}:
         assert time.monotonic() < deadline, container.run
         time.sleep(0.005)
@@ -75,7 +75,7 @@ def test_a_killed_start_is_reclaimed(make: Make, victim: str, after: int) -> Non
     if container.state() == "RUNNING":
         container.stop(0)
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while processes_of(container):
         assert time.monotonic() < deadline
         time.sleep(0.005)

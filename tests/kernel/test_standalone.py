@@ -55,7 +55,7 @@ def start_it(start: Path) -> None:
 
 
 def log_of(container: Container, words: str) -> str:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     file = container.directory / "log"
     while not file.exists() or words not in file.read_text():
         assert time.monotonic() < deadline, file.read_text() if file.exists() else "no log"
@@ -83,7 +83,7 @@ def test_from_inside_both_look_the_same(script: str, userns: bool, make: Make) -
     by_program = written(container)
     for start in (container.start, lambda: start_it(by_program)):
         start()
-        assert container.wait("STOPPED", 10)
+        assert container.wait("STOPPED", 60)
         seen.append(neutral(log_of(container, "end\n")))
         (container.directory / "log").unlink()
 
@@ -156,7 +156,7 @@ def test_after_the_monitor_was_killed_it_starts_again(make: Make) -> None:
     assert run is not None
     pidfd = os.pidfd_open(run.init.pid)
     os.kill(run.monitor.pid, signal.SIGKILL)
-    assert select.select([pidfd], [], [], 10)[0]
+    assert select.select([pidfd], [], [], 60)[0]
     os.close(pidfd)
 
     start_it(start)

@@ -104,7 +104,7 @@ def test_as_pid_1_it_reaps_orphans(reaper: Path, needs: Callable[..., None]) -> 
 
 def _until_listening(pid: int) -> None:
     """Return once the process catches signals (SigCgt of proc_pid_status(5))."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         status = Path(f"/proc/{pid}/status").read_text()
         caught = int(status.split("SigCgt:")[1].split()[0], 16)

@@ -74,7 +74,7 @@ def _await(host: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            urllib.request.urlopen(f"http://{host}/v2/", timeout=5).close()
+            urllib.request.urlopen(f"http://{host}/v2/", timeout=30).close()
             return
         except urllib.error.HTTPError:
             return  # it asks for a login

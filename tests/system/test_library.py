@@ -38,7 +38,7 @@ def test_a_container_lives_its_life_from_python_without_a_word_printed(
 
     assert (done.returncode, done.stdout, done.stderr) == (3, "yes 1\n", "no\n")
     assert frozen == "FROZEN"
-    assert one.start().wait("RUNNING", 5).exec(["cat", "/root/file"]).stdout == "before\n"
+    assert one.start().wait("RUNNING", 30).exec(["cat", "/root/file"]).stdout == "before\n"
     assert two.exec(["sh", "-c", "hostname; cat /root/file"]).stdout == "two\nafter\n"
     assert set(one.ips).isdisjoint(two.ips)
     assert mktemplate.containers(mkt.path) == (one, two)

@@ -109,7 +109,7 @@ def test_what_fails_is_started_again_as_often_as_its_policy_says(mkt: Mkt) -> No
         pid = mkt.json("info", "one")["pid"]
         seen.append(pid)
         os.kill(pid, signal.SIGKILL)
-        until(lambda last=pid: mkt.json("info", "one")["pid"] not in (last, None), 3)  # type: ignore[misc]  # a default
+        until(lambda last=pid: mkt.json("info", "one")["pid"] not in (last, None), 30)  # type: ignore[misc]  # a default
 
     assert len(set(seen)) == 3
     assert mkt.json("info", "one")["state"] == "STOPPED"

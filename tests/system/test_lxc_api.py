@@ -41,7 +41,7 @@ assert len(c.network) == 1 and c.network[0].type == "veth" and "hwaddr" in c.get
 assert not c.set_config_item("lxc.tty.max", "many")
 
 # start, look, attach
-assert c.start() and c.wait("RUNNING", 5) and c.running and c.init_pid > 1
+assert c.start() and c.wait("RUNNING", 30) and c.running and c.init_pid > 1
 assert not c.start()
 assert "eth0" in c.get_interfaces()
 ips = c.get_ips(family="inet", timeout=10)
@@ -88,13 +88,13 @@ else:
 assert int(c.get_cgroup_item("pids.current")) >= 1
 
 # freeze, stop
-assert c.freeze() and c.wait("FROZEN", 3) and c.state == "FROZEN" and c.running
-assert c.unfreeze() and c.wait("RUNNING", 3)
-assert c.reboot() and c.wait("RUNNING", 5)
+assert c.freeze() and c.wait("FROZEN", 30) and c.state == "FROZEN" and c.running
+assert c.unfreeze() and c.wait("RUNNING", 30)
+assert c.reboot() and c.wait("RUNNING", 30)
 assert not c.destroy() and not c.rename(RENAMED) and not c.snapshot()
 if not c.shutdown(3):
     assert c.stop()
-assert c.wait("STOPPED", 5) and c.init_pid == -1 and c.get_ips() == ()
+assert c.wait("STOPPED", 30) and c.init_pid == -1 and c.get_ips() == ()
 
 # snapshots
 with open(old + "/why", "w") as comment:

@@ -67,7 +67,7 @@ def answers(address: str) -> bool:
     deadline = time.monotonic() + 20
     while True:
         try:
-            return bool(urlopen(f"http://{address}/", timeout=5).status == 200)
+            return bool(urlopen(f"http://{address}/", timeout=30).status == 200)
         except OSError:
             if time.monotonic() > deadline:
                 raise

@@ -33,7 +33,7 @@ command = ["/usr/bin/toy"]
 deb = ["hello", "toy"]
 [ready]
 file = "/run/ready"
-timeout = 5
+timeout = 60
 [options.greeting]
 type = "str"
 default = "hello"
