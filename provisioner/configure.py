@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 
 from provisioner import errand
-from provisioner.deb import database, resident, scripts
+from provisioner.deb import database, resident, scripts, upkeep
 from provisioner.errors import ConfigureFailed
 from provisioner.index import Package
 from provisioner.inside import delete, is_there, listed, put, read
@@ -61,9 +61,9 @@ def configure(
     Raises ConfigureFailed E_SCRIPT_FAILED, E_SCRIPT_TIMEOUT, E_SCRIPT_LEFTOVER; StoreFailed for the disk.
     """
     names = frozenset(package.name for package in packages)
-    perl_stays = not sandbox.degraded  # a plain chroot has no /proc, and can bind nothing
+    shortcuts = not sandbox.degraded  # a plain chroot has no /proc, and can bind nothing
     with progress.phase("configure", len(packages)) as advance:
-        covers = errand.send(sandbox, root, lambda: _prepare(names, perl_stays=perl_stays))
+        covers = errand.send(sandbox, root, lambda: _prepare(names, shortcuts=shortcuts))
         done = sandbox.run(
             root,
             ["/bin/sh", scripts.DRIVER.decode()],
@@ -110,10 +110,10 @@ def _fail(code: str, subject: str, detail: str, output: bytes) -> None:
     raise ConfigureFailed(code, subject, f"{detail}\n{tail}" if tail else detail, hints=hints)
 
 
-def _prepare(names: frozenset[str], *, perl_stays: bool) -> dict[str, str]:
+def _prepare(names: frozenset[str], *, shortcuts: bool) -> dict[str, str]:
     """Lay out the driver, and keep services from starting and host keys from being made for nothing.
 
-    Return what is to be bound over which file while the scripts run.
+    `shortcuts`: also what saves them time and changes no byte. Return what is to be bound over which file meanwhile.
     """
     os.umask(0o022)
     os.makedirs(scripts.SHIMS, 0o755, exist_ok=True)
@@ -128,7 +128,10 @@ def _prepare(names: frozenset[str], *, perl_stays: bool) -> dict[str, str]:
                 put(
                     key, b"", 0o600
                 )  # a key made here would be everybody's; the container makes its own
-    return resident.lay(scripts.SHIMS) if perl_stays else {}
+    if not shortcuts:
+        return {}
+    upkeep.lay(scripts.SHIMS)
+    return resident.lay(scripts.SHIMS)
 
 
 def _clean() -> None:
