@@ -18,6 +18,7 @@ from runtime.errors import ConfigError, HostError, LaunchError, StateError
 from runtime.refuse import refuse
 from runtime.startfile import StartFile
 from runtime.state import RunState
+from runtime.swap import START
 from valuetypes import dataclass, replace
 
 if TYPE_CHECKING:  # what starts and removes takes 40 ms to import: the methods that do so import it
@@ -136,7 +137,7 @@ class Container:
 
     def start_program(self) -> StartFile | None:
         """Return its start program, written anew where it is missing or stale; None where only Python can start it."""
-        path = self.directory / "start"
+        path = self.directory / START
         if not (program := startfile.current(path)):
             from runtime import standalone
 

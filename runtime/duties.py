@@ -10,6 +10,16 @@ from valuetypes import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """What an exec program is written from: a command joins the container, whose run state is Duties.state."""
+
+    join: tuple[Path, ...]  # cgroup.procs
+    passwd: tuple[int, ...]  # the look of its /etc/passwd: inode, size, mtime
+    environment: tuple[str, ...]
+    path: tuple[str, ...]  # folders that a command is looked for in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Duties:
     """What the program does as the container's monitor.
 
@@ -43,5 +53,6 @@ class Duties:
     carrier: Path | None = (
         None  # the file that names who carries the network, which is killed at the end
     )
+    inside: Inside | None = None
     console: bool = False  # init has one, whose master it hands over
     sealed: bool = False  # run from a sealed copy: the container's root could write to the file (CVE-2019-5736)

@@ -65,7 +65,7 @@ def run(
 
     LaunchError (E_LIMIT) after `timeout` seconds: then it is killed.
     """
-    with _joined(container) as target:
+    with joined(container) as target:
         account = target.account(command.user)
         program = target.program(command, account)
         owner = target.owner(account.uid)
@@ -87,7 +87,7 @@ def run(
 
 def login_shell(container: Container, user: str = "") -> tuple[str, ...]:
     """Return the shell of `user` in the container, as a login shell's argv."""
-    with _joined(container) as target:
+    with joined(container) as target:
         return (target.account(user).shell, "-l")
 
 
@@ -108,6 +108,16 @@ class Target:
             return passwd.find(self.root, "0")
         return passwd.find(self.root, user or default)
 
+    def variables(self, account: Account) -> dict[str, str]:
+        """Return the environment of a process of `account`, but for a terminal's."""
+        return {
+            **dict(confinement.environment(self.config)),
+            "HOME": account.home,
+            "USER": account.name,
+            "LOGNAME": account.name,
+            "SHELL": account.shell,
+        }
+
     def owner(self, uid: int) -> int:
         """Return the host's number of the inner `uid`."""
         for line in self.config.idmap:
@@ -118,11 +128,7 @@ class Target:
     def program(self, command: Command, account: Account) -> Program:
         """Return the calls that lead from here to the command."""
         variables = {
-            **dict(confinement.environment(self.config)),
-            "HOME": account.home,
-            "USER": account.name,
-            "LOGNAME": account.name,
-            "SHELL": account.shell,
+            **self.variables(account),
             **({"TERM": os.environ.get("TERM", "xterm")} if command.terminal else {}),
             **dict(command.environment),
         }
@@ -195,7 +201,7 @@ class Target:
 
 
 @contextmanager
-def _joined(container: Container) -> Iterator[Target]:
+def joined(container: Container) -> Iterator[Target]:
     """Hold a running container open; StateError (E_NOTRUNNING) where it does not run, or is frozen."""
     run = container.running()
     if run.phase == "FROZEN":
@@ -303,7 +309,7 @@ def born(
     It has the rights of `account`, by default of root inside, and stands in `cwd`. Whoever asks for it reaps it.
     LaunchError: why it could not be.
     """
-    with _joined(container) as target:
+    with joined(container) as target:
         before = (*confinement.session(), *(confinement.stand_in(cwd) if cwd else ()))
         program = target.join(account or Account(), before, (), namespaces)
         for slot, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):

@@ -13,7 +13,7 @@ from runtime.errors import LaunchError
 from runtime.kernel import mount as m
 from valuetypes import dataclass
 
-_WHERE = m.RESOLVE_IN_ROOT | m.RESOLVE_NO_MAGICLINKS
+WHERE = m.RESOLVE_IN_ROOT | m.RESOLVE_NO_MAGICLINKS
 _MAX_BYTES = 1 << 20
 _MAX_ID = 4_294_967_294
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,9}")
@@ -71,9 +71,7 @@ def find(root: int, text: str) -> Account:
 def read(root: int, name: str) -> bytes:
     """Return the regular file `name` below `root`, of at most 1 MiB. LaunchError: E_ROOTFS_FILE."""
     try:
-        descriptor = m.openat2(
-            root, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, resolve=_WHERE
-        )
+        descriptor = m.openat2(root, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, resolve=WHERE)
     except FileNotFoundError:
         return b""
     except OSError as error:

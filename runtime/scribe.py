@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from collections.abc import Iterable, Sequence
 
 from runtime.kernel.mount import AT_FDCWD
 from runtime.program import Call, Expect, Failure, Out, Slot
-from runtime.records import ADD, BRANCH, FIELD, LOAD, TEXT, Label, Table, pattern
+from runtime.records import ADD, BRANCH, EXPECT, FIELD, LOAD, TEXT, Label, Table, pattern
 
 CLOEXEC, NONBLOCK = 0o2000000, 0o4000
 BUFFER = 4096
@@ -84,6 +86,23 @@ class Scribe:
         self.close("file")
         self.do(FIELD, self.buffer, _STARTTIME, result=result)
 
+    def is_of_this_boot(self, boot: str) -> None:
+        """Read what tells this boot from others, 36 letters; fail where it is not `boot`."""
+        self.read_boot_id()
+        told = boot.encode()
+        for start in range(0, len(told), 8):
+            word = told[start : start + 8]
+            value = int.from_bytes(word, "little")
+            mask = (1 << 8 * len(word)) - 1
+            self.do(EXPECT, self.boot_id + start, 0, mask, value, width=len(word))
+
+    def read_boot_id(self) -> None:
+        """Read what tells this boot from others: 36 letters and a line's end."""
+        path = self.text("/proc/sys/kernel/random/boot_id")
+        self.do("openat", AT_FDCWD, path, CLOEXEC, result="file")
+        self.do("read", Slot("file"), self.boot_id, 36)
+        self.close("file")
+
     def wait_for(self, who: str) -> None:
         """Put the exit status of our child `who` into slot `status`: 128 + N for signal N."""
         self.do("waitid", P_PID, Slot(who), self.siginfo, WEXITED, 0)
@@ -96,6 +115,26 @@ class Scribe:
         self.when("how", _CLD_EXITED, f"{who} has exited")
         self.do(ADD, Slot("status"), 128, result="status")
         self.mark(f"{who} has exited")
+
+
+def looks_as_it_did(path: str, look: tuple[int, ...]) -> Call:
+    """Look at a file (statx(2)); what is missing now must have been so."""
+    where = (AT_FDCWD, os.fsencode(path) + b"\0", 0, STATX_BASIC, Out(256))
+    if not look:
+        return Call(name="statx", args=where, ignore=(errno.ENOENT,), expect=(Expect(4, 4, 0),))
+    return Call(name="statx", args=where, expect=seen(look))
+
+
+def seen(look: tuple[int, ...]) -> tuple[Expect, ...]:
+    """Return what statx(2) says of a file with this inode, size and mtime."""
+    inode, size, mtime = look
+    seconds, rest = divmod(mtime, 10**9)
+    return (
+        Expect(32, 8, inode),
+        Expect(40, 8, size),
+        Expect(112, 8, seconds),
+        Expect(120, 4, rest),
+    )
 
 
 def ended_well(who: str, failure: Failure) -> Call:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 
 from runtime import startothers
 from runtime.duties import Duties
 from runtime.kernel import mount as m
-from runtime.program import Call, Expect, Failure, Out, Slot
-from runtime.records import ADD, BRANCH, EXPECT, HANDLER, LOAD, STACK, START, Label
-from runtime.scribe import BUFFER, CLOEXEC, STATX_BASIC, Scribe
+from runtime.program import Failure, Slot
+from runtime.records import ADD, BRANCH, HANDLER, LOAD, STACK, START, Label
+from runtime.scribe import BUFFER, CLOEXEC, Scribe, looks_as_it_did
 
 BORN, GO, LOCK, RESULT, GROUP = range(3, 8)  # what Python hands over
 F_DUPFD_CLOEXEC, ABOVE = 1030, 10
@@ -39,7 +37,7 @@ def begin(s: Scribe, duties: Duties) -> None:
     if duties.sealed:
         _seal(s)
     s.do("umask", 0o022)
-    _read_boot_id(s)
+    s.read_boot_id()
     s.when("handed", 1, "is current")
     if duties.instead:
         _check(s, duties)
@@ -108,14 +106,6 @@ def claim(s: Scribe, duties: Duties) -> None:
     s.table.calls(duties.claim)
 
 
-def _read_boot_id(s: Scribe) -> None:
-    """Read what tells this boot from others: 36 letters and a line's end."""
-    path = s.text("/proc/sys/kernel/random/boot_id")
-    s.do("openat", m.AT_FDCWD, path, CLOEXEC, result="file")
-    s.do("read", Slot("file"), s.boot_id, 36)
-    s.close("file")
-
-
 def _check(s: Scribe, duties: Duties) -> None:
     """Go on only where this was written in this boot and from files that are as they were; else be `instead`.
 
@@ -124,12 +114,8 @@ def _check(s: Scribe, duties: Duties) -> None:
     s.do(ADD, Label("stale"), 0, result=HANDLER)
     if duties.network or duties.group:
         s.go("stale")
-    boot = duties.boot.encode()
-    for start in range(0, len(boot), 8):
-        word = boot[start : start + 8]
-        value = int.from_bytes(word, "little")
-        s.do(EXPECT, s.boot_id + start, 0, (1 << 8 * len(word)) - 1, value, width=len(word))
-    s.table.calls([_looks_as_it_did(path, look) for path, look in duties.basis])
+    s.is_of_this_boot(duties.boot)
+    s.table.calls([looks_as_it_did(path, look) for path, look in duties.basis])
     s.do(ADD, Label(HANDLER), 0, result=HANDLER)
     s.go("is current")
     s.mark("stale")
@@ -138,22 +124,6 @@ def _check(s: Scribe, duties: Duties) -> None:
     _become(s, duties.instead, duties.environment)
     s.mark("stale, detached")
     _become(s, (*duties.instead, "detach"), duties.environment)
-
-
-def _looks_as_it_did(path: str, look: tuple[int, ...]) -> Call:
-    """Look at a file (statx(2)); what is missing now must have been so."""
-    where = (m.AT_FDCWD, os.fsencode(path) + b"\0", 0, STATX_BASIC, Out(256))
-    if not look:
-        return Call(name="statx", args=where, ignore=(errno.ENOENT,), expect=(Expect(4, 4, 0),))
-    inode, size, mtime = look
-    seconds, rest = divmod(mtime, 10**9)
-    fields = (
-        Expect(32, 8, inode),
-        Expect(40, 8, size),
-        Expect(112, 8, seconds),
-        Expect(120, 4, rest),
-    )
-    return Call(name="statx", args=where, expect=fields)
 
 
 def _become(s: Scribe, command: tuple[str, ...], environment: tuple[str, ...]) -> None:

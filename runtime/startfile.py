@@ -1,4 +1,4 @@
-"""PATH/NAME/start on disk: a start program, and behind it what it was written from, so that a stale one is known.
+"""PATH/NAME/start and exec on disk: programs, and behind each what it was written from, so that a stale one is known.
 
 A file that it was written from counts by what stat(2) says of it, a fact of the host by its words. Both stand as one
 JSON object behind the segments, where no loader looks.

@@ -17,20 +17,17 @@ from runtime.scribe import BUFFER, CLOEXEC, POLLIN, STATX_BASIC, Scribe
 
 _PHASE, _STOPPED, _IDENTITY = b'"phase":', b"STOPPED", b'{"boot_i'
 _PATIENCE = struct.pack("=2q", 10, 0)  # seconds in which what was killed must be dead
-_NOW = bytes(16)
+NOW = bytes(16)
 
 
 def refuse_a_second(s: Scribe, duties: Duties) -> None:
     """Fail where the state file tells of a start whose monitor lives; its lock is held."""
-    before, told, _ = duties.running.partition(_PHASE.decode())
-    if duties.state is None or not told:
+    if duties.state is None or _PHASE.decode() not in duties.running:
         return
-    phase = s.buffer + len(before.replace("%%", "%")) + len('"phase": "')
-    _read(s, duties.state, "alone", len(before.replace("%%", "%")), _PHASE)
-    s.do(LOAD, phase, 0, result="phase", width=len(_STOPPED))
+    phase = read_phase(s, duties, "alone")
     s.when("phase", int.from_bytes(_STOPPED, "little"), "alone")
-    _find(s, phase, 5, "alone")
-    _until_dead(s, _NOW)
+    find(s, phase, 5, "alone")
+    until_dead(s, NOW)
     s.when("dead", 1, "alone")
     here = (Slot("pidfd"), b"\0", m.AT_EMPTY_PATH, STATX_BASIC, Out(256))
     running = Failure("E_RUNNING", duties.name, "is running already")
@@ -39,12 +36,24 @@ def refuse_a_second(s: Scribe, duties: Duties) -> None:
     s.mark("alone")
 
 
+def read_phase(s: Scribe, duties: Duties, otherwise: str) -> int:
+    """Read the state file; put seven letters of its phase into slot `phase`, and return the address of that.
+
+    Go on at `otherwise` where it is not there, or nobody like us has written it.
+    """
+    before = duties.running.partition(_PHASE.decode())[0].replace("%%", "%")
+    _read(s, duties.state or Path(), otherwise, len(before), _PHASE)
+    phase = s.buffer + len(before) + len('"phase": "')
+    s.do(LOAD, phase, 0, result="phase", width=len(_STOPPED))
+    return phase
+
+
 def kill(s: Scribe, file: Path) -> None:
     """Kill the process that `file` names, wait until it is dead, and remove the file."""
     _read(s, file, "no carrier", 0, _IDENTITY)
-    _find(s, s.buffer, 3, "carrier is gone")
+    find(s, s.buffer, 3, "carrier is gone")
     s.do("pidfd_send_signal", Slot("pidfd"), signal.SIGKILL, 0, 0)
-    _until_dead(s, _PATIENCE)
+    until_dead(s, _PATIENCE)
     s.close("pidfd")
     s.mark("carrier is gone")
     s.do("unlinkat", m.AT_FDCWD, s.text(str(file)), 0)
@@ -64,7 +73,7 @@ def _read(s: Scribe, file: Path, otherwise: str, offset: int, word: bytes) -> No
     s.mark(f"not {otherwise}")
 
 
-def _find(s: Scribe, said: int, spaces: int, gone: str) -> None:
+def find(s: Scribe, said: int, spaces: int, gone: str) -> None:
     """Open the process whose pid stands at `said` behind so many spaces into slot `pidfd`; else go on at `gone`."""
     s.do(FIELD, said, spaces, result="who")
     s.do(FIELD, said, spaces + 2, result="since")
@@ -77,7 +86,7 @@ def _find(s: Scribe, said: int, spaces: int, gone: str) -> None:
     s.mark(f"it is not {gone}")
 
 
-def _until_dead(s: Scribe, patience: bytes) -> None:
+def until_dead(s: Scribe, patience: bytes) -> None:
     """Wait until the process of slot `pidfd` is dead, at most so long; slot `dead` is 1 where it is."""
     polled = s.table.room(8)
     s.do(STORE, polled, Slot("pidfd"), width=4)

@@ -15,7 +15,7 @@ import errno
 import signal
 from collections.abc import Callable
 
-from runtime import failurewords, startconsole, startentry, startwatch
+from runtime import execentry, failurewords, startconsole, startentry, startwatch
 from runtime.duties import Duties
 from runtime.elf import executable
 from runtime.failurewords import HEAD, NAME, REASONS, STATUS, TAIL, Sentences
@@ -51,7 +51,10 @@ _KILLED = 125
 def write(program: Program, duties: Duties, status: Callable[[str], int]) -> bytes:
     """Return the ELF; `status` is the exit status that an error's code stands for."""
     writer = _Writer(program, duties)
-    startentry.begin(writer, duties)
+    if duties.inside is None:
+        startentry.begin(writer, duties)
+    else:
+        execentry.begin(writer, duties, duties.inside)
     writer.monitor()
     writer.stage()
     writer.init()
@@ -59,6 +62,8 @@ def write(program: Program, duties: Duties, status: Callable[[str], int]) -> byt
     with writer.table.kept():
         startwatch.watch(writer, duties)
         startwatch.end(writer, duties)
+        if duties.inside is not None:
+            execentry.fall_back(writer)
     writer.handler(failurewords.place(writer.table, duties.name, status))
     return executable(CODE, *writer.table.data())
 
@@ -89,7 +94,8 @@ class _Writer(Scribe):
         self._default_signals()
         self.do("getpid", result="monitor")
         self.starttime("/proc/self/stat", "monitor_starttime")
-        startentry.claim(self, self.duties)
+        if self.duties.inside is None:
+            startentry.claim(self, self.duties)
         self.do("rt_sigprocmask", 0, self.table.place(_ALL_SIGNALS.to_bytes(8, "little")), 0, 8)
         self.let("role", _MONITOR)
         self.table.calls(self.duties.prepare)
@@ -107,17 +113,22 @@ class _Writer(Scribe):
         self.let("role", _MONITOR)
         self.wait_for("stage")
         self.do(BRANCH, Slot("status"), 0, Label("born"))
-        self.when("init", 0, "release")
+        self.when("init", 0, startwatch.failed(self.duties))
         self.do("kill", Slot("init"), signal.SIGKILL)  # it would wait for ever
         self.do("waitid", P_PID, Slot("init"), self.siginfo, WEXITED, 0)
-        self.go("release")
+        self.go(startwatch.failed(self.duties))
 
     def _streams(self) -> None:
         """Put what becomes init's 0, 1 and 2 into slots."""
         self.mark("foreground")
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             self.do("fcntl", number, F_DUPFD_CLOEXEC, ABOVE, result=name)
-        self.go("monitor")
+        if self.duties.inside is None:
+            self.go("monitor")
+            self._streams_of_nobody()
+
+    def _streams_of_nobody(self) -> None:
+        """Do the same where nobody waits: the log, or a console, in place of our own."""
         self.mark("detached")
         self.close("report", "result_read")
         self.let("report", Slot("result_write"))
@@ -179,7 +190,8 @@ class _Writer(Scribe):
         self.close("lifeline_write", "ready_read", "net_go_write")
         self.table.calls(self.program.stage)
         self.when("init", 0, "init")
-        self.starttime("/proc/%d/stat", "init_starttime", Slot("init"))
+        if self.duties.inside is None:  # else /proc is the container's, and of no use
+            self.starttime("/proc/%d/stat", "init_starttime", Slot("init"))
         self._map_ids()
         self.table.calls(self.program.host)
         self.do("exit_group", 0)
@@ -217,6 +229,8 @@ class _Writer(Scribe):
         self.close("go_write")
         self.do("rt_sigprocmask", 2, self.table.place(bytes(8)), 0, 8)
         self.table.calls(self.program.init)
+        if self.duties.inside is not None:
+            execentry.execute(self, self.duties.inside)
         self.do("exit_group", _KILLED)
 
     def handler(self, words: Sentences) -> None:
@@ -234,7 +248,7 @@ class _Writer(Scribe):
         self.do(TEXT, text, form, *parts, result="count")
         self.do("write", Slot("report"), text, Slot("count"))
         self.mark("leave")
-        self.when("role", _MONITOR, "release")
+        self.when("role", _MONITOR, startwatch.failed(self.duties))
         self.when("init", 0, "nobody to kill")
         self.do("kill", Slot("init"), signal.SIGKILL)
         self.mark("nobody to kill")

@@ -7,6 +7,7 @@ import signal
 from runtime import startconsole, startothers
 from runtime.duties import Duties
 from runtime.elf import PASSING
+from runtime.execentry import FALL_BACK
 from runtime.kernel import mount as m
 from runtime.program import Slot
 from runtime.records import ADD, LOAD, STORE, TEXT, pattern
@@ -46,7 +47,10 @@ def begin(s: Scribe, duties: Duties) -> None:
         s.close("console_out")
     if duties.group:
         s.do("close", GROUP)
-    _let_go(s, duties)
+    if duties.inside is None:
+        _let_go(s, duties)
+    else:
+        s.close("born_read", "net_go_write")  # a command waits for no network
     s.when("foreground", 1, "streams are closed")
     s.close("stderr")
     s.mark("streams are closed")
@@ -54,7 +58,7 @@ def begin(s: Scribe, duties: Duties) -> None:
     s.when("count", 0, "running")
     s.do("write", Slot("report"), s.buffer, Slot("count"))
     s.wait_for("init")
-    s.go("release")
+    s.go(failed(duties))
     s.mark("running")
     s.close("ready_read", "lock")
     if duties.console:
@@ -62,12 +66,23 @@ def begin(s: Scribe, duties: Duties) -> None:
         s.when("foreground", 0, "console is received")
         s.do("fcntl", 1, F_DUPFD_CLOEXEC, ABOVE, result="log")
         s.mark("console is received")
+    if duties.inside is None:
+        _tell(s, duties)
+    s.go("told")
+
+
+def _tell(s: Scribe, duties: Duties) -> None:
+    """Say in the run state, and to who does not wait, that init runs."""
     identities = [_identity(s, process) for process in ("monitor", "init")]
     _state(s, duties, duties.running, *identities, Slot("more"))
     s.when("words", 1, "told")
     s.do("write", Slot("report"), s.table.place(b"+"), 1)
     s.close("report")
-    s.go("told")
+
+
+def failed(duties: Duties) -> str:
+    """Return where it goes on when a start has failed."""
+    return "release" if duties.inside is None else FALL_BACK
 
 
 def _let_go(s: Scribe, duties: Duties) -> None:
@@ -112,7 +127,8 @@ def watch(s: Scribe, duties: Duties) -> None:
     """Wait for signals and for what init writes, until init has ended."""
     s.mark("told")
     s.do("munmap", PASSING, _MAX_PASSING)
-    mask = sum(1 << number - 1 for number in _WATCHED).to_bytes(8, "little")
+    watched = _WATCHED if duties.inside is None else (*_WATCHED, signal.SIGUSR1, signal.SIGUSR2)
+    mask = sum(1 << number - 1 for number in watched).to_bytes(8, "little")
     polled = s.table.room(16)
     s.do("signalfd4", -1, s.table.place(mask), 8, CLOEXEC | NONBLOCK, result="signals")
     s.do(STORE, polled, Slot("signals"), width=4)
@@ -167,7 +183,7 @@ def _hear_signals(s: Scribe, duties: Duties) -> None:
     s.when("count", -1, "wait")
     s.do(LOAD, s.siginfo, 0, result="signal", width=4)
     s.when("signal", signal.SIGCHLD, "a child")
-    s.do("kill", Slot("init"), duties.stop_signal)
+    s.do("kill", Slot("init"), duties.stop_signal if duties.inside is None else Slot("signal"))
     s.go("wait")
     s.mark("a child")
     s.do(STORE, s.siginfo + SI_PID, 0, width=4)
@@ -191,7 +207,8 @@ def end(s: Scribe, duties: Duties) -> None:
     s.table.calls([replace(call, ignore=(0xFF,), skip=0) for call in duties.release])
     if duties.carrier is not None:
         startothers.kill(s, duties.carrier)
-    _state(s, duties, duties.stopped, Slot("status"))
+    if duties.inside is None:
+        _state(s, duties, duties.stopped, Slot("status"))
     if duties.finish:
         _finish(s, duties)
     s.do("exit_group", Slot("status"))

@@ -17,6 +17,7 @@ from pathlib import Path
 INCOMING, REPLACED, PREVIOUS = "swap", "replaced", "previous"
 GENERATIONS = (PREVIOUS, REPLACED, INCOMING)
 TREE = "upper"
+START, EXEC = "start", "exec"  # programs, written from one generation
 # In the order in which they go: no config names new layers while the old upper is in its place.
 PARTS = (TREE, "work", "fstab", "seccomp", "lock", "fstab.made", "config.made", "config", "state.json")  # fmt: skip
 
@@ -36,6 +37,13 @@ def complete(generation: Path, directory: Path) -> None:
                 (generation / part).touch(mode=0o600)
 
 
+def forget(directory: Path) -> None:
+    """Remove the programs that were written for the container of `directory` as it was."""
+    for program in (START, EXEC):
+        with suppress(FileNotFoundError):
+            os.unlink(directory / program)
+
+
 def finish(directory: Path) -> None:
     """Let what lies in `directory`/swap take its place, from wherever an earlier call was killed; else do nothing.
 
@@ -44,8 +52,7 @@ def finish(directory: Path) -> None:
     incoming, replaced = directory / INCOMING, directory / REPLACED
     if not os.path.isdir(incoming):
         return
-    with suppress(FileNotFoundError):
-        os.unlink(directory / "start")  # it mounts the layers of the generation that goes
+    forget(directory)
     with suppress(FileExistsError):
         os.mkdir(replaced, 0o700)
     for part in PARTS:

@@ -22,6 +22,10 @@ def execute(container: Container, request: Request, console: Console) -> int:
     flags = request.flags
     both = sys.stdin.isatty() and sys.stdout.isatty()
     sys.stdout.flush()
+    if not (flags.tty or both or flags.user or flags.cwd or flags.env or request.build.env):
+        from runtime import execprogram
+
+        execprogram.keep(container)
     return enter.execute(
         container,
         request.command,

@@ -9,7 +9,7 @@ from pathlib import Path
 from mktemplate.errors import CommandError
 from mktemplate.life import copies
 from mktemplate.making import assembly
-from runtime import bundle, idmap, lease, state
+from runtime import bundle, idmap, lease, state, swap
 from runtime.bundle import Bundle
 from runtime.container import Container
 from runtime.errors import StateError
@@ -38,8 +38,7 @@ def rename(container: Container, name: str) -> None:
             raise CommandError("E_EXISTS", name, f"{error.strerror}") from None
         for text in fresh:
             os.rename(path / name / f"{text}.renamed", path / name / text)
-        with suppress(FileNotFoundError):
-            os.unlink(path / name / "start")  # it names the old place
+        swap.forget(path / name)  # they name the old place
         _keep_ids(path, name, found.record.id_range[0])
         if os.geteuid() == 0:
             _keep_address(state.key(path, old), state.key(path, name))

@@ -41,6 +41,7 @@ def container(tmp_path: Path) -> Path:
     place = tmp_path / "web"
     generation(place, "old")
     (place / "start").write_text("mounts the old layers")
+    (place / "exec").write_text("knows their passwd")
     (place / "volumes").mkdir()
     (place / "log").write_text("kept")
     generation(place / swap.INCOMING, "new")
