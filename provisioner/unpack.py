@@ -237,13 +237,15 @@ def _leave_to_dpkg(job: _Job, turn: Turn) -> None:
         archive.copy(job.packed, out, job.package)
     finally:
         os.close(out)
-    _queue_notes(directory, job.package, turn)
+    _note(job.package, turn)
 
 
-def _queue_notes(directory: bytes, package: Package, turn: Turn) -> None:
-    before = " ".join(turn.before).encode() + b"\n" if turn.before else b""
-    inside.put(directory + b".before", before)
-    inside.put(directory + b".name", f"{package.name} {package.arch}\n".encode())
+def _note(package: Package, turn: Turn) -> None:
+    """Note beside what is queued whose it is, and what must be configured before it."""
+    place = QUEUE + b"%05d" % turn.number
+    if turn.before:
+        inside.put(place + b".before", " ".join(turn.before).encode() + b"\n")
+    inside.put(place + b".name", f"{package.name} {package.arch}\n".encode())
 
 
 def _queue(one: Unpacked, turn: Turn) -> None:
@@ -253,4 +255,4 @@ def _queue(one: Unpacked, turn: Turn) -> None:
     for name, (body, mode, mtime) in one.control.files.items():
         inside.put(directory + name.encode(), body, mode, mtime)
     inside.put(directory + b"control", one.control.stanza)
-    _queue_notes(directory, one.package, turn)
+    _note(one.package, turn)

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from provisioner.tar import printable
 
 BUILD = b"/.mktemplate"
-QUEUE = BUILD + b"/preinst/"  # one numbered directory per preinst, filled by unpack
+QUEUE = (
+    BUILD + b"/preinst/"
+)  # one numbered directory per preinst, with notes beside it, filled by unpack
 DRIVER = BUILD + b"/configure"
 SHIMS = BUILD + b"/bin"
 LINES = 20  # of a failed script's output
@@ -27,15 +29,15 @@ if [ -e /.mktemplate/perl/server ]; then
     trap "{ kill $!; wait $!; } 2>/dev/null" EXIT
 fi
 export DPKG_RUNNING_VERSION="$(dpkg-query -W -f '${Version}' dpkg)"
-for queued in /.mktemplate/preinst/*; do
+for queued in /.mktemplate/preinst/*/; do
     [ -d "$queued" ] || break
-    if [ -s "$queued/.before" ]; then
-        read -r before <"$queued/.before"
+    queued=${queued%/}
+    if [ -s "$queued.before" ]; then
+        read -r before <"$queued.before"
         pending=$(dpkg-query -W -f '${db:Status-Status} ${Package}\\n' $before | sed -n 's/^unpacked //p')
         [ -z "$pending" ] || dpkg --configure $pending </dev/null || exit
     fi
-    read -r name arch <"$queued/.name"
-    rm "$queued/.name" "$queued/.before"
+    read -r name arch <"$queued.name"
     if [ -e "$queued/package.deb" ]; then
         echo "mktemplate: preinst $name"
         dpkg --unpack "$queued/package.deb" </dev/null || exit

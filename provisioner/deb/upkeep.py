@@ -12,7 +12,7 @@ from provisioner.inside import is_there, put
 _HELPER = b"/usr/bin/dpkg-maintscript-helper"
 
 # Its arguments: a command, one or two of its own, a version and a package where they are given, `--`, the script's own.
-# A version with a colon, or that ends in a hyphen, is for dpkg to judge.
+# A version that is unlike most, as one that ends in a hyphen, is for dpkg to judge.
 _SHIM = b"""\
 #!/bin/sh
 is_needless() {
@@ -40,7 +40,7 @@ is_needless() {
         esac
         ;;
     esac
-    case ${1-} in
+    case ${1#[0-9]:} in
     '' | *[!A-Za-z0-9.+~-]* | *-) [ "${1-}" = -- ] || return 1 ;;
     [0-9]*) shift ;;
     *) return 1 ;;
