@@ -1,4 +1,4 @@
-"""How long a start takes, here and elsewhere: `python bench/launch.py [-n N] [--only WORD]…`.
+"""How long a start takes, here and elsewhere: `python bench/launch.py [-n N] [--only WORD]… [--table WORD]…`.
 
 Everybody starts /bin/true in the same small root and waits for its end, in turns: one round runs each contestant once,
 so that a busy minute meets all of them. Each is given what it can of the same isolation: user, mount, pid, ipc, uts,
@@ -6,6 +6,9 @@ network and cgroup namespaces, 65536 ids, eight capabilities, no_new_privs, the 
 `service`. What a contestant leaves out stands behind its name. Needs root; the numbers are wall times of whole
 processes, from posix_spawn to their end, and beside them what they and their children used of a processor, which a busy
 machine disturbs less. Peers that are not installed are left out.
+
+Then what running ones cost (bench/running.py): a command in one, its end, a hundred and five hundred of them with the
+memory of each, sshd's first word over the bridge.
 """
 
 from __future__ import annotations
@@ -15,37 +18,25 @@ import json
 import os
 import platform
 import shutil
-import stat
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(CHECKOUT))
+sys.path[:0] = [str(CHECKOUT), str(Path(__file__).parent)]
 
-from runtime import bundle, capabilities, idmap, seccomp, seccomp_profile, startprogram  # noqa: E402  # the checkout comes first
-from runtime.bundle import Bundle, Record  # noqa: E402
-from runtime.container import Container  # noqa: E402
+import running  # noqa: E402  # the checkout comes first
+from engines import engines  # noqa: E402
+from place import COMMAND, SCRIPT, Place, config, made, oci_config, prepared  # noqa: E402
+
+from runtime import capabilities, startprogram  # noqa: E402
 from runtime.duties import Duties  # noqa: E402
-from runtime.kernel import mount as m  # noqa: E402
-from runtime.kernel import namespace as ns  # noqa: E402
+from valuetypes import dataclass, field  # noqa: E402
 
-COMMAND = "/bin/true"
-PROFILE = "service"
-MASKED = (
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/timer_list",
-    "/proc/acpi",
-    "/proc/scsi",
-    "/sys/firmware",
-)
 IN_PYTHON = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
@@ -54,19 +45,8 @@ container = Container(sys.argv[2], sys.argv[3])
 os.waitpid(container.start(foreground=True).monitor, 0)
 sys.exit(container.exit_status)
 """
-READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """What every contestant is given."""
-
-    folder: Path
-    root: Path  # owned as it is inside
-    shifted: Path  # the same, owned by the ids that root and the others have outside
-    first_id: int
-    syscalls: tuple[str, ...]
-    bpf: Path
+TABLES = ("start", "running", "many", "ready")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +58,7 @@ class Contestant:
     lacks: str = ""
     clean: Callable[[], None] = lambda: None
     open: tuple[str, int] | None = None  # a file that it finds open as this descriptor
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -95,18 +76,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=30, metavar="N", help="rounds (30)")
     parser.add_argument("--only", action="append", default=[], metavar="WORD")
+    parser.add_argument("--table", action="append", default=[], choices=TABLES)
+    parser.add_argument("--count", action="append", type=int, default=[], help="(100 and 500)")
     arguments = parser.parse_args()
+    wanted = arguments.table or TABLES
     with ExitStack() as stack:
         place = stack.enter_context(prepared())
-        contestants = [
-            contestant
-            for make in (ours, bubblewrap, oci, lxc, nspawn, podman)
-            for contestant in make(place, stack)
-            if not arguments.only or any(word in contestant.name for word in arguments.only)
-        ]
-        results = [Result(contestant) for contestant in contestants]
-        measure(results, arguments.n)
-    print(table(results, arguments.n))
+
+        def is_asked_for(one: Contestant | running.Engine) -> bool:
+            return not arguments.only or any(word in one.name for word in arguments.only)
+
+        if "start" in wanted:
+            makers = (ours, bubblewrap, oci, lxc, nspawn, podman)
+            contestants = [one for make in makers for one in make(place, stack)]
+            results = [Result(one) for one in contestants if is_asked_for(one)]
+            measure(results, arguments.n)
+            print(table(results, arguments.n), flush=True)
+        chosen = list(filter(is_asked_for, engines(place)))
+        if "running" in wanted:
+            print(f"\n{running.once(chosen, arguments.n)}", flush=True)
+        for count in arguments.count or (100, 500) if "many" in wanted else ():
+            print(f"\n{running.many(chosen, count)}", flush=True)
+        if "ready" in wanted:
+            print(f"\n{running.ready(SCRIPT, place.folder, arguments.n)}", flush=True)
 
 
 def measure(results: list[Result], rounds: int) -> None:
@@ -138,7 +130,10 @@ def timed(contestant: Contestant) -> tuple[float, float]:
             actions.append((os.POSIX_SPAWN_OPEN, number, path, os.O_RDONLY, 0))
         began = time.perf_counter()
         pid = os.posix_spawn(
-            contestant.argv[0], contestant.argv, environment(), file_actions=actions
+            contestant.argv[0],
+            contestant.argv,
+            environment() | dict(contestant.environment),
+            file_actions=actions,
         )
         _, status, used = os.wait4(pid, 0)
         spent = (time.perf_counter() - began) * 1000
@@ -178,54 +173,6 @@ def table(results: list[Result], rounds: int) -> str:
     return "\n".join(lines)
 
 
-@contextmanager
-def prepared() -> Iterator[Place]:
-    """Make the root, twice, in a mount namespace of our own; remove all at the end."""
-    ns.unshare(ns.CLONE_NEWNS)
-    m.mount_setattr(m.AT_FDCWD, "/", m.AT_RECURSIVE, m.mount_attributes(0, 0, m.MS_PRIVATE))
-    if Path("/sys/fs/cgroup/unified").is_dir():  # crun and podman refuse a hybrid host
-        m.umount2("/sys/fs/cgroup/unified", m.MNT_DETACH)
-    folder = Path(tempfile.mkdtemp(prefix="mktemplate-bench-"))
-    folder.chmod(0o755)
-    try:
-        allocated = idmap.allocate(folder, "bench")
-        root, shifted = folder / "root", folder / "shifted"
-        fill(root)
-        shutil.copytree(root, shifted, symlinks=True)
-        for path in (shifted, *shifted.rglob("*")):
-            os.lchown(path, allocated.first, allocated.first)
-        text = seccomp_profile.default_profile(PROFILE)
-        bpf = folder / "bpf"
-        bpf.write_bytes(seccomp.compile_profile(text, PROFILE))
-        words = tuple(line for line in text.split("\n") if line.isidentifier())
-        yield Place(
-            folder=folder,
-            root=root,
-            shifted=shifted,
-            first_id=allocated.first,
-            syscalls=words,
-            bpf=bpf,
-        )
-    finally:
-        shutil.rmtree(folder)
-
-
-def fill(root: Path) -> None:
-    """Put this host's /bin/true, its libraries and empty folders into `root`."""
-    for name in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr"):
-        (root / name).mkdir(parents=True)
-    (root / "etc/os-release").write_text("ID=bench\n")
-    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
-    (root / "etc/group").write_text("root:x:0:\n")
-    found = subprocess.run(["ldd", COMMAND], check=True, capture_output=True, text=True).stdout
-    files = [word for word in found.split() if word.startswith("/")]
-    for file in (COMMAND, *files):
-        target = root / file.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, target)
-        target.chmod(target.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-
-
 def ours(place: Place, stack: ExitStack) -> list[Contestant]:
     """Return the start program as it is, with all that it does; without control groups, as crun; and Python's way."""
     found = []
@@ -256,56 +203,12 @@ def ours(place: Place, stack: ExitStack) -> list[Contestant]:
         str(place.folder),
         "bench-overlay",
     )
-    return [*found, Contestant(name="from Python, overlay", argv=argv)]
-
-
-def made(place: Place, name: str, kind: str) -> Container:
-    """Return a container that starts /bin/true upon an overlay of the root, or upon a copy of it."""
-    directory = place.folder / name
-    for part in ("upper", "work"):
-        (directory / part).mkdir(parents=True)
-    upper = directory / "upper"
-    rootfs = f"overlay:{place.root}:{upper}" if kind == "overlay" else f"dir:{place.root}"
-    (directory / "config").write_text(config(place, rootfs))
-    record = Record(
-        name=name, template="", distro="", release="", arch=platform.machine(), created=""
+    typed = Contestant(
+        name="mktemplate start --foreground, as typed, overlay",
+        argv=(SCRIPT, "start", "--foreground", "bench-overlay"),
+        environment=(("MKTEMPLATE_PATH", str(place.folder)),),
     )
-    bundle.write(Bundle(path=directory, record=record))
-    return Container(place.folder, name)
-
-
-def config(place: Place, rootfs: str) -> str:
-    """Return a container's configuration with all that a service gets."""
-    kept = capabilities.SERVICE
-    dropped = " ".join(name for name in capabilities.NAMES if name not in kept)
-    masks = [
-        f"lxc.mount.entry = /dev/null {path[1:]} none bind,ro,optional 0 0"
-        if Path(path).is_file()
-        else f"lxc.mount.entry = tmpfs {path[1:]} tmpfs ro,nosuid,nodev,noexec,size=4k,optional 0 0"
-        for path in MASKED
-    ]
-    lines = [
-        "lxc.uts.name = bench",
-        f"lxc.init.cmd = {COMMAND}",
-        "lxc.no_new_privs = 1",
-        f"lxc.cap.drop = {dropped}",
-        f"lxc.idmap = u 0 {place.first_id} 65536",
-        f"lxc.idmap = g 0 {place.first_id} 65536",
-        "lxc.net.0.type = empty",
-        "lxc.autodev = 1",
-        "lxc.pty.max = 64",
-        "lxc.console.path = none",
-        "lxc.mount.auto = proc:mixed sys:ro",
-        "lxc.mount.entry = tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,size=64m,create=dir 0 0",
-        "lxc.mount.entry = mqueue dev/mqueue mqueue nosuid,nodev,noexec,create=dir,optional 0 0",
-        "lxc.mount.entry = tmpfs run tmpfs nosuid,nodev,mode=0755,size=64m,create=dir 0 0",
-        *masks,
-        f"lxc.rootfs.path = {rootfs}",
-        "lxc.rootfs.options = idmap=container",
-        f"lxc.seccomp.profile = {place.folder / 'profile'}",
-    ]
-    (place.folder / "profile").write_text(seccomp_profile.default_profile(PROFILE))
-    return "\n".join(lines) + "\n"
+    return [*found, typed, Contestant(name="from Python, overlay", argv=argv)]
 
 
 def bubblewrap(place: Place, _: ExitStack) -> list[Contestant]:
@@ -366,78 +269,6 @@ def oci(place: Place, _: ExitStack) -> list[Contestant]:
             lacks = "no cgroup, no overlay" if more else "no overlay"
             found.append(Contestant(name=f"{name} run", argv=argv, lacks=lacks))
     return found
-
-
-def oci_config(place: Place) -> dict[str, object]:
-    """Return config.json: the same isolation, as far as OCI can say it."""
-    kept = [f"CAP_{name.upper()}" for name in sorted(capabilities.SERVICE)]
-    ids = [{"containerID": 0, "hostID": place.first_id, "size": 65536}]
-    tmpfs = ["nosuid", "nodev", "size=65536k"]
-    return {
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": False,
-            "user": {"uid": 0, "gid": 0},
-            "args": [COMMAND],
-            "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
-            "cwd": "/",
-            "capabilities": {name: kept for name in ("bounding", "effective", "permitted")},
-            "noNewPrivileges": True,
-        },
-        "root": {"path": str(place.shifted), "readonly": False},
-        "hostname": "bench",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {
-                "destination": "/dev",
-                "type": "tmpfs",
-                "source": "tmpfs",
-                "options": ["nosuid", "mode=755"],
-            },
-            {
-                "destination": "/dev/pts",
-                "type": "devpts",
-                "source": "devpts",
-                "options": [
-                    "nosuid",
-                    "noexec",
-                    "newinstance",
-                    "ptmxmode=0666",
-                    "mode=0620",
-                    "gid=5",
-                ],
-            },
-            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": tmpfs},
-            {
-                "destination": "/dev/mqueue",
-                "type": "mqueue",
-                "source": "mqueue",
-                "options": ["nosuid"],
-            },
-            {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": tmpfs},
-            {
-                "destination": "/sys",
-                "type": "sysfs",
-                "source": "sysfs",
-                "options": ["nosuid", "noexec", "ro"],
-            },
-        ],
-        "linux": {
-            "namespaces": [
-                {"type": name}
-                for name in ("pid", "network", "ipc", "uts", "mount", "user", "cgroup")
-            ],
-            "uidMappings": ids,
-            "gidMappings": ids,
-            "maskedPaths": list(MASKED),
-            "readonlyPaths": list(READ_ONLY),
-            "seccomp": {
-                "defaultAction": "SCMP_ACT_ERRNO",
-                "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-                "syscalls": [{"names": list(place.syscalls), "action": "SCMP_ACT_ALLOW"}],
-            },
-        },
-    }
 
 
 def lxc(place: Place, _: ExitStack) -> list[Contestant]:
