@@ -61,6 +61,11 @@ def test_the_runtime_loads_nothing_heavy(path: Path) -> None:
     assert not HEAVY.intersection(imported(path))
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_values_are_made_of_what_costs_nothing_to_load(path: Path) -> None:
+    assert "dataclasses" not in imported(path), "from valuetypes import … (decision 0016)"
+
+
 @pytest.mark.parametrize("word", ["util", "helper", "manager", "common", "misc"])
 def test_no_module_is_named_for_nothing(word: str) -> None:
     assert [path.name for path in MODULES if word in path.stem] == []
