@@ -31,7 +31,7 @@ APT_SOURCES = "/etc/apt/sources.list.d/{distro}.sources"
 _MERGED = ("bin", "lib", "sbin")
 _MERGED_ALSO = {"amd64": ("lib32", "lib64", "libx32"), "ppc64el": ("lib64",), "loong64": ("lib64",)}
 _EPOCH = 1_735_689_600  # of a tree that stands on no packages; any fixed day would do
-FORMAT = 3  # of what a layer holds; whatever changes a layer's bytes changes this number
+FORMAT = 4  # of what a layer holds; whatever changes a layer's bytes changes this number
 
 Download = Callable[[Sequence[Package]], None]
 Bring = Callable[[Sequence[Fetched]], None]

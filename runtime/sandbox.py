@@ -182,14 +182,19 @@ def _program(root: Root, idmap: IdMap, system: tuple[Call, ...]) -> Program:
 
 
 def _system() -> tuple[Call, ...]:
-    """Return how /dev, /proc and /tmp come to be."""
+    """Return how /dev, /proc and /tmp come to be.
+
+    /dev/shm is everybody's: initdb(1) writes down which kind of shared memory its user can have.
+    """
+    anybodys = m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID
     return (
         *kernelfs.device_directory(),
+        *steps.scratch("dev/shm", "mode=1777", attributes=anybodys),
         *kernelfs.proc(),
         *kernelfs.mask_files("proc", kernelfs.MASKED_FILES),
         *kernelfs.mask_directories("proc", kernelfs.MASKED_DIRECTORIES),
         *kernelfs.read_only("proc", kernelfs.READ_ONLY),
-        *steps.scratch("tmp", "mode=1777", attributes=m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOSUID),
+        *steps.scratch("tmp", "mode=1777", attributes=anybodys),
     )
 
 

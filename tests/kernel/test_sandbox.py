@@ -226,6 +226,12 @@ def test_a_proc_that_is_a_symlink_is_refused(root: Root, tmp_path: Path) -> None
     assert list(canary.iterdir()) == []
 
 
+def test_shared_memory_is_anybodys_as_on_a_host(root: Root) -> None:
+    done = run(root, "stat -c '%a %U' /dev/shm")
+
+    assert done.output.decode().split() == ["1777", "root"]
+
+
 def test_nothing_is_left_mounted(root: Root) -> None:
     before = Path("/proc/self/mountinfo").read_text()
 
