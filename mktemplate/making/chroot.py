@@ -230,8 +230,9 @@ def _furnish(top: Path) -> dict[Path, tuple[int, int]]:
         for name, major, minor in _NODES:
             os.mknod(top / "dev" / name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
             os.chmod(top / "dev" / name, 0o666)  # noqa: S103  # as everywhere; the umask took some
-        (top / "dev/shm").mkdir(exist_ok=True)
-        os.chmod(top / "dev/shm", 0o1777)  # noqa: S103  # anybody's, as in a sandbox
+        if not os.path.lexists(top / "dev/shm"):  # a package's may be a symlink
+            os.mkdir(top / "dev/shm")
+            os.chmod(top / "dev/shm", 0o1777)  # noqa: S103  # anybody's, as in a sandbox
     return times
 
 
