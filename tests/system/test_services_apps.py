@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import lacking
-from tests.system.command import CHECKOUT, Mkt
+from tests.system.command import CHECKOUT, Mkt, free_port
 from tests.system.service import CURL, ENDED, Client, Service, asks, cases, prove
 from tests.system.user import UserMkt
 
@@ -55,6 +55,13 @@ SERVICES = [
         options=("--set", f"source={APPS}/flask", *NETWORK),
         look=asks(*CURL, "http://{ip}:8000/"),
         sees="flask, as app",
+    ),
+    Service(
+        template="python-app",
+        case="pyproject",
+        options=("--set", f"source={APPS}/pyproject", *NETWORK),
+        look=asks(*CURL, "http://{ip}:8000/"),
+        sees="signer 1.0, as app",
     ),
     Service(
         template="node-app",
@@ -191,3 +198,16 @@ def test_a_normal_user_has_it_too(user: UserMkt) -> None:
     )
 
     assert "static-app" in done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("template", "port"), [("python-app", 8000), ("node-app", 3000)])
+def test_a_normal_users_application_answers_keeps_answering_and_ends_in_time(
+    user: UserMkt, template: str, port: int
+) -> None:
+    hello = asks(*CURL, "http://{ip}:{port}/")
+    service = Service(template=template, port=port, look=hello, sees=f"mktemplate's {template}")
+    try:
+        prove(user, service, "trixie", publish=free_port())
+    finally:
+        user.sweep()
