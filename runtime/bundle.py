@@ -170,8 +170,9 @@ def _others(path: Path) -> tuple[str, ...]:
     return (f"did you mean {near[0]}?",) if near else ("mktemplate list shows what there is",)
 
 
+@lru_cache(maxsize=8)
 def _record(data: bytes, name: str) -> Record:
-    """Return what `data` says: always the same, and a program may ask often."""
+    """Return what `data` says: always the same, and a program asks often, of one container after the other."""
     value = json.loads(data)
     if value.pop("version") != VERSION:
         raise ResourceError("E_STORE_VERSION", name, "state.json was written by another version")
