@@ -11,7 +11,7 @@ from mktemplate.making.recorded import shown
 from runtime import cgroup as cgroups
 from runtime.bundle import Bundle
 from runtime.container import Container
-from valuetypes import asdict
+from valuetypes import asdict, replace
 
 _KILLED = 137  # 128 + SIGKILL
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
@@ -123,12 +123,12 @@ def oom_kills(container: Container) -> int:
 
 
 def is_ready(container: Container, pid: int) -> bool:
-    """Whether the service accepts now; a check that runs a command is only made by `up` and `wait`."""
+    """Whether the service accepts now; only `up` and `wait` ask it, or run a command in it."""
     check = container.readiness
     if check.kind in ("port", "file"):
         from runtime import ready
 
-        return ready.is_ready(check, pid, lambda argv: False)
+        return ready.is_ready(replace(check, send="", expect=""), pid, lambda argv: False)
     return True
 
 
