@@ -24,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all", action="store_true", help="also run what takes minutes (marker `slow`)"
     )
+    parser.addoption(
+        "--rootless", action="store_true", help="run what is root's as a user, where a user may"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = pytest.mark.skip(reason="takes minutes: run `sh scripts/test --all`")
     for item in items:
         privileged = item.get_closest_marker("root") or item.get_closest_marker("system")
-        if privileged and os.geteuid() != 0:
+        if privileged and os.geteuid() != 0 and not config.getoption("--rootless"):
             item.add_marker(rootless)
         if item.get_closest_marker("slow") and not config.getoption("--all"):
             item.add_marker(slow)

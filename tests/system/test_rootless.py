@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import lacking
-from tests.system.command import Mkt, free_port
+from tests.system.command import CHECKOUT, Mkt, free_port
 from tests.system.service import ENDED, GRACE
 from tests.system.user import USER, UserMkt, free_ids
 
@@ -187,3 +187,25 @@ def test_a_users_volume_belongs_to_its_user_inside_and_goes_with_the_container(
     assert "password: mktemplate exec keeper -- cat" in said.stderr
     assert len(made.strip()) == 24
     assert not (user.path / "keeper").exists()
+
+
+def test_the_attacks_on_a_launch_reach_nothing_of_a_users_host(user: UserMkt) -> None:
+    code = user.place / "code"
+    shutil.copytree(
+        CHECKOUT / "tests", code / "tests", ignore=shutil.ignore_patterns("__pycache__", "golden")
+    )
+    shutil.copy(CHECKOUT / "pyproject.toml", code)
+    folder = user.place / "home/attacks"
+    done = user.module(
+        *("pytest", "-q", "-m", "attack", "--rootless", "-p", "no:cacheprovider", "-p", "no:xdist"),
+        *("--rootdir", str(code), "-c", str(code / "pyproject.toml"), "--basetemp", str(folder)),
+        str(code / "tests/kernel/test_attacks.py"),
+    )
+
+    last = done.stdout.strip().rpartition("\n")[2]
+    passed, skipped = (re.search(rf"(\d+) {word}", last) for word in ("passed", "skipped"))
+    assert done.returncode == 0, done.stdout
+    assert passed is not None
+    assert int(passed[1]) >= 36
+    assert skipped is not None
+    assert skipped[1] == "1"  # T-43
