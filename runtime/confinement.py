@@ -181,6 +181,20 @@ def execute(
     )
 
 
+def keyring(config: ContainerConfig) -> tuple[Call, ...]:
+    """Leave the caller's session keyring for one of our own, unless lxc.keyring.session says no."""
+    if config.keyring_disabled:
+        return ()
+    return (
+        Call(
+            name="keyctl",
+            args=(process.KEYCTL_JOIN_SESSION_KEYRING, c("mktemplate"), 0, 0, 0),
+            why="keyrings know no namespace (CVE-2016-0728); before the filter forbids keyctl",
+            ignore=(errno.ENOSYS, errno.EPERM, errno.EDQUOT),
+        ),
+    )
+
+
 def stand_in(directory: str) -> tuple[Call, ...]:
     """Make `directory` the working directory; a magic link of /proc is refused (CVE-2024-21626)."""
     failure = Failure("E_CONFIG_VALUE", directory, "cannot be the working directory")

@@ -194,6 +194,7 @@ class Target:
                     expect=(Expect(0, 1, ord("g")),),
                     unexpected=Failure("E_INIT_DIED", self.name, "the stage ended before its time"),
                 ),
+                *confinement.keyring(self.config),
                 *confinement.confine(self.config, user, bpf, capabilities.last()),
                 *last,
             ),

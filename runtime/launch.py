@@ -34,7 +34,6 @@ from runtime.hooks import NONE, Hooks
 from runtime.idmap import IdMap
 from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
-from runtime.kernel import process
 from runtime.program import Call, Expect, Failure, Out, Program, Slot, Step, Text
 from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.steps import c
@@ -327,15 +326,7 @@ def _identity(config: ContainerConfig) -> tuple[Call, ...]:
                 failure=Failure("E_KERNEL_FEATURE", "lxc.sched.core"),
             )
         )
-    if not config.keyring_disabled:
-        calls.append(
-            Call(
-                name="keyctl",
-                args=(process.KEYCTL_JOIN_SESSION_KEYRING, c("mktemplate"), 0, 0, 0),
-                why="keyrings know no namespace (CVE-2016-0728); before the filter forbids keyctl",
-                ignore=(errno.ENOSYS, errno.EPERM, errno.EDQUOT),
-            )
-        )
+    calls += confinement.keyring(config)
     calls += confinement.session(console=consolepty.has(config))
     if config.init_cwd:
         calls += confinement.stand_in(config.init_cwd)

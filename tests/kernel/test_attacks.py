@@ -9,6 +9,7 @@ whether anything reached it.
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import signal
@@ -22,13 +23,17 @@ from pathlib import Path
 
 import pytest
 
+from runtime import enter, execprogram
 from runtime.container import Container
 from runtime.errors import ContainerError
+from runtime.kernel.libc import MACHINE, raw
+from runtime.kernel.syscall_names import numbers
 
 pytestmark = [pytest.mark.root, pytest.mark.attack]
 AS_ROOT = os.geteuid() == 0
 
 Make = Callable[..., Container]
+NUMBER = numbers(MACHINE)
 START = "import sys; from runtime.container import Container; Container(*sys.argv[1:]).start()"
 
 
@@ -318,10 +323,47 @@ def test_t43_nobody_else_reaches_the_container(hostile: Hostile) -> None:
     assert seen.stdout == ""
 
 
-def test_t45_keys_are_neither_seen_nor_made(hostile: Hostile) -> None:
-    lines = said(hostile("cat /proc/keys | wc -c 2>&1 || true; ls -l /proc/self/attr >/dev/null"))
+KEYCTL_SEARCH, KEYCTL_UNLINK, SESSION = 10, 9, -3  # keyctl(2)
+KEY = (b"user\0", b"mktemplate-test\0")
 
-    assert lines[:1] in ([], ["0"], ["sh: 1: wc: not found"]) or lines
+
+@pytest.fixture
+def key() -> Iterator[int]:
+    """A key in the session keyring of whoever starts the container, and runs commands in it."""
+    raw(NUMBER["keyctl"], 1, None)  # a session keyring of our own
+    made = raw(NUMBER["add_key"], *KEY, b"secret", 6, SESSION)
+    assert made > 0
+    yield made
+    raw(NUMBER["keyctl"], KEYCTL_UNLINK, made, SESSION)
+
+
+def test_t45_no_key_is_listed(hostile: Hostile, key: int) -> None:
+    masked = "lxc.mount.entry = /dev/null proc/keys none bind,ro 0 0"  # as templates have it
+
+    assert said(hostile("cat /proc/keys", masked)) == []
+
+
+def test_t45_keys_are_neither_found_nor_made(hostile: Hostile, key: int) -> None:
+    container = hostile("sleep 1000")
+    container.start()
+
+    def asks() -> bytes:
+        made = raw(NUMBER["add_key"], *KEY, b"other", 5, SESSION)
+        return b"%d %d" % (made, raw(NUMBER["keyctl"], KEYCTL_SEARCH, SESSION, *KEY, 0))
+
+    answers = [-int(word) for word in enter.inside(container, asks).split()]
+    assert set(answers) <= {errno.EPERM, errno.ENOSYS}
+
+
+def test_t45_the_callers_keys_are_not_those_of_a_command(make: Make, key: int) -> None:
+    container = make("victim", "/bin/sleep 1000", filtered=False)
+    container.start()
+
+    def asks() -> bytes:
+        return b"%d" % raw(NUMBER["keyctl"], KEYCTL_SEARCH, SESSION, *KEY, 0)
+
+    assert raw(NUMBER["keyctl"], KEYCTL_SEARCH, SESSION, *KEY, 0) == key
+    assert -int(enter.inside(container, asks)) == errno.ENOKEY
 
 
 def test_t46_a_device_is_neither_made_nor_opened(hostile: Hostile) -> None:
@@ -404,3 +446,47 @@ def test_t55_a_pid_that_was_given_anew_is_not_killed(hostile: Hostile) -> None:
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()
+
+
+LOOKS_AT_ALL = """
+while :; do for p in /proc/[1-9]*; do
+    [ $p = /proc/1 ] || [ $p = /proc/$$ ] || { readlink $p/exe; cat $p/environ; ls -l $p/fd; }
+done; done 2>/dev/null
+"""
+
+
+def test_t32_who_joins_is_not_looked_into_before_it_is_inside(hostile: Hostile) -> None:
+    container = hostile(LOOKS_AT_ALL.replace("\n", " "))
+    container.start()
+    execprogram.keep(container)
+    program = container.directory / "exec"
+    script = "from runtime import enter; from runtime.container import Container; import sys\n"
+    script += "for _ in range(5): enter.execute(Container(*sys.argv[1:]), ['/bin/true'])"
+    environment = {**os.environ, "MARK": "of the host"}
+    words = [sys.executable, "-P", "-c", script, str(container.path), container.name]
+    subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=60)
+    joins = [program, "/", "/bin/false", "--in-python", "exec", container.name, "--", "/bin/true"]
+    for _ in range(50 if program.exists() else 0):
+        subprocess.run(joins, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=20)
+    container.stop(0)
+
+    seen = (container.directory / "log").read_text(errors="replace")
+    assert "/bin/" in seen  # it did look at something
+    assert not [one for one in ("MARK=", "python", str(container.path), "/exec") if one in seen]
+
+
+def test_t35_no_socket_of_ours_has_a_name_without_a_file(hostile: Hostile) -> None:
+    container = hostile("sleep 1000")
+    container.start()
+    run = container.run
+    assert run is not None
+
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    nameless = {row[6] for row in rows if len(row) > 7 and row[7].startswith("@")}
+    held = [
+        os.readlink(one)
+        for process in (run.monitor, run.init)
+        for one in Path(f"/proc/{process.pid}/fd").iterdir()
+    ]
+    assert held
+    assert not [one for one in held if one.strip("socket:[]") in nameless]
