@@ -464,10 +464,10 @@ def test_t32_who_joins_is_not_looked_into_before_it_is_inside(hostile: Hostile) 
     script += "for _ in range(5): enter.execute(Container(*sys.argv[1:]), ['/bin/true'])"
     environment = {**os.environ, "MARK": "of the host"}
     words = [sys.executable, "-P", "-c", script, str(container.path), container.name]
-    subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=60)
+    subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=120)
     joins = [program, "/", "/bin/false", "--in-python", "exec", container.name, "--", "/bin/true"]
     for _ in range(50 if program.exists() else 0):
-        subprocess.run(joins, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=20)
+        subprocess.run(joins, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=60)
     container.stop(0)
 
     seen = (container.directory / "log").read_text(errors="replace")

@@ -65,7 +65,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # type: ignore[call-overload,no-any-return]  # what `more` may be is its affair
         argv_of(container, script, *words),
-        capture_output=True, text=True, timeout=20, env={"HERE": "yes"},
+        capture_output=True, text=True, timeout=60, env={"HERE": "yes"},
         **{"stdin": subprocess.DEVNULL, **more},
     )  # fmt: skip
 
@@ -189,7 +189,7 @@ def test_its_signals_are_the_commands(make: Make, script: Path) -> None:
         assert begun.stdout is not None
         begun.stdout.readline()
         begun.send_signal(signal.SIGUSR1)
-        assert begun.wait(10) == 9
+        assert begun.wait(30) == 9
 
 
 def test_without_a_user_namespace_it_is_pythons(make: Make) -> None:
@@ -218,7 +218,7 @@ def test_the_command_reaches_it_without_python(make: Make) -> None:
     container = running(make)
     seen = subprocess.run(
         ["strace", "-f", "-qq", "-e", "trace=execve", CHECKOUT / "scripts/mktemplate", "exec", "one", "--", "true"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
         env={"MKTEMPLATE_PATH": str(container.path), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
 

@@ -77,7 +77,7 @@ def as_user(tiny: Path, needs: Callable[..., None]) -> Iterator[As]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=180,
             cwd="/",
         )
 
