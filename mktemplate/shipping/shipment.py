@@ -159,10 +159,14 @@ def _health(found: Bundle) -> tuple[str, ...]:
 
 
 def _asking(ready: Ready) -> str:
-    """Return bash's words for what runtime.answer does; its variables hold no NUL, so the answer is compared in hex."""
+    """Return bash's words for what runtime.answer does; its variables hold no NUL, so the answer is compared in hex.
+
+    The answer is read whole: what is left unread would be a connection reset in the service's log.
+    """
     send, expect = (text.encode("latin-1").hex() for text in (ready.send, ready.expect))
     told = re.sub("..", r"\\x\g<0>", send)
-    heard = f"head -c {len(expect) // 2} <&3 | od -An -v -tx1 | tr -d ' \\n'"
+    first = f"dd bs=4096 count=1 2>/dev/null <&3 | head -c {len(expect) // 2}"
+    heard = f"{first} | od -An -v -tx1 | tr -d ' \\n'"
     return (
         f"exec 3<>/dev/tcp/localhost/{ready.value} && printf '{told}' >&3 && "
         f'[ "$({heard})" = {expect} ]'

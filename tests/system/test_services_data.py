@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -289,6 +292,26 @@ def test_data_and_secret_outlive_an_upgrade_its_rollback_and_a_restored_snapshot
         mkt=mkt, name="twin", ip=twin["ips"][0], port=service.port, secrets=twin["secrets"]
     )
     assert (service.look(copied), copied.secret()) == (service.sees, secret)
+
+
+@pytest.mark.slow
+def test_the_health_check_of_an_image_asks_the_server_and_leaves_no_trace_in_its_log(
+    mkt: Mkt, tmp_path: Path
+) -> None:
+    mkt.ok("up", "postgresql", *PLACE)
+    mkt.ok("export", "postgresql", "-o", f"{tmp_path}/image.tar", "--format", "docker")
+    with tarfile.open(tmp_path / "image.tar") as image:
+
+        def document(name: str) -> Any:  # noqa: ANN401 - JSON is any
+            file = image.extractfile(name)
+            assert file
+            return json.load(file)
+
+        [about] = document("manifest.json")
+        [_, *words] = document(about["Config"])["config"]["Healthcheck"]["Test"]
+
+    assert mkt("exec", "postgresql", "--", *words).returncode == 0
+    assert "from client" not in mkt.ok("logs", "postgresql")
 
 
 @pytest.mark.root
