@@ -10,10 +10,9 @@ from collections.abc import Callable
 import pytest
 
 pytest_plugins = ("tests.archive", "tests.family", "tests.tiny")
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as a shell has it for what it runs in the background:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start would inherit that
+# A shell's background job ignores Ctrl-C, and all that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -141,8 +141,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
 
 def test_an_interrupted_create_leaves_nothing(cold: Mkt) -> None:
     with subprocess.Popen(
-        ["env", "--default-signal=INT", sys.executable, "-P", "-m", "mktemplate", "--path", cold.path, "create", "sshd",
-         "--distro", "debian"],  # a background job, as these tests may be, ignores it
+        [sys.executable, "-P", "-m", "mktemplate", "--path", cold.path, "create", "sshd", "--distro", "debian"],
         env=cold.environment, cwd="/", stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         assert process.stderr is not None
