@@ -1,7 +1,7 @@
 """Streams of ours that nobody inside could open by a name: a pipe of the container's own, whose content we pass on.
 
-Many services open /dev/stdout or /dev/stderr, as nginx does for its log. Where that is somebody else's pipe, the
-container's root may not; where it is a socket, as systemd's journal is, nobody can (open(2), ENXIO).
+Many services open /dev/stdout or /dev/stderr, as nginx does for its log. Where that is somebody else's pipe or file,
+the container's root may not; where it is a socket, as systemd's journal is, nobody can (open(2), ENXIO).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def streams(root_ids: tuple[int, int]) -> Iterator[Relay]:
         chosen = [0]
         for number in (1, 2):
             status = os.fstat(number)
-            if not (stat.S_ISSOCK(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+            if stat.S_ISCHR(status.st_mode):  # a terminal, /dev/null
                 chosen.append(number)
                 continue
             if (status.st_dev, status.st_ino) not in own:

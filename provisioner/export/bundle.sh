@@ -78,6 +78,16 @@ attach() {
     sed 's/^+//' <&6 >&2
 }
 
+# Stands a pipe of the container's own, called $2, before our stream $1, unless that is a device: many services open
+# /dev/stdout, and nobody inside may open a file or a pipe of ours, nor anybody a socket, as the journal's is.
+relay() {
+    [ ! -c "/proc/self/fd/$1" ] || return 0
+    mkfifo -m 622 "$2" || exit 125
+    [ "$me" != 0 ] || chown "$first:$first" "$2"
+    cat <"$2" >&"$1" 9>&- &
+    eval "exec $1>$2"
+}
+
 me=$(id -u) forwards='' published=''
 default=${XDG_DATA_HOME:-${HOME-}/.local/share}/mktemplate-bundle
 [ "$me" != 0 ] || default=/var/lib/mktemplate-bundle
@@ -123,9 +133,11 @@ done 2>/dev/null </etc/resolv.conf
 printf %s "$resolver" >etc/resolv.conf
 echo "$name" >etc/hostname
 printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$name" >etc/hosts
-rm -f born go result
+rm -f born go result out err
 mkfifo -m 600 born go result
 echo $$ >pid
+relay 1 out
+relay 2 err
 attach &
 exec 3>born 4<go 5<"$self" 6>result
 exec ./start "$name" foreground ""

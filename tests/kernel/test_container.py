@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -344,6 +345,31 @@ def test_in_the_foreground_its_streams_are_the_callers(make: Make) -> None:
     )
 
     assert (done.stdout, done.returncode) == (b"through\n", 4)
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "socket"])
+def test_in_the_foreground_it_may_open_what_it_writes_to(
+    make: Make, tmp_path: Path, kind: str
+) -> None:
+    container = make("front", "/bin/sh -c 'echo out >/dev/stdout; echo err >/dev/stderr'")
+    log = tmp_path / "log"
+    log.touch()
+    hears, speaks = {
+        "file": lambda: (os.open(log, os.O_RDONLY), os.open(log, os.O_WRONLY)),
+        "pipe": os.pipe,
+        "socket": lambda: map(socket.socket.detach, socket.socketpair()),
+    }[kind]()
+
+    with open(speaks, "wb") as theirs:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "mktemplate", "--path", container.path, "start", "--foreground", "front"],
+            stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, timeout=60, cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, check=False,
+        )  # fmt: skip
+
+    with open(hears, "rb") as file:
+        said = file.read()
+    assert (done.returncode, said) == (0, b"out\nerr\n")
 
 
 def test_an_init_without_a_handler_is_not_waited_for(make: Make) -> None:

@@ -64,6 +64,19 @@ def test_it_is_a_tar_and_the_same_bytes_each_time(mkt: Mkt, bundle: Path) -> Non
     assert bundle.read_bytes() == Path(f"{bundle}.again").read_bytes()
 
 
+@pytest.mark.slow
+def test_a_service_that_opens_dev_stdout_writes_to_a_file_of_roots(
+    mkt: Mkt, short: Path, alone: Cell
+) -> None:
+    mkt.ok("create", "nginx", "web", "--distro", "debian", "--no-sync")
+    mkt.ok("export", "web", "-o", f"{short}/web", "--format", "bundle")
+    log = short / "log"
+
+    with alone.running(short / "web", "--dir", short / "at", log=log):
+        answered(alone, log)
+        until(lambda: "GET / HTTP" in log.read_text(), 20, log.read_text)
+
+
 def test_root_starts_it_with_a_full_id_map_a_filter_and_a_network(
     bundle: Path, short: Path, alone: Cell
 ) -> None:
