@@ -21,6 +21,7 @@ _FAILED = 125
 
 def keep(container: Container) -> None:
     """Have the exec program of a running container as it would be written today, where it can have one."""
+    run = container.running()
     path = container.directory / EXEC
     settings, found = container.config, container.bundle
     if os.geteuid() != 0 or not settings.idmap or not standalone.suffices(settings, found.config):
@@ -29,7 +30,6 @@ def keep(container: Container) -> None:
         return
     files = filter(None, (str(found.config), settings.seccomp_profile, startprogram.__file__))
     seen = startfile.looks(files)
-    run = container.running()
     with enter.joined(container) as target:
         look = _passwd(target.root)
         if not look:

@@ -89,5 +89,5 @@ def test_a_strangers_template_comes_over_http_answers_and_goes(
 
     assert (wrong.returncode, "E_TRUST_HASH" in wrong.stderr) == (3, True)
     assert "It works" in body
-    assert upgrade.returncode == 2, upgrade.stderr
+    assert upgrade.returncode == 8, upgrade.stderr
     assert mkt.json("info", "theirs")["state"] == "RUNNING"
