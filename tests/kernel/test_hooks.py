@@ -13,7 +13,7 @@ import pytest
 
 from runtime.container import Container
 from runtime.errors import ConfigError, ContainerError
-from tests.kernel.conftest import Make
+from tests.kernel.conftest import Make, let_through
 
 pytestmark = pytest.mark.root
 POINTS = ("pre-start", "pre-mount", "mount", "autodev", "start-host", "stop", "post-stop")
@@ -30,13 +30,6 @@ NOTE = r"""#!/bin/sh
     echo "uid_map $(cat /proc/self/uid_map)"
 } >"$0.$(date +%s%N).${LXC_HOOK_TYPE-$3}" 2>&1
 """
-
-
-def let_through(folder: Path) -> None:
-    """Let the container's root walk to `folder`: pytest's own are closed, PATH is not."""
-    for place in (folder, *folder.parents):
-        if place.stat().st_uid == os.geteuid() and place.name.startswith(("pytest-", "test_")):
-            place.chmod(place.stat().st_mode | 0o011)
 
 
 @pytest.fixture
