@@ -112,6 +112,7 @@ def unit(image: Image, rights: Rights) -> str:
         *([f"User={user}", f"Group={group}"] if user else []),
         "KillMode=mixed",
         f"KillSignal={image.stop_signal}",
+        "SuccessExitStatus=143",  # of a shell that passes SIGTERM on
         f"StateDirectory={folders}",
         *(f"BindPaths=/var/lib/{name}/{folder}:{path}" for folder, path in places),
         f"RuntimeDirectory={name}",

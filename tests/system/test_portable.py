@@ -42,6 +42,7 @@ def test_the_unit_is_systemds_and_what_changes_lies_outside_the_image(
     unit = (root / "usr/lib/systemd/system/web.service").read_text().split("\n")
     assert "MemoryMax=67108864" in unit
     assert "NoNewPrivileges=yes" in unit
+    assert "SuccessExitStatus=143" in unit
     assert "BindPaths=/var/lib/web/etc:/etc" in unit
     assert not (root / "usr/lib/mktemplate/state/etc/machine-id").exists()  # systemd binds its own
     [calls] = [line for line in unit if line.startswith("SystemCallFilter=")]
