@@ -170,8 +170,8 @@ def _mountable(
 
 _FORMATS = {
     "tar": _Format(write=_tar),
-    "oci": _Format(write=_oci),
-    "docker": _Format(write=_docker, carries=frozenset({"health"})),
+    "oci": _Format(write=_oci, carries=frozenset({"user"})),
+    "docker": _Format(write=_docker, carries=frozenset({"health", "user"})),
     "lxc": _Format(write=_lxc, carries=frozenset({"limits", "network", "user"})),
     "incus": _Format(write=_incus),
     "proxmox": _Format(write=_proxmox),

@@ -28,7 +28,7 @@ def push(request: Request, console: Console) -> int:
         raise CommandError("E_USAGE", str(reference), "its digest follows from it", hints=hints)
     with shipment(Container(containers_path(request), name)) as shipped:
         strict = request.flags.strict
-        left = tell_left_out(shipped, "oci", frozenset(), console, strict=strict)
+        left = tell_left_out(shipped, "oci", frozenset({"user"}), console, strict=strict)
         layout, referrers = ociimage.assemble(shipped, shipped.draft, console)
         with closing(Wire(os.environ)) as wire:
             registry = Registry(reference, os.environ, wire)

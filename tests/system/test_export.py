@@ -141,6 +141,27 @@ def test_strict_refuses_what_the_format_does_not_carry(mkt: Mkt, sshd: str, tmp_
     assert not (tmp_path / "web.tar").exists()
 
 
+def test_an_image_carries_the_user_of_the_first_process(
+    mkt: Mkt, tmp_path: Path, needs: Needs
+) -> None:
+    needs("skopeo")
+    mkt.ok("create", "busybox", "web", "--distro", "debian", "--no-sync")
+    for key in ("uid", "gid"):
+        mkt.ok("config", "web", "set", f"lxc.init.{key}", "33")
+    folder = f"{tmp_path}/web"
+    for kind, to, image in (
+        ("oci", f"{folder}/", f"oci:{folder}:web"),
+        ("docker", f"{folder}.tar", f"docker-archive:{folder}.tar"),
+    ):
+        told = mkt("export", "web", "-o", to, "--format", kind)
+
+        assert "the user of PID 1" not in told.stderr
+        shown = subprocess.run(
+            ["skopeo", "inspect", "--config", image], check=True, capture_output=True
+        )
+        assert json.loads(shown.stdout)["config"]["User"] == "33:33"
+
+
 @pytest.mark.slow
 def test_docker_runs_the_docker_archive_and_finds_it_healthy(
     mkt: Mkt, sshd: str, key: Path, short: Path, apart: Cell, needs: Needs
