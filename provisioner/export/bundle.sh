@@ -58,13 +58,13 @@ END
     ip -batch - <<END &&
 link add $outer type veth peer name eth0 netns $1
 link set $outer up
-route replace $address/32 dev $outer
 END
-        nsenter -t "$1" -n ip -batch - <<END
+        nsenter -t "$1" -n ip -batch - <<END &&
 address add $address/32 dev eth0
 link set eth0 up
 route add default dev eth0
 END
+        ip route replace "$address/32" dev "$outer" # last: who asks for a neighbour too early waits a second
 }
 
 # Beside the start: hears when the network may be attached, and what the start has to say.
