@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,18 @@ def let_through(folder: Path) -> None:
             ("pytest-", "popen-", "test_")
         ):
             place.chmod(place.stat().st_mode | 0o011)
+
+
+def log_of(container: Container, wanted: str = "", seconds: float = 60) -> str:
+    """Return the log once it holds `wanted`."""
+    deadline = time.monotonic() + seconds
+    path = container.directory / "log"
+    while True:
+        text = path.read_text(errors="replace") if path.exists() else ""
+        if wanted in text:
+            return text
+        assert time.monotonic() < deadline, text
+        time.sleep(0.01)
 
 
 Make = Callable[..., Container]

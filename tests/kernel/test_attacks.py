@@ -28,6 +28,7 @@ from runtime.container import Container
 from runtime.errors import ContainerError
 from runtime.kernel.libc import MACHINE, raw
 from runtime.kernel.syscall_names import numbers
+from tests.kernel.conftest import log_of
 
 pytestmark = [pytest.mark.root, pytest.mark.attack]
 AS_ROOT = os.geteuid() == 0
@@ -470,14 +471,11 @@ def test_t32_who_joins_is_not_looked_into_before_it_is_inside(hostile: Hostile) 
     joins = [program, "/", "/bin/false", "--in-python", "exec", container.name, "--", "/bin/true"]
     for _ in range(50 if program.exists() else 0):
         subprocess.run(joins, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=60)
-    log, deadline = container.directory / "log", time.monotonic() + 60
     with subprocess.Popen([*words, "/bin/sleep", "100"], env=environment, stdin=subprocess.DEVNULL):
-        while "/bin/sleep" not in log.read_text(errors="replace"):  # it does look
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        log_of(container, "/bin/sleep")  # it does look
         container.stop(0)
 
-    seen = log.read_text(errors="replace")
+    seen = log_of(container)
     assert not [one for one in ("MARK=", "python", str(container.path), "/exec") if one in seen]
 
 

@@ -16,23 +16,12 @@ import pytest
 from runtime import state
 from runtime.container import Container, containers
 from runtime.errors import ConfigError, ContainerError, LaunchError, ResourceError, StateError
+from tests.kernel.conftest import log_of
 
 pytestmark = pytest.mark.root
 
 Make = Callable[..., Container]
 WAITS = "/bin/sh -c 'trap \"exit 7\" TERM; echo up; while :; do sleep 0.1; done'"
-
-
-def log_of(container: Container, wanted: str = "", seconds: float = 60) -> str:
-    """Return the log once it holds `wanted`."""
-    deadline = time.monotonic() + seconds
-    path = container.directory / "log"
-    while True:
-        text = path.read_text() if path.exists() else ""
-        if wanted in text:
-            return text
-        assert time.monotonic() < deadline, text
-        time.sleep(0.01)
 
 
 def told(make: Make, script: str, *lines: str, **options: bool) -> list[str]:

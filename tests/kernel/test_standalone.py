@@ -7,7 +7,6 @@ import re
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from runtime import byprogram, standalone, startfile, state
 from runtime.container import Container
 from runtime.errors import ContainerError, StateError
 from runtime.kernel.libc import MACHINE
+from tests.kernel.conftest import log_of
 
 pytestmark = [
     pytest.mark.root,
@@ -52,15 +52,6 @@ def start_it(start: Path) -> None:
     done = subprocess.run([start, "detach"], stderr=subprocess.PIPE, timeout=10)
     if done.returncode:
         raise byprogram.meant(done.stderr.decode(), done.returncode, start)
-
-
-def log_of(container: Container, words: str) -> str:
-    deadline = time.monotonic() + 60
-    file = container.directory / "log"
-    while not file.exists() or words not in file.read_text():
-        assert time.monotonic() < deadline, file.read_text() if file.exists() else "no log"
-        time.sleep(0.01)
-    return file.read_text()
 
 
 def leftovers(container: Container) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.deb import upkeep
+from tests.conftest import lacking
 
 HELPER = Path("/usr/bin/dpkg-maintscript-helper")
 PREINST, POSTINST = ("preinst", "install"), ("postinst", "configure", "")
@@ -80,7 +81,7 @@ def test_the_shim_ends_where_the_helper_does_nothing(
     shim: Path, script: tuple[str, ...], words: list[str]
 ) -> None:
     if not HELPER.exists():
-        pytest.skip("no dpkg on this host to compare with")
+        lacking("dpkg")
     theirs = ask(HELPER, script, words)
     ours = ask(shim, script, words)
 
