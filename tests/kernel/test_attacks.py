@@ -435,6 +435,7 @@ def test_t55_a_pid_that_was_given_anew_is_not_killed(hostile: Hostile) -> None:
     container.start()
     run = container.run
     assert run is not None
+    time.sleep(2 / os.sysconf("SC_CLK_TCK"))  # proc(5) tells starts of one tick not apart
     bystander = subprocess.Popen(["sleep", "30"])
     container.stop(0)
 
