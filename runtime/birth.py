@@ -141,7 +141,7 @@ def bear(
 
 
 def failure(program: Program, report: bytes, subject: str) -> ContainerError:
-    """Return the error that a report of FAILURE stands for."""
+    """Return the error that a report of FAILURE stands for; raise RuntimeError for one of TRACE, a bug of ours."""
     if report[:1] == REFUSED:
         return HostError(
             "E_NEWUIDMAP",
@@ -149,6 +149,8 @@ def failure(program: Program, report: bytes, subject: str) -> ContainerError:
             report[1:].decode(errors="replace"),
             hints=("compare /etc/subuid and /etc/subgid with lxc.idmap",),
         )
+    if report[:1] == TRACE:
+        raise RuntimeError(report[1:].decode(errors="replace"))
     try:
         which, index, number = _FAILED.unpack_from(report, 1)
     except struct.error:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from runtime import idmap
+from runtime import idmap, image
 from runtime.config import ContainerConfig, expand, read
 from runtime.errors import ConfigError, HostError
 from runtime.program import Failure, Run
@@ -131,8 +131,8 @@ def of(config: ContainerConfig, name: str, file: Path) -> Hooks:
 
 
 def mounted_at(config: ContainerConfig) -> str:
-    """Return where the root is while a start mounts it: below the folder of layers, which covers the upper."""
-    return f"{config.rootfs_layers[-1]}/root" if config.rootfs_layers else ""
+    """Return where the root is while a start mounts it: below the folder of layers."""
+    return str(image.desk(config) / "root") if config.rootfs_layers else ""
 
 
 def before_destroy(config: ContainerConfig | None, name: str, file: Path) -> None:

@@ -19,6 +19,7 @@ from runtime import (
     fstab,
     idmap,
     kernelfs,
+    layers,
     mounts,
     procfiles,
     refuse,
@@ -31,7 +32,6 @@ from runtime.errors import ConfigError
 from runtime.fstab import MountEntry
 from runtime.hierarchy import Hierarchy, is_pure
 from runtime.hooks import NONE, Hooks
-from runtime.idmap import IdMap
 from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.program import Call, Expect, Failure, Out, Program, Slot, Step, Text
@@ -77,7 +77,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
         raise ConfigError(
             "E_IDMAP", "lxc.idmap", "a normal user's container needs a user namespace"
         )
-    layers = _layers(config, host, ids)
+    root = layers.layers(config, host.name, ids, rootless=host.rootless)
     entries = mounts.plan(
         (*_fstab(config), *config.mount_entries, *host.files),
         config.rootfs_layers[-1] if config.rootfs_layers else "",
@@ -89,14 +89,14 @@ def decide(config: ContainerConfig, host: Host) -> Program:
     sources: tuple[Step, ...] = (
         *host.hooks.calls("pre-mount"),
         *(kernelfs.host_devices() if config.autodev else ()),
-        *layers.clone,
+        *root.clone,
         *entries.stage,
     )
     way = rootfs.way(
         ids,
         flags & ~clone_flags & ~ns.CLONE_NEWCGROUP,
         sources,
-        (*layers.attach, *(() if host.rootless else entries.host)),
+        (*root.attach, *(() if host.rootless else entries.host)),
         (host.mapper,) if host.mapper else rootfs.map_commands(ids),
         rootless=host.rootless,
     )
@@ -129,7 +129,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             *rootfs.die_with_parent(confinement.death_signal(config)),
             *way.init,
             Call(name="write", args=(Slot("born"), b"b", 1), why="the network may be attached now"),
-            *layers.root,
+            *root.root,
             *_system(config, flags, loopback=host.rootless and bool(flags & ns.CLONE_NEWNET)),
             *entries.init,
             *host.hooks.calls("mount"),
@@ -176,27 +176,6 @@ def _namespaces(config: ContainerConfig) -> int:
     if (config.time_boot or config.time_monotonic) and "time" not in sharing.names(config):
         names.add("time")
     return sum(ns.FLAGS[name] for name in names)
-
-
-def _layers(config: ContainerConfig, host: Host, ids: IdMap | None) -> rootfs.Layers:
-    options = fstab.flags(config.rootfs_options)
-    attributes = options.set | m.MOUNT_ATTR_NODEV
-    attributes |= m.MOUNT_ATTR_NOSUID if config.no_new_privs else 0
-    paths = tuple(map(Path, config.rootfs_layers))
-    mapped = ids is not None and not host.rootless
-    if config.rootfs_kind == "overlay":
-        upper = paths[-1]
-        return rootfs.stage(
-            paths[:-1],
-            rootfs.Written(
-                upper=upper, work=upper.with_name("work"), volatile="volatile" in options.data
-            ),
-            host.name,
-            attributes,
-            mapped=mapped,
-        )
-    mapped = mapped and options.idmap == "container"
-    return rootfs.stage((), rootfs.Written(upper=paths[0]), host.name, attributes, mapped=mapped)
 
 
 def _fstab(config: ContainerConfig) -> tuple[MountEntry, ...]:

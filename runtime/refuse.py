@@ -58,8 +58,8 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
     ),
     (
         "lxc.rootfs.path",
-        lambda config: config.rootfs_kind not in {"overlay", "dir"},
-        "only overlay:, dir: and a plain path are in this version",
+        lambda config: config.rootfs_kind not in {"overlay", "dir", "loop"},
+        "only overlay:, dir:, loop: and a plain path are in this version; mount it, and name the folder",
     ),
     ("lxc.net.N.l2proxy", _nic(lambda nic: nic.l2proxy), _NOT_YET),
     (

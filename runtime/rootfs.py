@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from runtime import steps
@@ -22,6 +23,7 @@ from runtime.program import Call, Expect, Failure, Out, Slot, Step, Struct, Text
 from runtime.steps import c
 from valuetypes import dataclass
 
+Source = Callable[[Path, str], tuple[Call, ...]]  # what puts the mount of a path into a slot
 _CLONE = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC
 
 
@@ -35,6 +37,7 @@ class Written:
     upper: Path
     work: Path | None = None
     volatile: bool = False
+    desk: Path | None = None  # the folder that is covered meanwhile, where that is not `upper`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +164,11 @@ def clone(path: Path, slot: str, flags: int = 0) -> Call:
     )
 
 
+def cloned(path: Path, slot: str) -> tuple[Call, ...]:
+    """Return the calls that put a layer into a slot: a clone of it, where nothing else is said."""
+    return (clone(path, slot),)
+
+
 def stage(
     lowers: tuple[Path, ...],
     written: Written,
@@ -168,6 +176,7 @@ def stage(
     attributes: int,
     *,
     mapped: bool = True,
+    source: Source = cloned,
 ) -> Layers:
     """Return how the root is made of what is `written` alone, or as an overlay of it over `lowers`, topmost first."""
     base = upper = written.upper
@@ -199,7 +208,13 @@ def stage(
     attach.append(
         Call(
             name="move_mount",
-            args=(Slot("desk"), c(""), m.AT_FDCWD, c(str(upper)), m.MOVE_MOUNT_F_EMPTY_PATH),
+            args=(
+                Slot("desk"),
+                c(""),
+                m.AT_FDCWD,
+                c(str(written.desk or upper)),
+                m.MOVE_MOUNT_F_EMPTY_PATH,
+            ),
             why="a place for the layers that only this mount namespace has",
         )
     )
@@ -209,7 +224,7 @@ def stage(
         ]
         attach += [steps.attach(slot, Slot("desk"), slot) for slot, _ in own]
     return Layers(
-        clone=(*(clone(path, slot) for slot, path in (*layers, *own)), *desk),
+        clone=(*(call for slot, path in (*layers, *own) for call in source(path, slot)), *desk),
         attach=tuple(attach),
         root=(
             *(_scratch(upper.name, work.name) if volatile else ()),

@@ -57,6 +57,7 @@ _MOVE = {
 }
 _FSCONFIG = {0: "FSCONFIG_SET_FLAG", 1: "FSCONFIG_SET_STRING", 6: "FSCONFIG_CMD_CREATE"}
 _PRCTL = _names(process, "PR_")
+_MANY = 8  # members of a structure: no more of them are shown where the rest is zeros
 
 # call: {argument's index: names of its bits}
 _BITS: dict[str, dict[int, Mapping[int, str]]] = {
@@ -135,7 +136,10 @@ def _made(argument: Slot | Struct | Text | Out | None) -> str:
 
 def _struct(argument: Struct) -> str:
     null = "NULL" if "P" in argument.layout else "0"
-    return "{" + ", ".join(_member(value, null) for value in argument.values) + "}"
+    shown = [_member(value, null) for value in argument.values]
+    while len(shown) > _MANY and shown[-2:] == [null, null]:
+        shown.pop()
+    return "{" + ", ".join(shown) + (", …}" if len(shown) < len(argument.values) else "}")
 
 
 def _text(form: str, slots: tuple[Slot, ...]) -> str:

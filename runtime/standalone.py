@@ -20,6 +20,7 @@ from runtime import (
     byprogram,
     cgroupfs,
     ending,
+    image,
     loans,
     prepare,
     startfile,
@@ -86,6 +87,7 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
     if not suffices(settings, found.config):
         return None
     seen += startfile.looks(filter(None, (settings.mount_fstab, settings.seccomp_profile)))
+    seen += startfile.looks(path for path in settings.rootfs_layers if image.is_image(Path(path)))
     wired = is_wired(settings, found.record.ports)
     if carried := wired and os.geteuid() != 0:
         if usernet.check() != usernet.PASTA:

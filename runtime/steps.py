@@ -54,21 +54,24 @@ def filesystem(
     kind: str,
     result: str,
     attributes: int,
-    options: tuple[str, ...] = (),
+    options: tuple[str | tuple[str, Argument], ...] = (),
     *,
     failure: Failure | None = None,
     why: str = "",
 ) -> tuple[Call, ...]:
-    """Make a detached file system of `kind` in slot `result`; options are `key=value` or flags."""
+    """Make a detached file system of `kind` in slot `result`.
+
+    Options are `key=value`, flags, or pairs of a key and what is known only when the call is made.
+    """
     settings = tuple(
         Call(
             name="fsconfig",
-            args=(Slot("fs"), m.FSCONFIG_SET_STRING, c(key), c(value), 0)
-            if equals
-            else (Slot("fs"), m.FSCONFIG_SET_FLAG, c(key), None, 0),
+            args=(Slot("fs"), m.FSCONFIG_SET_FLAG, c(key), None, 0)
+            if value is None
+            else (Slot("fs"), m.FSCONFIG_SET_STRING, c(key), value, 0),
             failure=failure,
         )
-        for key, equals, value in (option.partition("=") for option in options)
+        for key, value in map(_setting, options)
     )
     return (
         Call(
@@ -88,6 +91,14 @@ def filesystem(
         ),
         close("fs"),
     )
+
+
+def _setting(option: str | tuple[str, Argument]) -> tuple[str, Argument]:
+    """Return key and value of an option; a flag has none."""
+    if not isinstance(option, str):
+        return option
+    key, equals, value = option.partition("=")
+    return key, c(value) if equals else None
 
 
 def overlay(name: str, lowers: int, upper: str, work: str, attributes: int) -> tuple[Call, ...]:

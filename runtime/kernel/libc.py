@@ -32,6 +32,7 @@ _NUMBERS = {
     "kill": (62, 129),
     "fcntl": (72, 25),
     "chdir": (80, 49),
+    "flock": (73, 32),
     "fchdir": (81, 50),
     "fchmod": (91, 52),
     "fchown": (93, 55),
