@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NoReturn
 
-from runtime import capabilities, confinement, console, passwd
+from runtime import apparmor, capabilities, confinement, console, passwd
 from runtime.birth import FAILURE, Born, bear, failure
 from runtime.config import ContainerConfig
 from runtime.container import Container
@@ -99,7 +99,7 @@ class Target:
     config: ContainerConfig
     namespaces: int  # the flags of those that are not ours
     root: int  # O_PATH of its root
-    slots: dict[str, int]  # target (a pidfd), join0…
+    slots: dict[str, int]  # target (a pidfd), join0…, proc where a profile is taken on
 
     def account(self, user: str) -> Account:
         """Return `user` as the container's own files know it."""
@@ -186,6 +186,7 @@ class Target:
             ),
             init=(
                 Call(name="prctl", args=(process.PR_SET_DUMPABLE, 0, 0, 0, 0)),
+                *apparmor.prepare(self.config, Slot("proc")),
                 *before,
                 Call(
                     name="read",
@@ -196,6 +197,7 @@ class Target:
                 ),
                 *confinement.keyring(self.config),
                 *confinement.confine(self.config, user, bpf, capabilities.last()),
+                *apparmor.take_on(self.config),
                 *last,
             ),
         )
@@ -240,8 +242,11 @@ def _target(container: Container, run: RunState, held: ExitStack) -> Target:
         usergroup.stand_beside(joined[0])
     for number, path in enumerate(joined):
         slots[f"join{number}"] = kept(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+    config = container.config
+    if apparmor.profile(config):
+        slots["proc"] = kept(os.open("/proc", flags))
     namespaces = _differing(run.init.pid)
-    return Target(container.name, container.config, namespaces, root, slots)
+    return Target(container.name, config, namespaces, root, slots)
 
 
 def _differing(pid: int) -> int:

@@ -67,7 +67,6 @@ _PARTLY = frozenset(
     {
         "lxc.mount.auto",
         "lxc.namespace.share",
-        "lxc.apparmor.profile",
         "lxc.selinux.context",
         "lxc.rootfs.path",
         "lxc.apparmor.raw",

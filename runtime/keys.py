@@ -183,8 +183,8 @@ IGNORED = {
     "lxc.log.file": "liblxc's own log; ours is standard error",
     "lxc.log.level": "liblxc's own log; ours is -v",
     "lxc.log.syslog": "liblxc's own log; ours is standard error",
-    "lxc.apparmor.allow_incomplete": "no profile is applied",
-    "lxc.apparmor.allow_nesting": "no profile is generated",
+    "lxc.apparmor.allow_incomplete": "a kernel without all of AppArmor's mediations is taken as it is",
+    "lxc.apparmor.allow_nesting": "our profile forbids no mount that a nested container needs",
     "lxc.selinux.context.keyring": "no context is applied",
     "lxc.seccomp.allow_nesting": "there is no notification proxy of ours",
 }

@@ -13,6 +13,7 @@ import signal
 from pathlib import Path
 
 from runtime import (
+    apparmor,
     cgroupfs,
     confinement,
     consolepty,
@@ -136,6 +137,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             *host.hooks.calls("autodev"),
             *_network_wait(),
             *_own_cgroups(config, flags, host.hierarchies),
+            *apparmor.prepare(config),
             *steps.pivot(),
             *_identity(config),
             *confinement.confine(
@@ -148,12 +150,14 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             ),
             *host.hooks.calls("start"),
             *(_ready_wait() if host.hooks.at("start-host") else ()),
+            *apparmor.take_on(config),
             *confinement.execute(config.init_argv, confinement.environment(config), host.sockets),
         ),
         notes=(
             *notes,
             *entries.notes,
             *refuse.notes(config),
+            *apparmor.notes(config),
             *_notes(config, flags, host.hierarchies),
         ),
     )

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from runtime import (
+    apparmor,
     capabilities,
     cgroup,
     cgroupfs,
@@ -94,6 +95,7 @@ def order(
     _check_rights(place.name)
     told = _hooks(place, settings)
     hooks.vouched(settings, place.config)
+    apparmor.load(settings)
     told.run("pre-start")
     undo.callback(told.tell, "post-stop", (), _STOPS)
     _make_overlay_folders(settings)

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime import sharing
+from runtime import apparmor, sharing
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError
 from runtime.keys import NOTED, REFUSED
 from runtime.settings import Nic
 
 _NOT_YET = "is not in this version"
-_APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 _SELINUX = Path("/sys/fs/selinux/enforce")
-
-
-def _confined_by_apparmor(config: ContainerConfig) -> bool:
-    wanted = config.apparmor_profile not in {"", "unconfined", "unchanged"}
-    return wanted and _reads(_APPARMOR, "Y")
 
 
 def _has_mount(config: ContainerConfig, kind: str) -> bool:
@@ -46,11 +40,6 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
         f"{_NOT_YET}; containers lie below mktemplate/",
     ),
     ("lxc.mount.auto = shmounts", lambda config: _has_mount(config, "shmounts"), _NOT_YET),
-    (
-        "lxc.apparmor.profile",
-        _confined_by_apparmor,
-        f"{_NOT_YET}; set it to unconfined: namespaces, capabilities and seccomp confine all the same",
-    ),
     (
         "lxc.selinux.context",
         lambda config: bool(config.selinux_context) and _SELINUX.exists(),
@@ -86,8 +75,8 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
     ),
     (
         "lxc.apparmor.raw",
-        lambda config: bool(config.apparmor_raw) and _reads(_APPARMOR, "Y"),
-        _NOT_YET,
+        lambda config: bool(config.apparmor_raw and apparmor.profile(config)),
+        "nothing is added to our profile: load one of your own and name it in lxc.apparmor.profile",
     ),
 )
 
@@ -123,10 +112,3 @@ def notes(config: ContainerConfig) -> tuple[str, ...]:
         if name in sharing.names(config) and any(one.startswith(key) for one in config.set_keys)
     ]
     return tuple(said)
-
-
-def _reads(path: Path, word: str) -> bool:
-    try:
-        return path.read_text().strip() == word
-    except OSError:
-        return False

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from runtime import (
+    apparmor,
     aside,
     bundle,
     byprogram,
@@ -58,7 +59,7 @@ def suffices(settings: ContainerConfig, config: Path) -> bool:
     """Whether a start of `settings`, which stand in the file `config`, can be written down.
 
     It cannot where processes could outlive init, where an unknown file or a program has its say, where a namespace
-    is somebody else's, on other machines.
+    is somebody else's or a profile must be loaded first, on other machines.
     """
     return (
         MACHINE == "x86_64"
@@ -66,6 +67,7 @@ def suffices(settings: ContainerConfig, config: Path) -> bool:
         and (not settings.namespace_clone or "pid" in settings.namespace_clone)
         and not settings.hooks
         and not settings.namespace_share
+        and not apparmor.profile(settings)
         and b"lxc.include" not in config.read_bytes()
     )
 
