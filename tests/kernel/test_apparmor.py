@@ -26,16 +26,11 @@ INIT = f'/bin/sh -c "cat {LABEL}; echo said; exec sleep 1000"'
 @pytest.fixture
 def profile() -> Iterator[str]:
     """Load a profile that forbids reading /etc/passwd."""
-    text = (
-        "profile mktemplate-test flags=(attach_disconnected,mediate_deleted) {
-"
-        "  file, capability, network, mount, umount, unix, signal,
-"
-        "  deny /etc/passwd r,
-"
-        "}
-"
-    )
+    text = """profile mktemplate-test flags=(attach_disconnected,mediate_deleted) {
+        file, capability, network, mount, umount, unix, signal,
+        deny /etc/passwd r,
+    }
+    """
     subprocess.run(["apparmor_parser", "--replace"], input=text, text=True, check=True)
     yield "mktemplate-test"
     subprocess.run(["apparmor_parser", "--remove"], input=text, text=True, check=True)
