@@ -116,7 +116,8 @@ def load(config: ContainerConfig) -> None:
 
 def _is_loaded() -> bool:
     try:
-        return any(line.startswith(f"{GENERATED} (") for line in _LOADED.open(encoding="utf-8"))
+        with _LOADED.open(encoding="utf-8") as loaded:
+            return any(line.startswith(f"{GENERATED} (") for line in loaded)
     except OSError:
         return False  # loading it once more changes nothing
 
