@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from provisioner.errors import BadArchive
@@ -44,9 +45,13 @@ _KINDS = {
 NODES = {CHARACTER: "character device", BLOCKDEV: "block device", FIFO: "fifo"}
 _REFUSED = {**NODES, b"S": "sparse file"}
 _ZERO = bytes(BLOCK)
-_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
+_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s82x155s12x")
 _OCTAL = re.compile(rb"[0-7]{1,21}")
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
+# What nearly every name is, of parts that begin with no dot; 200 bytes hold fewer parts than DEPTH.
+_USUAL = re.compile(
+    rb"(?=.{1,200}\Z)(?:\./)?((?:[^./\n\0][^/\n\0]*/)*[^./\n\0][^/\n\0]*)(/?)", re.DOTALL
+)
 _MTIME = re.compile(rb"([0-9]{1,18})(?:\.[0-9]*)?")
 _XATTR = b"SCHILY.xattr."
 
@@ -134,38 +139,38 @@ def _header(block: bytes, subject: str) -> _Raw:
     """Return the fields of one header block whose checksum is right."""
     if len(block) < BLOCK:
         raise BadArchive("E_ARCHIVE_TRUNC", subject, "no end-of-archive")
-    name, mode, uid, gid, size, mtime, checksum, kind, link, magic, _, _, _, _, _, prefix = (
-        _HEADER.unpack(block)
-    )
+    name, *fields, kind, link, magic, prefix = _HEADER.unpack(block)
+    mode, uid, gid, size, mtime, checksum = (_number(field, subject) for field in fields)
     # The sum counts its own field as eight blanks.
-    if _number(checksum, subject) != sum(block) - sum(checksum) + 8 * 0x20:
+    if checksum != sum(block) - sum(fields[5]) + 8 * 0x20:
         raise BadArchive("E_DEB_FORMAT", subject, "a tar header has a wrong checksum")
     name = name.split(b"\0", 1)[0]
     # GNU's own format ("ustar  ") has other things where ustar has the prefix.
     if magic == b"ustar\0" and prefix[0]:
         name = prefix.split(b"\0", 1)[0] + b"/" + name
-    return _Raw(
-        name,
-        kind,
-        _number(mode, subject) & 0o7777,
-        _number(uid, subject),
-        _number(gid, subject),
-        _number(size, subject),
-        _number(mtime, subject),
-        link.split(b"\0", 1)[0],
-    )
+    return _Raw(name, kind, mode & 0o7777, uid, gid, size, mtime, link.split(b"\0", 1)[0])
 
 
 def _number(field: bytes, subject: str) -> int:
-    """Return the value of a numeric field: octal, or base 256 where GNU tar needed more digits."""
+    """Return the value of a numeric field."""
+    value = _value(field)
+    if value is None:
+        raise BadArchive("E_DEB_FORMAT", subject, f"{field!r} is no number of a tar header")
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _value(field: bytes) -> int | None:
+    """Return what a field says in octal, or base 256 where GNU tar needed more digits; None where it says nothing.
+
+    Modes, owners and times are the same in most members.
+    """
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     text = field.strip(b" \0")
     if not text:
         return 0
-    if not _OCTAL.fullmatch(text):
-        raise BadArchive("E_DEB_FORMAT", subject, f"{field!r} is no number of a tar header")
-    return int(text, 8)
+    return int(text, 8) if _OCTAL.fullmatch(text) else None
 
 
 def _extension(raw: _Raw, data: bytes, subject: str) -> dict[bytes, bytes]:
@@ -237,6 +242,9 @@ def _pax(extra: dict[bytes, bytes], key: str, raw: _Raw, subject: str) -> int:
 
 def clean_name(name: bytes, subject: str, *, directory: bool = False) -> bytes:
     """Return `name` relative to the archive's top, refusing what is no place below it (T-20)."""
+    usual = _USUAL.fullmatch(name)
+    if usual and (directory or not usual[2]):
+        return usual[1]
     clean = name.rstrip(b"/") if directory else name
     clean = clean.removeprefix(b"./")
     if directory and clean in (b"", b".") and name[:1] == b".":
