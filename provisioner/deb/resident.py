@@ -1,10 +1,10 @@
-"""One perl that stays, for the perl programs that maintainer scripts start again and again.
+"""Perls that stay, for the perl programs that maintainer scripts start again and again.
 
-debconf's frontend and deb-systemd-helper spend their time compiling the modules that they use: 40 % of configuring
-a Debian base. While scripts run, a perl that has these modules already waits at a socket. In place of each program
-stands a shim (found first in PATH, or bound over the file by the sandbox: its bytes stay untouched), which hands its
-descriptors to the resident; that forks, becomes like the caller in arguments, environment and directory, and runs the
-original text. Where the caller is unlike it in user, language or ignored signals, the resident declines before
+debconf's frontend and deb-systemd-helper spend their time compiling themselves and the modules that they use: 40 % of
+configuring a Debian base. While scripts run, for each of them a perl that has compiled it waits at a socket. In place
+of the program stands a shim (found first in PATH, or bound over the file by the sandbox: its bytes stay untouched),
+which hands its descriptors to the resident; that forks, becomes like the caller in arguments, environment and
+directory, and runs. Where the caller is unlike it in user, language or ignored signals, the resident declines before
 anything has happened, and the shim becomes the original. So what scripts do is the same with it and without it.
 """
 
@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 
 from provisioner.inside import put, read
 
 FOLDER = b"/.mktemplate/perl"
-SERVER = FOLDER + b"/server"
 PERL = b"/usr/bin/perl"
 IN_PATH = (b"/usr/bin/deb-systemd-helper",)  # scripts call it by name
 BY_PATH = (b"/usr/share/debconf/frontend",)  # confmodule(3) calls it so
-_PLAIN = re.compile(rb"#! ?/usr/bin/perl(?: -w)?\n")
-# Numbers of sendmsg(2) and recvmsg(2), by machine in the ELF header of a 64-bit little-endian perl.
-_CALLS = {b"\x3e\0": (b"46", b"47"), b"\xb7\0": (b"211", b"212")}
+_FIRST = re.compile(rb"#! ?/usr/bin/perl( -w)?\n")
+# System calls that perl has no function for, by machine in the ELF header of a 64-bit little-endian perl.
+_CALLS = {
+    b"\x3e\0": {"SENDMSG": b"46", "RECVMSG": b"47", "CLOSE": b"3", "DUP3": b"292", "EXIT": b"231"},
+    b"\xb7\0": {"SENDMSG": b"211", "RECVMSG": b"212", "CLOSE": b"57", "DUP3": b"24", "EXIT": b"94"},
+}
 _ELF64 = b"\x7fELF\x02\x01"
 
 # It loads no module: then perl starts in 1.5 ms. Socket type 5 is SOCK_SEQPACKET, one message for one read; what is
@@ -32,85 +35,94 @@ _SHIM = b"""\
 my ($door, $answer, $folder, @open);
 sub begun {
     socket($door, 1, 5, 0) or return;
-    connect($door, pack("Sa*", 1, "/.mktemplate/perl/door")) or return;
+    connect($door, pack("Sa*", 1, "@PLACE@.door")) or return;
     opendir($folder, "/proc/self/fdinfo") or return;
     for my $number (grep { !/\\D/ } readdir $folder) {
         open(my $facts, "<", "/proc/self/fdinfo/$number") or return;
         push @open, $number if grep { /^flags:\\s*(\\d+)/ and not oct($1) & 02000000 } <$facts>;
     }
-    my $text = "$$ @ORIGINAL@ @TEXT@ @open";
+    my $text = "$$ @open";
     my $rights = pack("Qlll*", 16 + 4 * @open, 1, 1, @open);
     my $piece = pack("PQ", $text, length $text);
     my $message = pack("QQPQPQQ", 0, 0, $piece, 1, $rights, length $rights, 0);
     return syscall(@SENDMSG@, fileno $door, $message, 0) > 0 && sysread($door, $answer, 9) && $answer eq "begun";
 }
-exec "/usr/bin/perl", "@TEXT@", @ARGV unless begun();
+exec "/usr/bin/perl", "@PLAIN@", @ARGV unless begun();
 sysread($door, $answer, 9) or exit 255;
 exit $answer;
 """
 
 # Modules that a program loads only as it goes on. All others stand in its text.
-_LATER = b"""\
+_LATER = {
+    b"frontend": b"""\
 Debconf/FrontEnd/Noninteractive.pm Debconf/DbDriver/File.pm Debconf/DbDriver/Stack.pm Debconf/DbDriver/Cache.pm
 Debconf/Format/822.pm Debconf/Element/Noninteractive/Select.pm Debconf/Element/Noninteractive/Boolean.pm
 Debconf/Element/Noninteractive/String.pm Debconf/Element/Noninteractive/Note.pm"""
+}
+
+# What is done before a program's own text when all of it is compiled (perlmod(1), UNITCHECK): wait, fork, and go on.
+# Its first line, `#!`, is left out.
+_BEFORE = b"""\
+UNITCHECK { Resident::attend(qw(@LATER@)) }
+# line 2 "@ORIGINAL@"
+"""
 
 _SERVER = b"""\
-package Resident;  # the programs are main
+package Resident;  # the program is main
 use strict;
 use warnings;
 
+my $place = "@PLACE@";
 $SIG{INT} = $SIG{QUIT} = 'DEFAULT';  # sh ignores them for what runs beside it
 my %own = settings($$);
 my $speech = speech();
 socket(my $door, 1, 5, 0) or die;
-bind($door, pack("Sa*", 1, "/.mktemplate/perl/door")) or die;
-listen($door, 64) or die;
-chmod(0600, "/.mktemplate/perl/door");
+bind($door, pack("Sa*", 1, "$place.door")) or die;
+listen($door, 64) or die;  # from here on, whoever comes waits
+chmod(0600, "$place.door");
+perform();
 
-require POSIX;  # from here on, whoever comes waits
-for my $text (qw(@TEXTS@)) {
-    open(my $file, "<", $text) or die;
-    while (<$file>) {
-        next unless /^use ([A-Z][\\w:]+)/;
-        (my $module = "$1.pm") =~ s{::}{/}g;
-        require $module;
+# Wait for callers; return in a process for each of them, which has become like it.
+sub attend {
+    for my $module (@_) {
+        require $module if grep { -e "$_/$module" } @INC;
     }
-}
-for my $module (qw(
-@LATER@
-)) {
-    require $module if grep { -e "$_/$module" } @INC;
-}
-
-my %running;  # by the descriptor that closes when it has ended: a handle of that, its pid, its caller
-while (1) {
-    my $ready = "";
-    vec($ready, $_, 1) = 1 for fileno $door, keys %running;
-    next unless select($ready, undef, undef, undef) > 0;
-    for my $number (grep { vec($ready, $_, 1) } keys %running) {
-        my (undef, $pid, $caller) = @{delete $running{$number}};
-        waitpid($pid, 0);
-        syswrite($caller, $? & 127 ? 128 + ($? & 127) : $? >> 8);
+    my %running;  # by the descriptor that closes when it has ended: a handle of that, its pid, its caller
+    while (1) {
+        my $ready = "";
+        vec($ready, $_, 1) = 1 for fileno $door, keys %running;
+        next unless select($ready, undef, undef, undef) > 0;
+        for my $number (grep { vec($ready, $_, 1) } keys %running) {
+            my (undef, $pid, $caller) = @{delete $running{$number}};
+            waitpid($pid, 0);
+            syswrite($caller, $? & 127 ? 128 + ($? & 127) : $? >> 8);
+        }
+        next unless vec($ready, fileno $door, 1) and accept(my $caller, $door);
+        pipe(my $ended, my $alive) or next;
+        my $pid = fork();
+        next unless defined $pid;
+        return serve($caller) unless $pid;
+        $running{fileno $ended} = [$ended, $pid, $caller];
     }
-    next unless vec($ready, fileno $door, 1) and accept(my $caller, $door);
-    pipe(my $ended, my $alive) or next;
-    my $pid = fork();
-    next unless defined $pid;
-    serve($caller) unless $pid;
-    $running{fileno $ended} = [$ended, $pid, $caller];
 }
 
 # Be what the caller wants, and tell it that this has begun.
 sub serve {
     my ($caller) = @_;
-    my ($pid, $original, $text, $files) = asked($caller) or POSIX::_exit(0);
-    become($pid) or POSIX::_exit(0);
+    my ($pid, $files) = asked($caller) or decline();
+    become($pid) or decline();
     syswrite($caller, "begun");
-    %running = ();
     close($_) for $door, $caller;
     install(%$files);
-    perform($original, $text);
+    $0 = "@ORIGINAL@";
+    $^T = time;
+    $! = 0;
+    $@ = "";
+}
+
+# End before anything has happened.
+sub decline {
+    syscall(@EXIT@, 0);
 }
 
 # What the caller wants, and its descriptors: its number => ours.
@@ -121,12 +133,12 @@ sub asked {
     my $message = pack("QQPQPQQ", 0, 0, $piece, 1, $rights, length $rights, 0);
     my $length = syscall(@RECVMSG@, fileno $caller, $message, 0x40000000);  # MSG_CMSG_CLOEXEC
     return unless $length > 0;
-    my ($pid, $original, $file, @numbers) = split / /, substr($text, 0, $length);
+    my ($pid, @numbers) = split / /, substr($text, 0, $length);
     my @files = unpack("x16l" . @numbers, $rights);
     return if grep { $_ > 99 } @numbers;
     my %files;
     @files{@numbers} = @files;
-    return ($pid, $original, $file, \\%files);
+    return ($pid, \\%files);
 }
 
 # Become like the process $pid; false where it is unlike us.
@@ -166,23 +178,18 @@ sub content {
 # Put descriptors where the caller has them; nothing else stays open.
 sub install {
     my %files = @_;
-    POSIX::dup2($files{$_}, 100 + $_) for keys %files;
-    POSIX::close($_) for 0 .. 2, values %files;
+    syscall(@DUP3@, $files{$_}, 100 + $_, 0) for keys %files;
+    syscall(@CLOSE@, $_) for 0 .. 2, values %files;
     for my $number (keys %files) {
-        POSIX::dup2(100 + $number, $number);
-        POSIX::close(100 + $number);
+        syscall(@DUP3@, 100 + $number, 0 + $number, 0);
+        syscall(@CLOSE@, 100 + $number);
     }
 }
 
-# Be the program, as perl would have been.
+# Be the program, as perl would have been, once `attend` has found somebody to be it for.
 sub perform {
-    my ($original, $text) = @_;
-    $0 = $original;
-    $^T = time;
-    $^W = content($text) =~ /^#! ?\\S+ -w\\n/ ? 1 : 0;
-    $! = 0;
-    $@ = "";
-    do $text;
+    $^W = @WARNING@;
+    do "$place.text";
     if ($@ ne "") {
         my $status = $! + 0 || ($? >> 8) || 255;
         print STDERR $@;
@@ -194,31 +201,47 @@ sub perform {
 
 
 def lay(shims: bytes) -> dict[str, str]:
-    """Lay out the resident and its shims, those found in PATH in `shims`; return what is to be bound over which file.
+    """Lay out residents and their shims, those found in PATH in `shims`; return what is to be bound over which file.
 
     Runs inside the root. Nothing is laid out where there is none of the programs, or no perl that we know to ask.
     """
-    found = [path for path in (*IN_PATH, *BY_PATH) if _PLAIN.match(read(path))]
     perl = read(PERL)[:20]
     calls = _CALLS.get(perl[18:20]) if perl.startswith(_ELF64) else None
-    if not found or calls is None:
+    if calls is None:
         return {}
     os.makedirs(FOLDER, 0o755, exist_ok=True)
-    covers, texts = {}, []
-    for path in found:
-        name = path.rpartition(b"/")[2]
-        text = path
-        if path in BY_PATH:
-            text = FOLDER + b"/" + name
-            put(text, read(path), 0o755)
-            covers[path.decode()] = (shims + b"/" + name).decode()
-        texts.append(text)
-        put(shims + b"/" + name, _filled(_SHIM, ORIGINAL=path, TEXT=text, SENDMSG=calls[0]), 0o755)
-    put(SERVER, _filled(_SERVER, TEXTS=b" ".join(texts), LATER=_LATER, RECVMSG=calls[1]))
-    return covers
+    return dict(
+        cover
+        for path in (*IN_PATH, *BY_PATH)
+        if (first := _FIRST.match(text := read(path)))
+        for cover in _lay(path, text, first, shims, calls)
+    )
 
 
-def _filled(program: bytes, **words: bytes) -> bytes:
+def _lay(
+    path: bytes, text: bytes, first: re.Match[bytes], shims: bytes, calls: Mapping[str, bytes]
+) -> Iterator[tuple[str, str]]:
+    """Lay out the resident of the program at `path`, whose first line is matched; yield what covers which file."""
+    name = path.rpartition(b"/")[2]
+    place, shim, plain = FOLDER + b"/" + name, shims + b"/" + name, path
+    if path in BY_PATH:
+        plain = place
+        put(plain, text, 0o755)
+        yield path.decode(), shim.decode()
+    words = {
+        **calls,
+        "ORIGINAL": path,
+        "PLACE": place,
+        "PLAIN": plain,
+        "LATER": _LATER.get(name, b""),
+        "WARNING": b"1" if first[1] else b"0",
+    }
+    put(place + b".text", _filled(_BEFORE, words) + text[first.end() :])
+    put(place + b".server", _filled(_SERVER, words))
+    put(shim, _filled(_SHIM, words), 0o755)
+
+
+def _filled(program: bytes, words: Mapping[str, bytes]) -> bytes:
     for name, word in words.items():
         program = program.replace(b"@%b@" % name.encode(), word)
     return program

@@ -24,10 +24,13 @@ SCRIPT = b"""\
 set -u
 cd /
 ci=/var/lib/dpkg/tmp.ci
-if [ -e /.mktemplate/perl/server ]; then
-    perl /.mktemplate/perl/server </dev/null >/dev/null 2>&1 &
-    trap "{ kill $!; wait $!; } 2>/dev/null" EXIT
-fi
+residents=
+for server in /.mktemplate/perl/*.server; do
+    [ -e "$server" ] || break
+    perl "$server" </dev/null >/dev/null 2>&1 &
+    residents="$residents $!"
+done
+[ -z "$residents" ] || trap "{ kill $residents; wait $residents; } 2>/dev/null" EXIT
 export DPKG_RUNNING_VERSION="$(dpkg-query -W -f '${Version}' dpkg)"
 for queued in /.mktemplate/preinst/*/; do
     [ -d "$queued" ] || break

@@ -116,8 +116,9 @@ def test_a_perl_that_stays_does_what_one_of_their_own_does_for_scripts(
 ) -> None:
     body = """
         cd /usr/share; umask 027
-        while [ -e /.mktemplate/perl/server ] && ! [ -S /.mktemplate/perl/door ]; do sleep 0.01; done
-        [ -S /.mktemplate/perl/door ]; echo $? >/var/lib/plain
+        here=/.mktemplate/perl/deb-systemd-helper
+        while [ -e $here.server ] && ! [ -S $here.door ]; do sleep 0.01; done
+        [ -S $here.door ]; echo $? >/var/lib/plain
         {
             deb-systemd-helper was-enabled none.service; echo $?
             deb-systemd-helper bogus "two words" ""; echo $?
