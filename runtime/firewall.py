@@ -1,178 +1,138 @@
 """What nftables does for our bridges: one inet table, and a netdev chain per port against spoofing.
 
-Rules are text for /usr/sbin/nft, fed on standard input in one transaction; names and addresses in them are ours
-or have been parsed. No bridge-family rules: kernels without NFT_BRIDGE_META refuse them (feasibility A20).
+Each function returns changes, which `commit` makes in one transaction; tests/kernel/test_firewall.py has them as text
+of nft(8). No bridge-family rules: kernels without NFT_BRIDGE_META refuse them (feasibility A20).
 """
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from runtime.bundle import Port
 from runtime.errors import HostError
-from runtime.kernel import netlink
+from runtime.kernel import nftables as nft
+from runtime.kernel.netlink import mac_bytes, packed
+from runtime.kernel.nftables import Change, Table
 
-if TYPE_CHECKING:
-    from subprocess import CompletedProcess
+_TABLE = Table(family=nft.INET, name="mktemplate")
+_PORTS = Table(family=nft.NETDEV, name="mktemplate")
+_YOUNGEST = "everywhere"  # what a table of an earlier version does not have
+_PROTOCOLS = {"tcp": 6, "udp": 17}
+_UDP, _ETHER = b"\x11", b"\1\0"
 
-TABLE = "mktemplate"
-_NFT = "/usr/sbin/nft"
-
-_BASE = f"""
-table inet {TABLE} {{
-    set bridges {{ type ifname; }}
-    set internal {{ type ifname; }}
-    set inside {{ type ifname . ifname; }}
-    set networks {{ type ipv4_addr; flags interval; }}
-    map bound {{ type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }}
-    map everywhere {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
-
-    chain guard {{
-        type filter hook prerouting priority raw; policy accept;
-        iifname != "lo" ip daddr 127.0.0.0/8 drop
-        iifname @bridges ip daddr 169.254.0.0/16 drop
-        iifname @bridges ip6 daddr fe80::/10 drop
-    }}
-    chain arriving {{
-        type nat hook prerouting priority dstnat; policy accept;
-        fib daddr type local dnat ip to meta l4proto . ip daddr . th dport map @bound
-        fib daddr type local dnat ip to meta l4proto . th dport map @everywhere
-    }}
-    chain local {{
-        type nat hook output priority -100; policy accept;
-        fib daddr type local dnat ip to meta l4proto . ip daddr . th dport map @bound
-        fib daddr type local dnat ip to meta l4proto . th dport map @everywhere
-    }}
-    chain leaving {{
-        type nat hook postrouting priority srcnat; policy accept;
-        oifname @bridges ip saddr 127.0.0.0/8 masquerade
-        oifname @bridges ip saddr @networks ct status dnat masquerade
-        oifname != @bridges ip saddr @networks masquerade
-    }}
-    chain through {{
-        type filter hook forward priority filter; policy accept;
-        ct state established,related accept
-        iifname . oifname @inside accept
-        ct status dnat accept
-        iifname @bridges oifname @bridges drop
-        iifname @internal reject with icmpx type admin-prohibited
-        iifname @bridges accept
-        oifname @bridges drop
-    }}
-    chain host {{
-        type filter hook input priority filter; policy accept;
-        iifname @bridges ct state established,related accept
-        iifname @bridges meta l4proto tcp reject with tcp reset
-        iifname @bridges reject with icmpx type port-unreachable
-    }}
-}}
-"""
+_DROP, _ACCEPT = nft.verdict(nft.DROPS), nft.verdict(nft.ACCEPTS)
 
 
-def ensure_table() -> bool:
-    """Load the table where it is missing (somebody may have flushed it); return whether it was."""
+def is_there() -> bool:
+    """Whether our table is as we make it: somebody may have flushed it, an earlier version have made it."""
     try:
-        if netlink.table_exists(TABLE):
-            return False
+        return _TABLE.has_set(_YOUNGEST)
     except OSError as error:
-        raise HostError(
-            "E_KERNEL_FEATURE", "nftables", f"this kernel has none: {error.strerror}"
-        ) from None
-    apply(_BASE)
-    return True
+        raise _refused(error) from None
 
 
-def bridge_rules(bridge: str, network: str, *, internal: bool) -> str:
-    """Return what makes the table know a bridge; adding it again changes nothing."""
-    lines = [f'add element inet {TABLE} bridges {{ "{bridge}" }}', _inside(bridge)]
+def tables() -> Iterator[Change]:
+    """Make the table anew, with nothing in its sets."""
+    from runtime import basetable  # hardly ever: once in a boot
+
+    return basetable.made(_TABLE)
+
+
+def bridge(name: str, network: str, *, internal: bool) -> Iterator[Change]:
+    """Make the table know a bridge; doing it again changes nothing."""
+    key = nft.name(name)
+    yield _TABLE.element("bridges", key)
+    yield _TABLE.element("inside", key + key)
     if internal:
-        lines.append(f'add element inet {TABLE} internal {{ "{bridge}" }}')
-    lines.append(f"add element inet {TABLE} networks {{ {ipaddress.IPv4Network(network)} }}")
-    return "\n".join(lines) + "\n"
+        yield _TABLE.element("internal", key)
+    address, _, prefix = network.partition("/")
+    _, first = packed(address)
+    behind = int.from_bytes(first, "big") + (1 << 8 * len(first) - int(prefix))
+    yield _TABLE.interval("networks", first, behind.to_bytes(len(first), "big"))
 
 
-def port_guard(interface: str, mac: str, addresses: Sequence[str], before: str = "") -> str:
-    """Return the chain that lets through only what `mac` and `addresses` may send (T-56).
-
-    It takes the place of that of the interface `before`, which may be gone already.
-    """
-    four = ", ".join(str(ipaddress.IPv4Address(ip)) for ip in addresses)
-    gone = (
-        f"add chain netdev {TABLE} {before}\ndelete chain netdev {TABLE} {before}" if before else ""
-    )
-    return f"""
-add table netdev {TABLE}
-{gone}
-table netdev {TABLE} {{
-    chain {interface} {{
-        type filter hook ingress device "{interface}" priority -500; policy drop;
-        ether saddr != {mac} drop
-        ether type arp arp saddr ether {mac} arp saddr ip {{ {four} }} accept
-        ip saddr {{ {four} }} udp sport 67 drop
-        ip saddr {{ {four} }} accept
-    }}
-}}
-"""
-
-
-def publish_rules(ports: Iterable[Port], ip: str, verb: str = "add") -> str:
-    """Return the map elements that lead `ports` to `ip`; `verb` is add or delete."""
-    return "".join(f"{verb} element inet {TABLE} {_element(port, ip)}\n" for port in ports)
-
-
-def apply(rules: str) -> None:
-    """Load `rules` in one transaction; HostError (E_KERNEL_FEATURE) where nft is missing or refuses them."""
-    done = _nft(rules)
-    if done.returncode:
-        first = done.stderr.decode(errors="replace").strip().split("\n")[0]
-        why = first or f"it ended with {done.returncode}"
-        raise HostError("E_KERNEL_FEATURE", "nft", f"refuses our rules: {why}")
-
-
-def drop(*statements: str) -> None:
-    """Do the statements, each by itself where not all can be done: what is gone already is as well."""
-    if not statements or _nft("\n".join(statements) + "\n").returncode == 0:
-        return
-    for statement in statements:
-        _nft(f"{statement}\n")
-
-
-def remove_tables() -> None:
-    """Take everything of ours out of nftables."""
-    drop(f"delete table inet {TABLE}", f"delete table netdev {TABLE}")
-
-
-def _nft(rules: str) -> CompletedProcess[bytes]:
-    import subprocess  # most starts find the rules there and need one call, some none
-
-    if not os.access(_NFT, os.X_OK):
-        raise HostError(
-            "E_KERNEL_FEATURE", "nft", "is not installed", hints=("apt install nftables",)
+def guard(interface: str, mac: str, addresses: Sequence[str]) -> Iterator[Change]:
+    """Let through only what `mac` and `addresses` may send (T-56)."""
+    ether = nft.meta(8) + nft.equal(_ETHER)
+    own = mac_bytes(mac)
+    yield _PORTS.made()
+    yield _PORTS.chain(interface, "filter", nft.INGRESS, -500, nft.DROPS, interface)
+    yield _PORTS.rule(interface, ether, nft.payload(nft.LINK, 6, 6), nft.other(own), _DROP)
+    for address in addresses:
+        _, raw = packed(address)
+        arp = ether + nft.payload(nft.LINK, 12, 2) + nft.equal(b"\x08\x06")
+        source = nft.meta(nft.PROTOCOL) + nft.equal(b"\x08\x00")
+        source += nft.payload(nft.NETWORK, 12, 4) + nft.equal(raw)
+        dhcp = (
+            nft.meta(nft.L4PROTO)
+            + nft.equal(_UDP)
+            + nft.payload(nft.TRANSPORT, 0, 2)
+            + nft.equal(b"\0\x43")
         )
-    return subprocess.run(
-        [_NFT, "-f", "-"],
-        input=rules.encode("ascii"),
-        capture_output=True,
-        env={"LC_ALL": "C"},
-        cwd="/",
-        timeout=30,
-        check=False,
-    )
+        yield _PORTS.rule(
+            interface, arp, nft.payload(nft.NETWORK, 8, 10), nft.equal(own + raw), _ACCEPT
+        )
+        yield _PORTS.rule(interface, source, dhcp, _DROP)
+        yield _PORTS.rule(interface, source, _ACCEPT)
 
 
-def _inside(bridge: str) -> str:
-    return f'add element inet {TABLE} inside {{ "{bridge}" . "{bridge}" }}'
+def unguard(interface: str) -> Iterator[Change]:
+    """Take away the guard of an interface, whether there is one or not."""
+    yield _PORTS.made()
+    yield from _PORTS.without(interface)
 
 
-def _element(port: Port, ip: str) -> str:
-    if not re.fullmatch(r"tcp|udp", port.proto, re.ASCII):
+def publish(ports: Iterable[Port], ip: str) -> Iterator[Change]:
+    """Lead `ports` of the host to `ip`."""
+    for port in ports:
+        yield _TABLE.element(*_mapping(port, ip))
+
+
+def unpublish(ports: Iterable[Port], ip: str) -> Iterator[Change]:
+    """No longer do so, whether it was done or not."""
+    for port in ports:
+        yield from _TABLE.without_element(*_mapping(port, ip))
+
+
+def commit(changes: Iterable[Change]) -> None:
+    """Make them in one transaction; HostError (E_KERNEL_FEATURE) where the kernel refuses one."""
+    try:
+        nft.commit(tuple(changes))
+    except OSError as error:
+        raise _refused(error) from None
+
+
+def drop(changes: Iterable[Change]) -> None:
+    """Take away what `changes` take away; where our table is gone, that is as well."""
+    with suppress(FileNotFoundError):
+        nft.commit(tuple(changes))
+
+
+def remove() -> None:
+    """Take everything of ours out of nftables."""
+    for table in (_TABLE, _PORTS):
+        commit((table.made(), table.gone()))
+
+
+def _refused(error: OSError) -> HostError:
+    hint = "run it as root"
+    if error.errno not in {errno.EPERM, errno.EACCES}:
+        hint = "a kernel with nf_tables, its nat, masq, ct, fib and reject, and netdev chains"
+    return HostError("E_KERNEL_FEATURE", "nftables", f"{error.strerror}", hints=(hint,))
+
+
+def _mapping(port: Port, ip: str) -> tuple[str, bytes, bytes]:
+    """Return the map, the key and the data of a published port."""
+    if port.proto not in _PROTOCOLS:
         raise HostError("E_KERNEL_FEATURE", port.proto, "cannot be published (tcp, udp)")
-    target = f"{ipaddress.IPv4Address(ip)} . {port.container}"
+    protocol = bytes([_PROTOCOLS[port.proto], 0, 0, 0])  # each part fills whole words
+    target = packed(ip)[1] + _service(port.container)
     if port.address in {"0.0.0.0", ""}:  # noqa: S104  the user's own word for every address
-        return f"everywhere {{ {port.proto} . {port.host} : {target} }}"
-    address = ipaddress.IPv4Address(port.address)
-    return f"bound {{ {port.proto} . {address} . {port.host} : {target} }}"
+        return "everywhere", protocol + _service(port.host), target
+    return "bound", protocol + packed(port.address)[1] + _service(port.host), target
+
+
+def _service(port: int) -> bytes:
+    return port.to_bytes(2, "big") + b"\0\0"

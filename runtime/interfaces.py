@@ -40,7 +40,8 @@ def attach_veth(host: Netlink, prepared: Prepared, netns: int) -> None:
         host.set_hairpin(index)
     if prepared.guarded:
         addresses = [address.ip for address in nic.ipv4]
-        firewall.apply(firewall.port_guard(prepared.host_name, nic.mac, addresses, prepared.before))
+        gone = firewall.unguard(prepared.before) if prepared.before else ()
+        firewall.commit([*gone, *firewall.guard(prepared.host_name, nic.mac, addresses)])
     host.change(index, up=True)
 
 

@@ -12,7 +12,7 @@ The address of a container on our own bridge is leased, and stays its own until 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from runtime import firewall, lease, names, netscripts
@@ -20,6 +20,7 @@ from runtime.bundle import Port
 from runtime.errors import ConfigError, HostError, ResourceError
 from runtime.interfaces import Prepared, attach_other, attach_veth, configure, gateway_of, route_to
 from runtime.kernel.netlink import Netlink
+from runtime.kernel.nftables import Change
 from runtime.lease import Lease
 from runtime.ready import listening
 from runtime.settings import Address, ContainerConfig, Nic
@@ -131,10 +132,9 @@ def publish(key: str, ports: Sequence[Port], folder: Path = lease.FOLDER) -> Non
             )
         for port in ports:
             _check_port(port, [other for other in book.book.leases.values() if other.key != key])
-        firewall.ensure_table()
         book.save(book.book.put(replace(held, ports=tuple(ports))))
-        firewall.drop(*firewall.publish_rules(held.ports, held.ip, "delete").split("\n")[:-1])
-        firewall.apply(firewall.publish_rules(ports, held.ip))
+        before = firewall.unpublish(held.ports, held.ip)
+        firewall.commit([*before, *firewall.publish(ports, held.ip)])
 
 
 def _tell_scripts(
@@ -183,10 +183,8 @@ def _take_back(book: lease.Ledger, key: str) -> None:
         return
     with Netlink() as host:
         host.delete(held.host_name)
-    firewall.drop(
-        f"delete chain netdev {firewall.TABLE} {held.host_name}",
-        *firewall.publish_rules(held.ports, held.ip, "delete").split("\n")[:-1],
-    )
+    firewall.commit(firewall.unguard(held.host_name))
+    firewall.drop(firewall.unpublish(held.ports, held.ip))
     gone = replace(held, host_name="", ports=(), hosts="", hostname="")
     book.save(book.book.put(gone))
     names.tell(book, held.bridge)
@@ -214,7 +212,7 @@ def remove_bridge_if_unused(folder: Path = lease.FOLDER) -> bool:
         for bridge in ours:
             host.delete(bridge.name)
         if ours:
-            firewall.remove_tables()
+            firewall.remove()
         book.save(replace(book.book, networks={}))
     return bool(ours)
 
@@ -293,22 +291,21 @@ def _bridge(host: Netlink, book: lease.Ledger, name: str, wanted: str) -> tuple[
             f"conf/{name}/route_localnet", "1"
         )  # on this one interface: 127.0.0.1 is published through it
         notes = _forwarding()
-    if firewall.ensure_table() or not link.up:
-        missing = {**book.book.networks, name: network}
-        rules = [
-            firewall.bridge_rules(one, net, internal=one == INTERNAL)
-            for one, net in missing.items()
-        ]
-        firewall.apply("".join(rules))
-        _restore(book)
+    there = firewall.is_there()
+    if not there or not link.up:
+        firewall.commit([*(() if there else firewall.tables()), *_all_of(host, book.book)])
     return notes
 
 
-def _restore(book: lease.Ledger) -> None:
-    """Publish again what running containers had, where the table was flushed by another."""
-    rules = [firewall.publish_rules(one.ports, one.ip) for one in book.book.leases.values()]
-    if any(rules):
-        firewall.apply("".join(rules))
+def _all_of(host: Netlink, book: lease.Book) -> Iterator[Change]:
+    """Yield what makes the table know our bridges, and again what running containers had where it was flushed."""
+    for bridge, network in book.networks.items():
+        yield from firewall.bridge(bridge, network, internal=bridge == INTERNAL)
+    for one in book.leases.values():
+        yield from firewall.publish(one.ports, one.ip)
+        if one.host_name and host.link(one.host_name):
+            yield from firewall.unguard(one.host_name)
+            yield from firewall.guard(one.host_name, one.mac, (one.ip,))
 
 
 def _forwarding() -> tuple[str, ...]:

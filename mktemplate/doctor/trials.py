@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from provisioner import distro as distros
 from provisioner.keys import has_keyring
-from runtime import cgroup, idmap, limits
+from runtime import cgroup, firewall, idmap, limits
 from runtime.kernel import namespace
+from runtime.kernel import nftables as kernel
+from runtime.kernel.netlink import Netlink
 from runtime.sandbox import KernelSandbox
 from valuetypes import dataclass
 
-_NFT = "/usr/sbin/nft"
+_FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}  # linux/netfilter.h, NFPROTO_*
 _LIMITS = (("memory.max", "1G"), ("pids.max", "100"), ("cpu.max", "50000 100000"))
 _KINDS = ("memory", "pids", "cpu")
 
@@ -144,43 +145,37 @@ def id_helpers(path: str) -> Outcome:
 
 
 def nftables(path: str) -> Outcome:
-    """List the tables, as publishing ports needs more than that."""
+    """Make the rules of our bridges in a network namespace of our own."""
     del path
-    if not os.access(_NFT, os.X_OK):
-        return Outcome(ok=False, detail=f"{_NFT} not found")
-    done = _nft("list", "tables")
-    detail = done.stderr.strip().partition("\n")[0][:200] or "works"
-    mend = "" if os.geteuid() == 0 else "run doctor as root"
-    return Outcome(ok=done.returncode == 0, detail=detail, mend=mend)
 
+    def act() -> None:
+        kernel.commit(
+            (*firewall.tables(), *firewall.guard("lo", "02:00:00:00:00:01", ("10.0.0.2",)))
+        )
 
-def _nft(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [_NFT, *words],
-        env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin"},
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    )
+    return _in_network(act)
 
 
 def bridge_and_veth(path: str) -> Outcome:
-    """Make a bridge and a veth pair in a network namespace of our own."""
+    """Make a bridge in a network namespace of our own."""
     del path
-    if os.geteuid() != 0:
-        return Outcome(ok=False, detail="only tried as root", mend="run doctor as root")
 
     def act() -> None:
-        namespace.unshare(namespace.CLONE_NEWNET)
-        from runtime.kernel.netlink import Netlink
-
         with Netlink() as netlink:
             netlink.add_bridge("mkt-doctor", "02:00:00:00:00:01")
 
-    number = _in_child(act)
+    return _in_network(act)
+
+
+def _in_network(act: Callable[[], None]) -> Outcome:
+    if os.geteuid() != 0:
+        return Outcome(ok=False, detail="only tried as root", mend="run doctor as root")
+
+    def inside() -> None:
+        namespace.unshare(namespace.CLONE_NEWNET)
+        act()
+
+    number = _in_child(inside)
     return Outcome(ok=number == 0, detail="works" if number == 0 else os.strerror(abs(number)))
 
 
@@ -212,15 +207,16 @@ def ssh_client(path: str) -> Outcome:
 def forward_policy(path: str) -> Outcome:
     """Look for another firewall that drops what is forwarded: it beats our accept."""
     del path
-    if not os.access(_NFT, os.X_OK) or os.geteuid() != 0:
+    if os.geteuid() != 0:
         return Outcome(ok=True, detail="not looked at")
-    text = _nft("list", "chains").stdout
-    drops, table = [], ""
-    for line in text.split("\n"):
-        if line.startswith("table "):
-            table = line.removesuffix("{").strip()
-        elif "hook forward" in line and "policy drop" in line and "mktemplate" not in table:
-            drops.append(table)
+    try:
+        drops = [
+            f"table {_FAMILIES[chain.family]} {chain.table}"
+            for chain in kernel.chains()
+            if chain.family in _FAMILIES and chain.hook == kernel.FORWARD and chain.drops
+        ]
+    except OSError as error:
+        return Outcome(ok=True, detail=f"cannot be looked at: {error.strerror}")
     if drops:
         mend = "nft insert rule ip filter FORWARD iifname mkt0 accept (and oifname)"
         return Outcome(ok=False, detail=f"{', '.join(drops)} drops forwarded packets", mend=mend)
@@ -252,7 +248,7 @@ TRIALS = (
         mend="usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
     ),
     Trial(name="newuidmap, newgidmap", act=id_helpers, mend="apt install uidmap", needed=False),
-    Trial(name="nftables", act=nftables, mend="apt install nftables"),
+    Trial(name="nftables", act=nftables, mend="modprobe nf_tables"),
     Trial(name="bridge and veth", act=bridge_and_veth, mend="modprobe bridge veth"),
     Trial(name="/dev/net/tun", act=tun, mend="chmod 666 /dev/net/tun", needed=False),
     Trial(name="keyrings", act=keyrings, mend="apt install debian-archive-keyring"),

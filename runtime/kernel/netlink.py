@@ -10,7 +10,8 @@ import _socket
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from runtime.kernel import namespace
@@ -34,7 +35,7 @@ _INET6_ADDR_GEN_MODE, _GEN_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _AF_BRIDGE = 7
-_NETFILTER, _NFT_GETTABLE, _NFPROTO_INET = 12, 10 << 8 | 1, 1
+_SO_SNDBUFFORCE, _USUAL_BUFFER = 32, 200 << 10  # socket.h; bytes that a socket takes at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,16 @@ class Link:
     master: int  # index of its bridge, 0 where it has none
     mac: str
     kind: str  # bridge, veth, …; "" for real ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One of several requests that are sent together; `what` says it in our words."""
+
+    kind: int
+    flags: int
+    body: bytes
+    what: str
 
 
 def attribute(kind: int, data: bytes) -> bytes:
@@ -116,6 +127,27 @@ class Netlink:
                 if code:
                     raise OSError(-code, f"{what}: {os.strerror(-code)}")
                 return
+
+    def batch(self, messages: Sequence[Message]) -> None:
+        """Send them all at once; OSError with the `what` of the first that the kernel refuses.
+
+        Only refusals are answered, and those stand there when the call that sends has returned.
+        """
+        first = self._sequence + 1
+        rows = []
+        for message in messages:
+            self._sequence += 1
+            flags = _REQUEST | message.flags
+            rows.append(_row(message.kind, flags, self._sequence, message.body))
+        data = b"".join(rows)
+        if len(data) > _USUAL_BUFFER:
+            self._socket.setsockopt(_socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(data))
+        self._socket.send(data)
+        with suppress(BlockingIOError):
+            answer = self._socket.recv(1 << 16, _socket.MSG_DONTWAIT)
+            _, _, _, sequence, _, code = struct.unpack_from("=IHHIIi", answer)
+            what = messages[sequence - first].what
+            raise OSError(-code, f"{what}: {os.strerror(-code)}")
 
     def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
         """Yield every object of a kind."""
@@ -246,8 +278,7 @@ class Netlink:
 
     def _send(self, kind: int, body: bytes, flags: int) -> None:
         self._sequence += 1
-        header = struct.pack("=IHHII", len(body) + 16, kind, flags, self._sequence, 0)
-        self._socket.send(header + body)
+        self._socket.send(_row(kind, flags, self._sequence, body))
 
     def _receive(self) -> Iterator[tuple[int, bytes]]:
         """Yield (type, payload) of one datagram's messages that answer the last request."""
@@ -260,19 +291,6 @@ class Netlink:
             if sequence == self._sequence:
                 yield kind, data[offset + 16 : offset + length]
             offset += (length + 3) & ~3
-
-
-def table_exists(name: str) -> bool:
-    """Whether nftables has the inet table `name`; PermissionError or ENOENT-like where it has no nftables at all."""
-    with Netlink(_NETFILTER) as netlink:
-        body = struct.pack("=BBH", _NFPROTO_INET, 0, 0) + text(1, name)
-        try:
-            netlink.request(_NFT_GETTABLE, body, f"table {name}")
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                return False
-            raise
-        return True
 
 
 def packed(address: str) -> tuple[int, bytes]:
@@ -305,6 +323,10 @@ def queues(receive: int, send: int) -> bytes:
     """Return the attributes of an interface with that many queues; the kernel's choice where it is one."""
     parts = number(IFLA_NUM_RX_QUEUES, receive) if receive > 1 else b""
     return parts + (number(IFLA_NUM_TX_QUEUES, send) if send > 1 else b"")
+
+
+def _row(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    return struct.pack("=IHHII", len(body) + 16, kind, flags, sequence, 0) + body
 
 
 def _link_header() -> bytes:
