@@ -51,6 +51,7 @@ class Options(TypedDict, total=False):
     pids: int
     restart: str
     no_userns: bool
+    single_id: bool
     allow_degraded: str | Sequence[str]
     grant: str | Sequence[str]
     wait: bool

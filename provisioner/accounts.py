@@ -75,6 +75,20 @@ def extend(
     return accounts.texts
 
 
+def alone(files: Mapping[str, str]) -> dict[str, str]:
+    """Return `files` with every user and group root by another name: ids are 0, names and homes stay."""
+    numbers_at = {"passwd": (2, 3), "group": (2,)}
+    return {
+        name: "\n".join(_as_root(line, numbers_at.get(name, ())) for line in text.split("\n"))
+        for name, text in files.items()
+    }
+
+
+def _as_root(line: str, places: tuple[int, ...]) -> str:
+    fields = line.split(":")
+    return ":".join("0" if number in places else field for number, field in enumerate(fields))
+
+
 class _Accounts:
     """The four files while they grow."""
 

@@ -5,6 +5,7 @@ What is the same whoever brought the archive, a package or an image: ids, times,
 
 from __future__ import annotations
 
+import errno
 import os
 
 from provisioner.errors import BadArchive
@@ -45,8 +46,8 @@ def write(place: bytes, member: Member, data: memoryview, xattrs: Attributes) ->
     try:
         write_all(fd, data)
         if member.uid or member.gid:
-            os.fchown(fd, member.uid, member.gid)
-        os.fchmod(fd, member.mode)  # after fchown, which clears setuid
+            own(fd, member)
+        os.fchmod(fd, member.mode)  # after own, which clears setuid
         for name, value in xattrs:
             os.setxattr(fd, name, value)
         os.utime(fd, (mtime(member), mtime(member)))
@@ -54,11 +55,26 @@ def write(place: bytes, member: Member, data: memoryview, xattrs: Attributes) ->
         os.close(fd)
 
 
+def own(place: bytes | int, member: Member) -> None:
+    """Give what was made to the owner of `member`; BadArchive (E_SUBUID_MISSING) where he has no number here."""
+    try:
+        os.chown(place, member.uid, member.gid, follow_symlinks=isinstance(place, int))
+    except OSError as problem:
+        if problem.errno != errno.EINVAL:
+            raise
+        raise BadArchive(
+            "E_SUBUID_MISSING",
+            os.fsdecode(member.name),
+            f"belongs to user {member.uid} and group {member.gid}, and here are not both",
+            hints=("mktemplate doctor tells how to get ids",),
+        ) from None
+
+
 def symlink(place: bytes, member: Member) -> None:
     """Make the symlink `place`, where nothing may be; its target is kept as it stands and never resolved."""
     os.symlink(member.link, place)
     if member.uid or member.gid:
-        os.chown(place, member.uid, member.gid, follow_symlinks=False)
+        own(place, member)
     os.utime(place, (mtime(member), mtime(member)), follow_symlinks=False)
 
 

@@ -57,6 +57,8 @@ def _plant_accounts(tree: Tree, epoch: int) -> Numbers:
         for name in accounts.FILES
     }
     after = accounts.extend(before, tree.accounts, epoch // 86_400) if tree.accounts else before
+    if tree.alone:
+        after = accounts.alone(after)
     known = accounts.numbers(after)
     for name, text in after.items():
         if text != before[name]:

@@ -126,11 +126,13 @@ class Tree:
     """A whole tree, in the order of its lines."""
 
     nodes: tuple[Node, ...] = ()
+    alone: bool = False  # whoever owns something is root by another name: there are no other ids
 
     @cached_property
     def digest(self) -> str:
         """The sha256 of what the tree says, bodies included."""
-        return hashlib.sha256("".join(f"{node!r}\n" for node in self.nodes).encode()).hexdigest()
+        told = "".join(f"{node!r}\n" for node in self.nodes) + ("alone\n" if self.alone else "")
+        return hashlib.sha256(told.encode()).hexdigest()
 
     @property
     def accounts(self) -> tuple[User | Group | Member, ...]:

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 
-from runtime import capabilities, consolepty, rootfs, steps
+from runtime import capabilities, consolepty, idmap, steps, way
 from runtime.config import ContainerConfig
 from runtime.kernel import mount as m
 from runtime.kernel import process
@@ -92,15 +92,20 @@ def confine(config: ContainerConfig, user: User, bpf: bytes, last: int) -> tuple
     keep = kept_capabilities(config, last)
     groups = Struct(f"={len(user.groups)}I", user.groups) if user.groups else None
     failure = Failure("E_IDMAP", f"user {user.uid}", "this id is not mapped into the container")
+    kept = idmap.is_alone(idmap.from_config(config.idmap)) and not user.groups
     filter_ = seccomp(bpf)
     return (
         *(() if config.no_new_privs else filter_),
         *capabilities.bound(keep, last),
-        Call(name="setgroups", args=(len(user.groups), groups), failure=failure),
+        *(
+            ()
+            if kept  # the kernel lets nobody give up groups there
+            else (Call(name="setgroups", args=(len(user.groups), groups), failure=failure),)
+        ),
         Call(name="setresgid", args=(user.gid,) * 3, failure=failure),
         Call(name="setresuid", args=(user.uid,) * 3, failure=failure),
         *(() if user.uid else capabilities.limit(keep)),
-        *rootfs.die_with_parent(death_signal(config)),
+        *way.die_with_parent(death_signal(config)),
         *(
             (
                 Call(

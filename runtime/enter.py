@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NoReturn
 
-from runtime import apparmor, capabilities, confinement, console, passwd
+from runtime import apparmor, capabilities, confinement, console, idmap, passwd, way
 from runtime.birth import FAILURE, Born, bear, failure
 from runtime.config import ContainerConfig
 from runtime.container import Container
@@ -150,7 +150,9 @@ class Target:
     ) -> Program:
         """Return a Program that joins `namespaces`, does `before`, gives up its rights, and does `last`."""
         bpf = compiled_filter(self.config.seccomp_profile)
-        user = confinement.User(uid=account.uid, gid=account.gid, groups=account.groups)
+        ids = idmap.from_config(self.config.idmap)
+        groups = () if idmap.is_alone(ids) else account.groups
+        user = confinement.User(uid=account.uid, gid=account.gid, groups=groups)
         limits, _ = confinement.resource_limits(self.config.rlimits)
         return Program(
             stage=(
@@ -163,9 +165,7 @@ class Target:
                         "E_KERNEL_FEATURE", self.name, "its namespaces cannot be joined"
                     ),
                 ),
-                Call(name="setresgid", args=(0, 0, 0)),
-                Call(name="setgroups", args=(0, None)),
-                Call(name="setresuid", args=(0, 0, 0)),
+                *way.become_root(ids),
                 Call(
                     name="clone",
                     args=(ns.CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0),

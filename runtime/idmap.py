@@ -27,6 +27,8 @@ _FIRST_OF_USERS = 100_000  # SUB_UID_MIN of login.defs(5)
 _END = 2**32 - 1  # no id: (uid_t) -1
 _RESERVED = ".store/ids"  # one link per range that is taken: its first id → the container's name
 _LOCK = "/etc/.pwd.lock"  # lckpwdf(3)
+_NONE = frozenset(("E_SUBUID_MISSING", "E_NEWUIDMAP"))  # no subordinate ids, or no way to them
+_ALONE = "or --single-id: a container with no other user than root, who is you"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 
 
@@ -46,6 +48,10 @@ class IdMap:
     uids: tuple[Extent, ...]
     gids: tuple[Extent, ...]
 
+    def maps_group(self, number: int) -> bool:
+        """Whether the group `number` exists inside."""
+        return any(each.inside <= number < each.inside + each.count for each in self.gids)
+
     def root(self) -> tuple[int, int]:
         """Return the host's uid and gid of the root inside."""
         return _outside(self.uids), _outside(self.gids)
@@ -55,6 +61,16 @@ def single_range(first: int, count: int = COUNT) -> IdMap:
     """Map the ids from 0 on to those from `first` on."""
     extents = (Extent(0, first, count),)
     return IdMap(uids=extents, gids=extents)
+
+
+def alone() -> IdMap:
+    """Map root inside to the caller, and nobody else: what a user without subordinate ids can have."""
+    return IdMap(uids=(Extent(0, os.geteuid(), 1),), gids=(Extent(0, os.getegid(), 1),))
+
+
+def is_alone(ids: IdMap | None) -> bool:
+    """Whether `ids` are the caller's own, a normal user's: mapped without a helper, and no group can be given up."""
+    return ids is not None and os.geteuid() != 0 and ids == alone()
 
 
 class _Line(Protocol):
@@ -118,14 +134,18 @@ class Line:
     count: int
 
 
-def allocate(path: Path, name: str, files: tuple[Path, Path] = FILES) -> Allocation:
+def allocate(
+    path: Path, name: str, files: tuple[Path, Path] = FILES, *, single: bool = False
+) -> Allocation:
     """Reserve ids for the container `name` below `path`: 65536 of root's own, no other container's (T-44).
 
-    Where root has none it is given some, and a note says so. HostError: E_SUBUID_MISSING, E_SUBUID_SMALL,
-    E_SUBUID_OVERLAP. ResourceError: E_LIMIT where all are taken.
+    Where root has none it is given some, and a note says so. A normal user may ask for a `single` one. HostError:
+    E_SUBUID_MISSING, E_SUBUID_SMALL, E_SUBUID_OVERLAP. ResourceError: E_LIMIT where all are taken.
     """
     if os.geteuid() != 0:
-        idmap = _rootless(files)
+        if single:
+            return Allocation(first=os.geteuid(), count=1, idmap=alone())
+        idmap = of_user(files)
         return Allocation(first=os.geteuid(), count=COUNT, idmap=idmap)
     notes = _give_root_a_range(files)
     first, count = _common([_own(file) for file in files], files)
@@ -144,10 +164,16 @@ def allocate(path: Path, name: str, files: tuple[Path, Path] = FILES) -> Allocat
 def for_build(files: tuple[Path, Path] = FILES) -> IdMap:
     """Return the map that builds use: the last range of root's, or of what root would be given.
 
-    The root of another user namespace has nothing but the ids that this maps: builds have the same.
+    The root of another user namespace has nothing but the ids that this maps: builds have the same. A normal user
+    without subordinate ids has itself: `allocate` says that, before anything is built that takes more.
     """
     if os.geteuid() != 0:
-        return _rootless(files)
+        try:
+            return of_user(files)
+        except HostError as error:
+            if error.code not in _NONE:
+                raise
+            return alone()
     if is_nested():
         return single_range(0)
     try:
@@ -285,7 +311,7 @@ def user() -> str:
         return str(os.geteuid())
 
 
-def _rootless(files: tuple[Path, Path]) -> IdMap:
+def of_user(files: tuple[Path, Path] = FILES) -> IdMap:
     """Return a normal user's map: itself as root, its subordinate ids above; HostError with what mends it."""
     maps = []
     for file, own_id in zip(files, (os.geteuid(), os.getegid()), strict=True):
@@ -296,7 +322,7 @@ def _rootless(files: tuple[Path, Path]) -> IdMap:
                 str(file),
                 f"{user()} has {'no range' if own is None else f'only {own.count} ids'}, "
                 f"a container needs {COUNT - 1}",
-                hints=(f"as root: {_grant(files)}",),
+                hints=(f"as root: {_grant(files)}", _ALONE),
             )
         maps.append((Extent(0, own_id, 1), Extent(1, own.first, COUNT - 1)))
     for program in ("/usr/bin/newuidmap", "/usr/bin/newgidmap"):
@@ -318,7 +344,10 @@ def _check_helper(program: str) -> None:
     """Raise HostError (E_NEWUIDMAP) where a helper of shadow is missing, or may not map (newuidmap(1))."""
     if not os.access(program, os.X_OK):
         raise HostError(
-            "E_NEWUIDMAP", program, "is not installed", hints=("as root: apt install uidmap",)
+            "E_NEWUIDMAP",
+            program,
+            "is not installed",
+            hints=("as root: apt install uidmap", _ALONE),
         )
     status = os.stat(program)
     if not status.st_mode & stat.S_ISUID and "security.capability" not in os.listxattr(program):
@@ -326,7 +355,7 @@ def _check_helper(program: str) -> None:
             "E_NEWUIDMAP",
             program,
             "is neither setuid nor has file capabilities",
-            hints=(f"as root: chmod u+s {program}",),
+            hints=(f"as root: chmod u+s {program}", _ALONE),
         )
 
 

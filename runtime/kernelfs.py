@@ -181,8 +181,8 @@ def sysfs(attributes: int) -> tuple[Call, ...]:
     )
 
 
-def terminals(most: int) -> tuple[Call, ...]:
-    """Mount a devpts of its own, of `most` terminals, on /dev/pts."""
+def terminals(most: int, *, group: bool) -> tuple[Call, ...]:
+    """Mount a devpts of its own, of `most` terminals, on /dev/pts; they are the group tty's where that is mapped."""
     attributes = MOUNT_NO_SUID_EXEC
     options = ("source=devpts", "ptmxmode=0666", "mode=0620", f"max={most}")
     return (
@@ -190,7 +190,7 @@ def terminals(most: int) -> tuple[Call, ...]:
             "devpts",
             "pts",
             attributes,
-            (*options, "gid=5"),
+            (*options, "gid=5") if group else options,
             why="terminals of our own; 5 is the group tty",
         ),
         attach("pts", Slot("dev"), "pts"),

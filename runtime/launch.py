@@ -24,9 +24,9 @@ from runtime import (
     mounts,
     procfiles,
     refuse,
-    rootfs,
     sharing,
     steps,
+    way,
 )
 from runtime.config import ContainerConfig
 from runtime.errors import ConfigError
@@ -42,6 +42,7 @@ from valuetypes import dataclass
 
 _PER_LINUX32 = 8
 _PR_SCHED_CORE = 62
+_TTY = 5  # the group that terminals are of
 _ARCHES_OF_32 = frozenset(
     {"arm", "armel", "armhf", "armv7l", "athlon", "i386", "i486", "i586", "i686", "linux32"}
     | {"mips", "mipsel", "ppc", "powerpc", "x86"}
@@ -93,18 +94,18 @@ def decide(config: ContainerConfig, host: Host) -> Program:
         *root.clone,
         *entries.stage,
     )
-    way = rootfs.way(
+    path = way.way(
         ids,
         flags & ~clone_flags & ~ns.CLONE_NEWCGROUP,
         sources,
         (*root.attach, *(() if host.rootless else entries.host)),
-        (host.mapper,) if host.mapper else rootfs.map_commands(ids),
+        (host.mapper,) if host.mapper else way.map_commands(ids),
         rootless=host.rootless,
     )
     return Program(
         stage=(
             *limits,
-            *way.stage,
+            *path.stage,
             *sharing.join(config),
             Call(
                 name="clone",
@@ -118,17 +119,17 @@ def decide(config: ContainerConfig, host: Host) -> Program:
                 ),
             ),
         ),
-        maps=way.maps,
+        maps=path.maps,
         host=(
             *sharing.leave(config),
-            *way.host,
+            *path.host,
             *_join(host.join),
             *procfiles.proc_files(config, rootless=host.rootless),
         ),
         init=(
-            *rootfs.wait_for_go(),
-            *rootfs.die_with_parent(confinement.death_signal(config)),
-            *way.init,
+            *way.wait_for_go(ids),
+            *way.die_with_parent(confinement.death_signal(config)),
+            *path.init,
             Call(name="write", args=(Slot("born"), b"b", 1), why="the network may be attached now"),
             *root.root,
             *_system(config, flags, loopback=host.rootless and bool(flags & ns.CLONE_NEWNET)),
@@ -249,7 +250,9 @@ def _system(config: ContainerConfig, flags: int, *, loopback: bool) -> tuple[Cal
     if config.autodev:
         calls += kernelfs.device_directory(config.autodev_tmpfs_size)
         if config.pty_max + config.tty_max:
-            calls += kernelfs.terminals(config.pty_max + config.tty_max)
+            ids = idmap.from_config(config.idmap)
+            group = ids is None or ids.maps_group(_TTY)
+            calls += kernelfs.terminals(config.pty_max + config.tty_max, group=group)
         if consolepty.has(config):
             calls += consolepty.make()
     calls += kernelfs.new_proc()

@@ -29,9 +29,10 @@ from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
 from runtime.program import Call, Failure, Program, Slot
-from runtime.rootfs import Written, die_with_parent, map_commands, stage, wait_for_go, way
+from runtime.rootfs import Written, stage
 from runtime.seccomp import compile_profile
 from runtime.seccomp_profile import default_profile
+from runtime.way import die_with_parent, map_commands, wait_for_go, way
 from valuetypes import dataclass
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -165,7 +166,7 @@ def _program(root: Root, idmap: IdMap, system: tuple[Call, ...]) -> Program:
         maps=path.maps,
         host=path.host,
         init=(
-            *wait_for_go(),
+            *wait_for_go(idmap),
             *die_with_parent(),
             *path.init,
             *layers.root,

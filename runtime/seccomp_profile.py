@@ -77,6 +77,7 @@ _PR_SET_VMA, _PR_GET_AUXV = 0x53564D41, 0x41555856
 _PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)
 _S_IFMT = 0o170000
 _PLAIN_NODES = (0, 0o100000, 0o010000, 0o140000)  # none given, regular, fifo, socket
+_GROUPS = {"setgroups", "setgroups32"}
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _ROUTES, _UEVENTS = (
     0,
@@ -88,10 +89,13 @@ def default_profile(
     profile: str = "service",
     grants: frozenset[str] = frozenset(),
     machine: str = os.uname().machine,
+    *,
+    single_id: bool = False,
 ) -> str:
     """Return the text of `profile` for `machine`; ConfigError (E_PARAM) for one we do not know.
 
-    `grants`: `seccomp:ptrace` lets processes trace each other, `seccomp:mknod` make device nodes.
+    `grants`: `seccomp:ptrace` lets processes trace each other, `seccomp:mknod` make device nodes. With a `single_id`
+    setgroups(2) does nothing and succeeds: the kernel refuses it, and services give groups up before they serve.
     """
     if profile not in PROFILES:
         raise ConfigError("E_PARAM", profile, f"is no profile ({', '.join(PROFILES)})")
@@ -101,7 +105,8 @@ def default_profile(
         "2",
         f"allowlist errno {_EPERM}",
         f"[{_SECTIONS[machine]}]",
-        *sorted(_plain(profile, grants, machine)),
+        *sorted({*_plain(profile, grants, machine)} - (_GROUPS if single_id else set())),
+        *(f"{name} errno 0" for name in (sorted(_GROUPS) if single_id else ())),
         *(
             line.replace(" [", " allow [", 1) if " errno " not in line else line
             for line in _conditional(profile, grants)

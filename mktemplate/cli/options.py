@@ -165,6 +165,7 @@ LIMITS = (
         convert=arguments.restart,
     ),
     flag("--no-userns", "no_userns", "no user namespace: not root-safe (root only)"),
+    flag("--single-id", "single_id", "no user inside but root, who is you: needs no /etc/subuid"),
     value(
         "--allow-degraded", "FEATURE", "allow_degraded", "go on without a confinement", many=True
     ),
@@ -181,5 +182,3 @@ START = (
 )
 RENDER = WHAT + REACH + LIMITS
 BUILD = WHAT + FROM + REACH + LIMITS + BUILDING
-# Of cli.md's options, what this version answers with "not in this version".
-NOT_YET = frozenset(("--single-id",))

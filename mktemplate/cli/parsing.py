@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from mktemplate.cli.arguments import Device, SecretSource, Volume
 from mktemplate.cli.grammar import ALIASES, BY_NAME, ELSEWHERE, VERBS
-from mktemplate.cli.options import GLOBAL, NOT_YET, Option
+from mktemplate.cli.options import GLOBAL, Option
 from mktemplate.cli.verb import Verb
 from mktemplate.errors import CommandError, escape, meant, nearest
 from runtime.bundle import Port
@@ -52,6 +52,7 @@ class Build:
     cpus: float = 0.0
     pids: int = 0
     no_userns: bool = False
+    single_id: bool = False
     allow_degraded: tuple[str, ...] = ()
     grants: tuple[str, ...] = ()
     wait: bool = False
@@ -228,8 +229,6 @@ def _check_options(verb: Verb, argv: Sequence[str]) -> None:
         name = word.partition("=")[0]
         if skip:
             skip = False
-        elif name in NOT_YET:
-            raise CommandError("E_USAGE", f"{verb.name} {name}", "not in this version")
         elif word.startswith("--") and name not in known:
             hint = meant(name, known, f"mktemplate help {verb.name}")
             raise CommandError(

@@ -23,7 +23,11 @@ _RESTRICTED = Path(
 def subordinate_ids(path: str) -> Outcome:
     """Look for the user's ranges, and for what maps them."""
     del path
-    found = idmap.for_build()
+    try:
+        found = idmap.of_user()
+    except HostError as error:
+        detail = f"{error.subject}: {error.detail}; only --single-id works"
+        return Outcome(ok=False, detail=detail, mend=error.hints[0])
     inside = found.uids[1]
     return Outcome(
         ok=True, detail=f"{idmap.user()}: {inside.outside}:{inside.count}, newuidmap, newgidmap"

@@ -41,7 +41,8 @@ def borrow(lender: Container, name: str) -> None:
         if None in layers:
             raise CommandError("E_CORRUPT", lender.name, "one of its layers is gone")
         os.rename(draft.root, draft.path / "upper")
-        allotted = idmap.allocate(lender.path, name) if config.idmap else None
+        single = found.record.id_range[1] == 1
+        allotted = idmap.allocate(lender.path, name, single=single) if config.idmap else None
         try:
             place = hostpart.Place(
                 path=lender.path / name,

@@ -190,7 +190,7 @@ def _ids(path: Path, name: str, record: Record) -> Iterator[idmap.Allocation | N
     if record.id_range == (0, 0):  # none, or of somebody else's making: they stay
         yield None
         return
-    allotted = idmap.allocate(path, name)
+    allotted = idmap.allocate(path, name, single=record.id_range[1] == 1)
     try:
         yield allotted
     except BaseException:

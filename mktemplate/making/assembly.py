@@ -33,6 +33,8 @@ from runtime.bundle import Bundle, Ready, Record
 from runtime.seccomp_profile import default_profile
 from valuetypes import dataclass, replace
 
+_SINGLE = "single id: every user inside is root, and you outside"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
@@ -111,12 +113,14 @@ def assemble(
     build = request.build
     started = time.monotonic()
     if os.geteuid() != 0:
-        idmap.allocate(path, facts.name)  # raises: it knows what a normal user lacks
+        idmap.allocate(path, facts.name, single=facts.single_id)  # raises what a user lacks
+    elif facts.single_id:
+        raise CommandError("E_USAGE", "--single-id", "is a normal user's: root has ids enough")
     hostpart.check_path(path)
     refuse_existing(path, facts.name)
     handed = given.read(spec, build, path / ".store", userns=facts.userns)
     store = store_of(path, build)
-    for weaker in workshop.degraded():
+    for weaker in (*workshop.degraded(), *((_SINGLE,) if facts.single_id else ())):
         console.warning(f"degraded: {weaker}")
     store.prepare()
     recover(path, store)
@@ -188,7 +192,7 @@ def _ids(path: Path, facts: Facts) -> Iterator[idmap.Allocation | None]:
     if not facts.userns:
         yield None
         return
-    allotted = idmap.allocate(path, facts.name)
+    allotted = idmap.allocate(path, facts.name, single=facts.single_id)
     try:
         yield allotted
     except BaseException:
@@ -246,13 +250,20 @@ def write_texts(
         ("config.made", config),
         ("fstab", fstab),
         ("fstab.made", fstab),
-        ("seccomp", default_profile(plan.spec.profile, frozenset(build.grants))),
+        ("seccomp", _profile(plan, build)),
     ):
         (draft.path / name).write_text(text, encoding="utf-8")
     if built.got:
         lock = write_lock(to_lock(built.got, built.layers[-1].epoch))
         (draft.path / locks.NAME).write_text(lock, encoding="utf-8")
     return clamped
+
+
+def _profile(plan: Plan, build: Build) -> str:
+    """Return the seccomp profile."""
+    return default_profile(
+        plan.spec.profile, frozenset(build.grants), single_id=plan.facts.single_id
+    )
 
 
 def _root(root: Path, layers: tuple[Layer, ...], draft: Draft, *, flat: bool) -> Root:
@@ -299,6 +310,7 @@ def record_of(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
             *(got.degraded if got else ()),
             *workshop.degraded(),
             *(() if facts.userns else ("user namespace",)),
+            *(("single id",) if facts.single_id else ()),
         ),
         notes=notes,
         restart=build.restart,

@@ -16,7 +16,8 @@ from valuetypes import replace
 
 _SHAPING = (
     "distro release arch packages recommends slim sets share_host flat lock mirror repos keyring as_of allow_stale "
-    "grants ssh_keys publish network volumes devices env memory cpus pids restart no_userns allow_degraded"
+    "grants ssh_keys publish network volumes devices env memory cpus pids restart no_userns single_id "
+    "allow_degraded"
 )
 _FILES = frozenset(("ssh_keys", "repos", "lock", "keyring"))
 _OF_ITS_DAY = frozenset(("as_of", "lock", "allow_stale"))  # they chose the packages of that day

@@ -67,6 +67,7 @@ class Facts:
     shared_host: bool = False
     merged_usr: bool = True
     userns: bool = True
+    single_id: bool = False  # every account is root
     granted: frozenset[str] = (
         frozenset()
     )  # KIND:VALUE, what the template may have that is not trusted
@@ -167,6 +168,7 @@ def values(spec: TemplateSpec, facts: Facts) -> dict[str, object]:
         "static": spec.static,
         "merged_usr": facts.merged_usr,
         "userns": facts.userns,
+        "single_id": facts.single_id,
         "reaper": facts.target.arch in REAPERS,
         "idle": facts.idle,
         "init_folder": SHARED_INIT if facts.shared_host and not spec.static else INIT,
@@ -192,6 +194,7 @@ def gather(
             hints=(f"it has: {', '.join(spec.distros)}",),
         )
     _check_system(spec, build)
+    _check_single(spec, build)
     grants.check(spec, build.grants, options)
     for key, text in build.env:
         wrong = problem(text)
@@ -208,8 +211,26 @@ def gather(
         pids=build.pids,
         shared_host=build.share_host,
         userns=not build.no_userns,
+        single_id=build.single_id,
         granted=grants.given(spec, build.grants),
     )
+
+
+def _check_single(spec: TemplateSpec, build: Build) -> None:
+    """Raise E_USAGE, E_SUBUID_MISSING for what takes more users than one."""
+    if build.single_id and build.no_userns:
+        raise CommandError("E_USAGE", "--single-id", "is a user namespace; leave --no-userns out")
+    without = spec.static or build.share_host or spec.origin == "image"
+    if build.single_id and not without:
+        raise CommandError(
+            "E_SUBUID_MISSING",
+            spec.name,
+            "its packages have files of other users, and with --single-id there is none",
+            hints=(
+                "--share-host takes this host's programs",
+                "mktemplate doctor tells how to get ids",
+            ),
+        )
 
 
 def _check_system(spec: TemplateSpec, build: Build) -> None:
@@ -219,6 +240,7 @@ def _check_system(spec: TemplateSpec, build: Build) -> None:
     for given, option, detail in (
         (build.no_userns, "--no-userns", "profile system needs a user namespace"),
         (build.share_host, "--share-host", "a system has packages of its own"),
+        (build.single_id, "--single-id", "a system has users of its own"),
     ):
         if given:
             raise CommandError("E_USAGE", option, f"{spec.name}: {detail}")

@@ -305,6 +305,7 @@ VALUES = {
     "merged_usr": "whether `/bin` is a link into `/usr` there",
     "static": "the path of the one static program, if that is all",
     "userns": "whether the container has a user namespace",
+    "single_id": "whether root is the only user inside, under whatever name (`--single-id`)",
     "init_folder": "where programs of the template's own belong: `/usr/lib/mktemplate`, or `/etc/mktemplate` with `--share-host`",
     "reaper": "whether this architecture has a reaper",
     "idle": "whether PID 1 only waits (`mktemplate run`)",

@@ -281,7 +281,8 @@ def _tree(spec: TemplateSpec, facts: Facts, rendered: Rendered) -> Tree:
     program = trees.Fetched(
         path=spec.static, sha256=facts.program, url=f"file://{spec.static}", mode=0o755
     )
-    return Tree(nodes=(*told.nodes, *fetched, *((program,) if facts.program else ())))
+    nodes = (*told.nodes, *fetched, *((program,) if facts.program else ()))
+    return Tree(nodes=nodes, alone=facts.single_id)
 
 
 def _sources(spec: TemplateSpec, facts: Facts) -> fstabs.Sources:

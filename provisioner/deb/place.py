@@ -163,7 +163,7 @@ class Placer:
         place = b"/" + member.name
         self._implied.discard(member.name)
         if member.uid or member.gid:
-            os.chown(place, member.uid, member.gid)
+            members.own(place, member)
         if member.mode != 0o755 or not member.name:
             os.chmod(place, member.mode)
         for name, value in self._xattrs(member):

@@ -249,7 +249,7 @@ class _Layer:
                     os.mkdir(place, 0o700)
             except FileNotFoundError:
                 os.mkdir(place, 0o700)
-        os.chown(place, member.uid, member.gid)
+        members.own(place, member)
         os.chmod(place, member.mode & 0o7777)
         for name, value in self._xattrs(member):
             os.setxattr(place, name, value)

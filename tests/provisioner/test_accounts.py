@@ -83,3 +83,14 @@ def test_missing_files_are_made() -> None:
 
     assert after["passwd"] == "root:x:0:0::/root:/bin/sh\n"
     assert after["group"] == "root:x:0:\n"
+
+
+def test_alone_everybody_is_root_by_another_name() -> None:
+    after = accounts.alone(accounts.extend(BASE, (User(name="redis", home="/r"),), 20_000))
+
+    assert after["passwd"].split("\n")[1:3] == [
+        "mail:x:0:0:mail:/var/mail:/usr/sbin/nologin",
+        "redis:x:0:0::/r:/usr/sbin/nologin",
+    ]
+    assert after["group"] == "root:x:0:\nmail:x:0:\nutmp:x:0:\nredis:x:0:\n"
+    assert after["shadow"] == BASE["shadow"] + "redis:!*:20000::::::\n"

@@ -140,6 +140,17 @@ def test_profiles_and_grants_open_what_they_say(
     assert decide(program, "x86_64", syscall_names.numbers("x86_64")[name], 0, 0o020000) == wanted
 
 
+def test_with_a_single_id_groups_are_given_up_for_show(machine: str) -> None:
+    program = seccomp.compile_profile(
+        seccomp.default_profile("service", machine=machine, single_id=True), machine=machine
+    )
+    number = syscall_names.numbers(machine)["setgroups"]
+
+    assert (
+        decide(program, machine, number, 0, 0) == 0x00050000
+    )  # SECCOMP_RET_ERRNO, 0: nothing is done
+
+
 @pytest.mark.parametrize(
     ("op", "value", "argument", "holds"),
     [

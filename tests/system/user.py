@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.system.command import CHECKOUT, Mkt
 
 USER = 54321
+GROUP = 54399
 FILES = {
     "passwd": "mktuser:x:{0}:{0}::{1}/home:/bin/sh\n",
     "group": "mktuser:x:{0}:\n",
@@ -29,7 +30,7 @@ if [ -n "$closed" ]; then
     mount -t tmpfs -o mode=755 none "$closed"; mkdir -p "$wanted"; mount --bind "$place/kept" "$wanted"
 fi
 [ ! -e "$place/tun" ] || mount --bind "$place/tun" /dev/net/tun
-exec setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=-all "$@"
+exec setpriv --reuid 54321 --regid 54321 $GROUPS_OF --inh-caps=-all "$@"
 """
 
 
@@ -45,7 +46,7 @@ def free_ids() -> int:
 class UserMkt(Mkt):
     """`mktemplate` as the user, run as a process of its own."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, groups: str = "--clear-groups") -> None:
         super().__init__(place / "home/.local/share/mktemplate")
         self.place = place
         self.environment = {
@@ -55,6 +56,7 @@ class UserMkt(Mkt):
             "PYTHONPATH": str(place / "code"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "LANG": "C.UTF-8",
+            "GROUPS_OF": groups,
         }
 
     def __call__(
@@ -81,14 +83,18 @@ class UserMkt(Mkt):
 
 
 @contextmanager
-def made() -> Iterator[UserMkt]:
-    """A normal user with subordinate ids, a runtime directory and a tun device that it may open."""
+def made(*, alone: bool = False) -> Iterator[UserMkt]:
+    """A normal user with subordinate ids, a runtime directory and a tun device that it may open.
+
+    One who is `alone` has no subordinate ids, but a supplementary group.
+    """
     place = Path(tempfile.mkdtemp(prefix="mkt-user-", dir="/var/tmp"))
     place.chmod(0o755)
     for name, line in FILES.items():
         own = Path("/etc", name)
         before = own.read_text() if own.exists() else ""
-        (place / name).write_text(before + line.format(USER, place, free_ids()))
+        given = "" if alone and name.startswith("sub") else line.format(USER, place, free_ids())
+        (place / name).write_text(before + given)
     for name in ("home", "run"):
         (place / name).mkdir(0o700)
         os.chown(place / name, USER, USER)
@@ -103,7 +109,7 @@ def made() -> Iterator[UserMkt]:
     if Path("/dev/net/tun").exists():
         os.mknod(place / "tun", 0o020666, os.makedev(10, 200))
         (place / "tun").chmod(0o666)
-    found = UserMkt(place)
+    found = UserMkt(place, f"--groups {GROUP}" if alone else "--clear-groups")
     yield found
     found.sweep()
     shutil.rmtree(place, ignore_errors=True)
