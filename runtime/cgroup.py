@@ -101,6 +101,24 @@ class Cgroup:
         """Return the files that a process joins by writing "0" (or another's pid) to each."""
         return tuple(Path(group.path) / "cgroup.procs" for group in self.groups)
 
+    def join_files_of(self, pid: int) -> tuple[Path, ...]:
+        """Return the files by which a process gets to where `pid` of this container is on cgroup v2.
+
+        Who divides a group of v2 among groups below it has no process in it any more (cgroups(7), "no internal
+        processes"), and nobody can join it: systemd as init is in init.scope.
+        """
+        return tuple(
+            Path(group.path, self._below(pid) if group.version == 2 else "", "cgroup.procs")
+            for group in self.groups
+        )
+
+    def _below(self, pid: int) -> str:
+        """Return the group of `pid` relative to ours on v2. No name in it can be `..` or hold a newline."""
+        for line in read(f"/proc/{pid}/cgroup").split("\n"):
+            if line.startswith("0::"):
+                return line.partition(f"/{PARENT}/{self.key}/")[2]
+        return ""
+
     def delegate(self, uid: int, gid: int) -> None:
         """Let `uid` make groups of its own below these; their limits stay ours."""
         for path in self.delegated():

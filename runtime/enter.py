@@ -10,10 +10,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NoReturn
 
-from runtime import apparmor, capabilities, confinement, console, idmap, passwd, way
+from runtime import apparmor, capabilities, cgroupfs, confinement, console, idmap, passwd, way
 from runtime.birth import FAILURE, Born, bear, failure
+from runtime.cgroup import Cgroup
 from runtime.config import ContainerConfig
 from runtime.container import Container
 from runtime.errors import LaunchError, StateError
@@ -235,18 +237,22 @@ def _target(container: Container, run: RunState, held: ExitStack) -> Target:
     slots = {"target": kept(pidfd)}
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     root = kept(os.open(f"/proc/{run.init.pid}/root", flags))
-    joined = container.cgroup(run).join_files() if run.cgroup else ()
+    config = container.config
+    joined = _cgroups(container.cgroup(run), run.init.pid, config) if run.cgroup else ()
     if joined and os.geteuid() != 0:
         from runtime import usergroup
 
         usergroup.stand_beside(joined[0])
     for number, path in enumerate(joined):
         slots[f"join{number}"] = kept(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
-    config = container.config
     if apparmor.profile(config):
         slots["proc"] = kept(os.open("/proc", flags))
     namespaces = _differing(run.init.pid)
     return Target(container.name, config, namespaces, root, slots)
+
+
+def _cgroups(group: Cgroup, pid: int, config: ContainerConfig) -> tuple[Path, ...]:
+    return group.join_files_of(pid) if cgroupfs.delegates(config) else group.join_files()
 
 
 def _differing(pid: int) -> int:

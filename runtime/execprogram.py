@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from runtime import confinement, enter, standalone, startfile, startprogram, state
+from runtime import cgroupfs, confinement, enter, standalone, startfile, startprogram, state
 from runtime.container import Container
 from runtime.duties import Duties, Inside
 from runtime.kernel import mount as m
@@ -26,6 +26,8 @@ def keep(container: Container) -> None:
     settings, found = container.config, container.bundle
     if os.geteuid() != 0 or not settings.idmap or not standalone.suffices(settings, found.config):
         return  # who is root inside without a user namespace could write to the file (CVE-2019-5736)
+    if cgroupfs.delegates(settings):
+        return  # where init's control groups are is its own affair, and may change
     if startfile.current(path) is not None:
         return
     files = filter(None, (str(found.config), settings.seccomp_profile, startprogram.__file__))

@@ -96,7 +96,8 @@ def _write(file: Path, text: str, key: str, line: str) -> None:
     """Replace every line of `key` by `line`, at the place of the first; refuse what would not load."""
     if any(ord(char) < 0x20 for char in line.rstrip("\n")):
         raise CommandError("E_CONFIG_VALUE", escape(key), "contains a control byte")
-    configs.parse(line or f"{key} =\n", "VALUE")
+    if not line:
+        configs.parse(f"{text}\n{key} =\n", str(file))  # an unknown one cannot be taken out
     kept, placed = [], False
     for old in text.splitlines(keepends=True):
         if old.partition("=")[0].strip() != key:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime import enter
+from runtime import enter, hierarchy
 from runtime.container import Container
 from runtime.errors import LaunchError, StateError
 from runtime.isolation import isolation
+from tests.kernel.conftest import log_of
 
 pytestmark = pytest.mark.root
 
@@ -189,3 +190,19 @@ def test_without_the_filter_the_isolation_is_seen_to_be_weaker(make: Make) -> No
     done = [verdict.attempt for verdict in isolation(container) if not verdict.refused]
 
     assert "unshare a user namespace" in done
+
+
+@pytest.mark.skipif(not hierarchy.is_pure(), reason="cgroup v1 takes processes anywhere")
+def test_a_container_that_divides_its_control_group_can_be_joined(make: Make) -> None:
+    divide = (
+        "cd /sys/fs/cgroup; mkdir init.scope; echo 1 >init.scope/cgroup.procs;"
+        " echo +pids >cgroup.subtree_control; echo divided; exec sleep 1000"
+    )
+    one = make("divided", f"/bin/sh -c '{divide}'", "lxc.mount.auto = cgroup:rw:force")
+    one.start()
+    log_of(one, "divided")
+
+    assert (
+        enter.execute(one, ["sh", "-c", "read _ <init.scope/cgroup.procs"], cwd="/sys/fs/cgroup")
+        == 0
+    )

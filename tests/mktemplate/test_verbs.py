@@ -83,6 +83,15 @@ def test_config_unset_takes_every_line_of_a_key(path: Path) -> None:
     assert (path / "web" / "config").read_text() == "lxc.uts.name = web\n"
 
 
+def test_config_reads_a_line_with_those_before_it(path: Path) -> None:
+    for key, value in (("lxc.net.0.type", "vlan"), ("lxc.net.0.vlan.id", "7")):
+        assert run(path, "config", "web", "set", key, value) == 0
+
+    assert (path / "web" / "config").read_text().endswith("type = vlan\nlxc.net.0.vlan.id = 7\n")
+    assert run(path, "config", "web", "unset", "lxc.net.0.vlan.id") == 0
+    assert (path / "web" / "config").read_text().endswith("lxc.net.0.type = vlan\n")
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("lxc.cap.dorp", "x"), ("lxc.uts.name", "a\nlxc.hook.start = /x"), ("lxc.idmap", "u 0")],

@@ -96,6 +96,24 @@ def test_a_group_holds_freezes_and_kills(group: Cgroup) -> None:
 
 
 @pytest.mark.root
+def test_who_joins_goes_where_init_has_moved_to_on_v2(group: Cgroup) -> None:
+    init = started(group, "sleep", "60")
+    [two] = [Path(one.path) for one in group.groups if one.version == 2]
+    (two / "init.scope").mkdir()
+    (two / "init.scope/cgroup.procs").write_text(str(init.pid))
+
+    joined = group.join_files_of(init.pid)
+
+    assert two / "init.scope/cgroup.procs" in joined
+    assert set(joined) ^ set(group.join_files()) == {
+        two / "cgroup.procs",
+        two / "init.scope/cgroup.procs",
+    }
+    group.kill()
+    init.wait()
+
+
+@pytest.mark.root
 def test_devices_but_the_listed_are_denied(group: Cgroup) -> None:
     process = started(group, "sh", "-c", "head -c0 /dev/null && ! head -c1 /dev/zero 2>/dev/null")
 
