@@ -127,6 +127,9 @@ def _of_key(line: Line) -> Iterator[Finding]:
         if below and ours and version == 6:
             detail = f'LXC 7 does not know "{line.key}" (write lxc.cgroup2.*)'
             yield _finding(WARNING, "E_CONFIG_KEY", line.source, line.line, detail)
+        elif below and version == 7:
+            detail = f'"{line.key}" is known to LXC 7 only; start does it'
+            yield _finding(ERROR, "E_CONFIG_KEY", line.source, line.line, detail)
 
 
 def _seccomp(lines: Sequence[Line], profile: str) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from runtime.errors import ConfigError, raise_all
 from runtime.grants import check_grants, templates_may_write
-from runtime.keys import BY_NAME, NET_BY_NAME, PAIR_KEYS, VERSION, Key, ListKey, PairKey, nic_kind
+from runtime.keys import BY_NAME, NET_BY_NAME, PAIR_KEYS, Key, ListKey, PairKey, nic_kind
 from runtime.readers import Misread
 from runtime.settings import ContainerConfig, Hook, Nic, Rlimit
 from valuetypes import dataclass, fields, replace
@@ -258,7 +258,6 @@ class _Draft:
             if row.field == "autodev":  # liblxc: clearing it is 0, though 1 is the default
                 self.values["autodev"] = False
             return
-        _refuse_version(row)
         taken = row.read(value)
         if row.field in _EXCLUSIVE and self.values.get(_EXCLUSIVE[row.field]):
             raise Misread("excludes its opposite, which stands above")
@@ -274,7 +273,6 @@ class _Draft:
         if not value:
             self.values[row.field] = tuple(pair for pair in held if name and _name_of(pair) != name)
             return
-        _refuse_version(row)
         if not name:
             raise Misread(f'"{row.name}" needs a name below it', code="E_CONFIG_KEY")
         taken = row.read(name, value)
@@ -335,11 +333,6 @@ def _refuse_empty(row: Key) -> None:
         raise Misread("an architecture is missing")
     if row.name == "lxc.mount.fstab":
         raise Misread("a path is missing (LXC refuses to load it empty)")
-
-
-def _refuse_version(row: Key | PairKey) -> None:
-    if VERSION.get(row.name) == 7:
-        raise Misread(f'"{row.name}" is known to LXC 7 only', code="E_CONFIG_KEY")
 
 
 def _pair_row(key: str) -> tuple[PairKey, str]:

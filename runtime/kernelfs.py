@@ -36,7 +36,7 @@ MASKED_FILES = (
 )
 # fmt: on
 MASKED_DIRECTORIES = ("acpi", "asound", "scsi")
-READ_ONLY = ("bus", "fs", "irq", "sys", "driver", "mtrr")
+READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger", "driver", "mtrr")
 MASKED_SYS = (
     "firmware",
     "devices/virtual/powercap",
@@ -159,8 +159,10 @@ def proc() -> tuple[Call, ...]:
     return (*new_proc(), *attach_proc())
 
 
-def sysfs(attributes: int) -> tuple[Call, ...]:
-    """Mount a sysfs, which shows the container's own network, on /sys."""
+def sysfs(how: str) -> tuple[Call, ...]:
+    """Mount a sysfs, which shows the container's own network, on /sys: ro, rw, or read-only but for its network."""
+    attributes = 0 if how == "rw" else m.MOUNT_ATTR_RDONLY
+    network = () if how in {"ro", "rw"} else writable("sys", "devices/virtual/net", ())
     failure = Failure(
         "E_KERNEL_FEATURE",
         "sysfs",
@@ -178,6 +180,7 @@ def sysfs(attributes: int) -> tuple[Call, ...]:
         ),
         attach("sys", Slot("target")),
         close("target"),
+        *network,
     )
 
 
@@ -250,6 +253,26 @@ def mask_directories(directory: str, names: tuple[str, ...]) -> tuple[Call, ...]
             *mask,
         )
     return tuple(calls)
+
+
+def writable(directory: str, name: str, below: tuple[Call, ...]) -> tuple[Call, ...]:
+    """Let the folder `name` of a file system of ours stay writable where `below` makes what is above it read-only."""
+    attributes = m.mount_attributes(PLAIN, m.MOUNT_ATTR_RDONLY)
+    return (
+        Call(
+            name="open_tree",
+            args=(Slot(directory), c(name), m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC),
+            result="kept",
+            why="its own network's, which stays writable as LXC has it",
+        ),
+        Call(
+            name="mount_setattr",
+            args=(Slot("kept"), c(""), m.AT_EMPTY_PATH, attributes, len(attributes)),
+        ),
+        *below,
+        attach("kept", Slot(directory), name),
+        close("kept"),
+    )
 
 
 def read_only(directory: str, names: tuple[str, ...]) -> tuple[Call, ...]:

@@ -96,7 +96,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
     )
     path = way.way(
         ids,
-        flags & ~clone_flags & ~ns.CLONE_NEWCGROUP,
+        flags & ~clone_flags & ~ns.CLONE_NEWCGROUP & ~(0 if host.rootless else ns.CLONE_NEWTIME),
         sources,
         (*root.attach, *(() if host.rootless else entries.host)),
         (host.mapper,) if host.mapper else way.map_commands(ids),
@@ -107,6 +107,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             *limits,
             *path.stage,
             *sharing.join(config),
+            *(() if host.rootless else procfiles.own_clocks(config)),
             Call(
                 name="clone",
                 args=(clone_flags | ns.CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0),
@@ -132,7 +133,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
             *path.init,
             Call(name="write", args=(Slot("born"), b"b", 1), why="the network may be attached now"),
             *root.root,
-            *_system(config, flags, loopback=host.rootless and bool(flags & ns.CLONE_NEWNET)),
+            *_system(config, flags, rootless=host.rootless),
             *entries.init,
             *host.hooks.calls("mount"),
             *host.hooks.calls("autodev"),
@@ -178,7 +179,7 @@ def _namespaces(config: ContainerConfig) -> int:
         raise ConfigError(
             "E_CONFIG_VALUE", "lxc.namespace.keep", "a container has a mount namespace of its own"
         )
-    if (config.time_boot or config.time_monotonic) and "time" not in sharing.names(config):
+    if procfiles.has_clocks(config):
         names.add("time")
     return sum(ns.FLAGS[name] for name in names)
 
@@ -243,7 +244,7 @@ def _notes(config: ContainerConfig, flags: int, hierarchies: tuple[Hierarchy, ..
     return [] if hierarchies else ["lxc.mount.auto = cgroup: not mounted: it has no control group"]
 
 
-def _system(config: ContainerConfig, flags: int, *, loopback: bool) -> tuple[Call, ...]:
+def _system(config: ContainerConfig, flags: int, *, rootless: bool) -> tuple[Call, ...]:
     """Return /dev, /proc and /sys as lxc.autodev, lxc.pty.max and lxc.mount.auto ask."""
     calls: list[Call] = []
     words = dict(word.partition(":")[::2] for word in config.mount_auto)
@@ -257,16 +258,23 @@ def _system(config: ContainerConfig, flags: int, *, loopback: bool) -> tuple[Cal
             calls += consolepty.make()
     calls += kernelfs.new_proc()
     calls += procfiles.sysctls(config, flags)
-    calls += procfiles.time_offsets(config)
-    if loopback:
-        calls += procfiles.LOOPBACK_UP
+    if rootless:  # what the host's root does for others
+        calls += procfiles.time_offsets(config, "proc")
+        calls += procfiles.loopback(flags)
     if "proc" in words:
         calls += kernelfs.attach_proc()
-        if words["proc"] != "rw":
-            calls += kernelfs.read_only("proc", kernelfs.READ_ONLY)
+        calls += _mixed(config, flags) if words["proc"] != "rw" else ()
     if "sys" in words:
-        calls += kernelfs.sysfs(0 if words["sys"] == "rw" else m.MOUNT_ATTR_RDONLY)
+        calls += kernelfs.sysfs(words["sys"])
     return tuple(calls)
+
+
+def _mixed(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
+    """Return what makes of /proc read-only what is the host's, for one who administers its own network but that."""
+    covered = kernelfs.read_only("proc", kernelfs.READ_ONLY)
+    if flags & ns.CLONE_NEWNET and confinement.keeps(config, "net_admin"):
+        return kernelfs.writable("proc", "sys/net", covered)
+    return covered
 
 
 def _network_wait() -> tuple[Call, ...]:

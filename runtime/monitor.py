@@ -59,7 +59,7 @@ class Order:
     shared: Mapping[str, int] = field(default_factory=dict)  # namespaces of others, by slot
     hooks: Hooks = NONE
     sockets: Sockets = NO_SOCKETS  # for init
-    after: Callable[[], None] = lambda: None  # when all is given back, and nobody else supervises
+    after: Callable[[bool], None] = lambda _: None  # when all is given back; is it supervised?
 
 
 def start(order: Order) -> tuple[int, RunState]:
@@ -143,8 +143,7 @@ def _monitor(order: Order, result: int) -> NoReturn:
         _end(order, run, status)
     else:
         _end(order, run, status)
-        if order.stdio is None:
-            order.after()
+        order.after(order.stdio is not None)
     os._exit(status if order.stdio else 0)
 
 

@@ -16,6 +16,7 @@ from runtime import (
     cgroup,
     cgroupfs,
     consolepty,
+    ending,
     etcfiles,
     hierarchy,
     hooks,
@@ -93,6 +94,7 @@ def order(
     """
     given = Sockets(count=listening, told=found.record.sockets or "systemd")
     _check_rights(place.name)
+    _check_ephemeral(settings, found)
     told = _hooks(place, settings)
     hooks.vouched(settings, place.config)
     apparmor.load(settings)
@@ -132,7 +134,9 @@ def order(
         root_ids=root_ids(settings),
         attach=wire.reach,
         release=release,
-        after=_after(place, found),
+        after=lambda supervised: ending.leave(
+            place.path, place.name, deed(settings, found), supervised=supervised
+        ),
         console=consolepty.has(settings),
         hooks=told,
         sockets=given,
@@ -149,17 +153,21 @@ def _hooks(place: Place, settings: ContainerConfig) -> hooks.Hooks:
     return hooks.of(settings, place.name, place.config)
 
 
-def _after(place: Place, found: Bundle) -> Callable[[], None]:
-    """Return what the monitor leaves to others when the container has ended."""
-    if found.record.restart == "no":
-        return lambda: None
+def deed(settings: ContainerConfig, found: Bundle) -> str:
+    """Return what is left to others when the container has ended, in the words of `ending`."""
+    if settings.ephemeral:
+        return ending.DESTROY
+    return "" if found.record.restart == "no" else ending.RESTART
 
-    def leave() -> None:
-        from runtime import restarts
 
-        restarts.leave(place.path, place.name)
-
-    return leave
+def _check_ephemeral(settings: ContainerConfig, found: Bundle) -> None:
+    """Raise ConfigError where a container is to be destroyed and to be started again when it ends."""
+    if settings.ephemeral and found.record.restart != "no":
+        raise ConfigError(
+            "E_CONFIG_VALUE",
+            "lxc.ephemeral",
+            f"its restart policy is {found.record.restart}: nothing would be left to start",
+        )
 
 
 def _check_rights(name: str) -> None:

@@ -16,15 +16,19 @@ from runtime.steps import c
 _IFREQ = b"lo".ljust(16, b"\0") + (0x41).to_bytes(2, "little") + bytes(22)  # IFF_UP, IFF_RUNNING
 
 
-LOOPBACK_UP = (
-    Call(name="socket", args=(2, 2 | os.O_CLOEXEC, 0), result="socket"),
-    Call(
-        name="ioctl",
-        args=(Slot("socket"), 0x8914, _IFREQ),
-        why="SIOCSIFFLAGS: lo up, which nobody outside may do for a normal user",
-    ),
-    steps.close("socket"),
-)
+def loopback(flags: int) -> tuple[Call, ...]:
+    """Bring lo up in a network of our own."""
+    if not flags & ns.CLONE_NEWNET:
+        return ()
+    return (
+        Call(name="socket", args=(2, 2 | os.O_CLOEXEC, 0), result="socket"),
+        Call(
+            name="ioctl",
+            args=(Slot("socket"), 0x8914, _IFREQ),
+            why="SIOCSIFFLAGS: lo up, which nobody outside may do for a normal user",
+        ),
+        steps.close("socket"),
+    )
 
 
 def proc_files(config: ContainerConfig, *, rootless: bool) -> tuple[Call, ...]:
@@ -87,22 +91,42 @@ def sysctls(config: ContainerConfig, flags: int) -> tuple[Call, ...]:
     return tuple(calls)
 
 
-def time_offsets(config: ContainerConfig) -> tuple[Call, ...]:
-    """Set the clocks of the new time namespace, which exec enters (time_namespaces(7))."""
-    if "time" in sharing.names(config):
+def has_clocks(config: ContainerConfig) -> bool:
+    """Whether it has a time namespace of its own."""
+    return bool(config.time_boot or config.time_monotonic) and "time" not in sharing.names(config)
+
+
+def own_clocks(config: ContainerConfig) -> tuple[Call, ...]:
+    """Let who is cloned next have clocks of its own, set from outside.
+
+    Init itself may not set them in a user namespace: having changed its ids it is not dumpable, so what is below its
+    own /proc is root's of the host (proc(5)).
+    """
+    if not has_clocks(config):
+        return ()
+    failure = Failure("E_KERNEL_FEATURE", "lxc.time.offset")
+    unshare = Call(
+        name="unshare",
+        args=(ns.CLONE_NEWTIME,),
+        why="a time namespace that the next child is in",
+        failure=failure,
+    )
+    return (unshare, *time_offsets(config, "host_proc"))
+
+
+def time_offsets(config: ContainerConfig, proc: str) -> tuple[Call, ...]:
+    """Set the clocks of the time namespace that our children will be in, by the procfs in slot `proc`."""
+    if not has_clocks(config):
         return ()
     offsets = (("boottime", config.time_boot), ("monotonic", config.time_monotonic))
-    lines = [
+    data = b"".join(
         f"{clock} {value // 10**9} {value % 10**9}\n".encode() for clock, value in offsets if value
-    ]
-    if not lines:
-        return ()
-    data = b"".join(lines)
+    )
     failure = Failure("E_KERNEL_FEATURE", "lxc.time.offset")
     return (
         Call(
             name="openat",
-            args=(Slot("proc"), c("self/timens_offsets"), os.O_WRONLY | os.O_CLOEXEC),
+            args=(Slot(proc), c("self/timens_offsets"), os.O_WRONLY | os.O_CLOEXEC),
             result="file",
             failure=failure,
         ),

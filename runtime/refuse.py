@@ -32,7 +32,6 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
         lambda config: any(name in {"user", "mnt"} for name, _ in config.namespace_share),
         "user and mnt: the layers are mapped and mounted for one container alone",
     ),
-    ("lxc.ephemeral", lambda config: config.ephemeral, f"{_NOT_YET}; `mktemplate run` is"),
     ("lxc.cgroup.relative", lambda config: config.cgroup_relative, _NOT_YET),
     (
         "lxc.cgroup.dir",

@@ -114,7 +114,7 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
             carrier=usernet.record_of(place.path, place.name) if carried else None,
             seen=tuple(one for one in seen if one[0] not in _code_but_one()),
             delegated=cgroupfs.delegates(settings) and not grouped,
-            restarts=found.record.restart != "no",
+            deed=prepare.deed(settings, found),
             lent=found.record.lent,
         )
         program = compose(parts, lambda _: _FAILED)
@@ -171,7 +171,7 @@ class Parts:
     grouped: bool = False  # its control group is made by whoever starts it
     seen: tuple[tuple[str, tuple[int, ...]], ...] = ()  # what it is written from
     delegated: bool = False  # it may make control groups below its own
-    restarts: bool = False  # it has a restart policy
+    deed: str = ""  # what becomes of it at its end
     lent: bool = False  # its owner gives its network back
 
 
@@ -208,7 +208,7 @@ def compose(parts: Parts, status: Callable[[str], int]) -> bytes:
             order.run,
             network="" if parts.lent or parts.carrier else parts.network,
             delegated=parts.delegated,
-            restarts=parts.restarts,
+            deed=parts.deed,
         ),
         console=order.console,
         sealed=not parts.foreign,

@@ -82,8 +82,15 @@ def stop(container: Container, timeout: float = GRACE) -> None:
 
 
 def restart(container: Container, timeout: float = GRACE) -> Started:
-    """Stop it if it runs, and start it."""
+    """Stop it if it runs, and start it; E_CONFIG_VALUE where its end would destroy it."""
     if container.state() not in _OVER:
+        if container.config.ephemeral:
+            raise CommandError(
+                "E_CONFIG_VALUE",
+                f"restart {container.name}",
+                "lxc.ephemeral = 1: who stops it destroys it",
+                hints=(f"mktemplate config {container.name} unset lxc.ephemeral",),
+            )
         container.stop(timeout)
     return start(container)
 

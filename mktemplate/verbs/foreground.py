@@ -43,9 +43,11 @@ def stay(request: Request) -> int:
             streams.until(monitor)
         finally:
             os.close(monitor)
-    os.waitpid(begun.monitor, 0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(begun.monitor, 0)[1])
     status = container.exit_status
-    return 1 if status is None else status
+    if status is not None:
+        return status
+    return ended if ended >= 0 else 128 - ended  # killed, or destroyed by now (lxc.ephemeral)
 
 
 def _pass_on_signals(container: Container) -> None:

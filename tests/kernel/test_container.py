@@ -186,7 +186,7 @@ def test_a_plain_folder_is_a_root_too(make: Make, tiny: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "line",
     [
-        "lxc.ephemeral = 1",
+        "lxc.rootfs.path = nbd:/dev/nbd0",
         "lxc.namespace.share.user = 1",
     ],
 )

@@ -24,8 +24,8 @@ from runtime.errors import ContainerError
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
 from runtime.program import Call, Expect, Failure, Out, Pointer, Program, Slot, Struct
-from runtime.rootfs import die_with_parent
 from runtime.state import Identity
+from runtime.way import die_with_parent
 
 pytestmark = [
     pytest.mark.root,

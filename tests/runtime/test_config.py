@@ -60,7 +60,10 @@ def loads(text: str) -> bool:
     lines, problems = config.read(text, "config")
     expanded, more = config.expand(lines)
     _, bad = config.examine(expanded)
-    return all(problem.loads for problem in (*problems, *more, *bad))
+    newer = (
+        found for line in expanded for found in check._of_key(line) if found.severity == "error"
+    )
+    return all(problem.loads for problem in (*problems, *more, *bad)) and not any(newer)
 
 
 def test_our_verdict_is_liblxcs_for_every_kind_of_value(
