@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime import firewall
+from runtime import firewall, ipv6
 from runtime.errors import HostError
 from runtime.kernel import netlink
 from runtime.kernel.netlink import Netlink
@@ -22,8 +22,8 @@ class Prepared:
     nic: Nic
     gateway: str = ""  # of IPv4: an address, "dev" or nothing
     host_name: str = ""  # the host's end of a veth
-    guarded: bool = False  # it is on a bridge of ours
-    before: str = ""  # the host's end that it had until now
+    guarded: tuple[str, ...] = ()  # it is on a bridge of ours, and may send from these
+    link_local: str = ""  # its IPv6 address on the link, where that is not the kernel's choice
     notes: tuple[str, ...] = ()
 
 
@@ -39,9 +39,7 @@ def attach_veth(host: Netlink, prepared: Prepared, netns: int) -> None:
     if master:
         host.set_hairpin(index)
     if prepared.guarded:
-        addresses = [address.ip for address in nic.ipv4]
-        gone = firewall.unguard(prepared.before) if prepared.before else ()
-        firewall.commit([*gone, *firewall.guard(prepared.host_name, nic.mac, addresses)])
+        firewall.commit(firewall.guard(prepared.host_name, nic.mac, prepared.guarded))
     host.change(index, up=True)
 
 
@@ -72,6 +70,9 @@ def configure(inside: Netlink, prepared: Prepared) -> None:
     """Give the nic its addresses inside, bring it up, set its routes: in LXC's order."""
     nic = prepared.nic
     index = index_of(inside, nic.name)
+    if prepared.link_local:
+        inside.without_ipv6(index)
+        inside.add_address(index, prepared.link_local, ipv6.PREFIX)
     for address in (*nic.ipv4, *nic.ipv6):
         inside.add_address(index, address.ip, address.prefix, address.broadcast)
     if not nic.up:

@@ -40,11 +40,13 @@ class Lease:
     ports: tuple[Port, ...] = ()  # published, while it runs
     hosts: str = ""  # its hosts file, while it runs
     hostname: str = ""
+    ip6: str = ""  # while it runs, where it has one
+    others: tuple[str, ...] = ()  # while it runs: what else it may send from, `ip6` among them
 
 
 _NAMES = tuple(one.name for one in fields(Lease))
 # What an earlier version of ours knows nothing of lies in a file of its own: it could not read it, and would drop it.
-_BESIDE = ("hosts", "hostname")
+_BESIDE = ("hosts", "hostname", "ip6", "others")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class Book:
     networks: dict[str, str] = field(default_factory=dict)  # bridge → 10.1.2.0/24
     leases: dict[str, Lease] = field(default_factory=dict)  # key → lease
     downs: dict[str, tuple[Script, ...]] = field(default_factory=dict)  # key → what its end runs
+    networks6: dict[str, str] = field(default_factory=dict)  # of those where IPv6 was asked for
 
     def put(self, lease: Lease) -> Book:
         """Return the book with `lease` in it."""
@@ -79,11 +82,12 @@ class Ledger:
         _write(self._path, {"networks": book.networks, "leases": leases})
         beside = {
             "hosts": {
-                key: [lease.hosts, lease.hostname]
+                key: [getattr(lease, name) for name in _BESIDE]
                 for key, lease in book.leases.items()
-                if lease.hosts
+                if any(getattr(lease, name) for name in _BESIDE)
             },
             "downs": {key: [asdict(one) for one in scripts] for key, scripts in book.downs.items()},
+            "networks6": book.networks6,
         }
         if beside != self._kept:
             _write(self._beside, beside)
@@ -136,10 +140,9 @@ def take(
     had = (wanted, held.ip if held and held.bridge == bridge else "")
     for ip in _candidates(key, network, had):
         if ip not in others and _usable(ip, network):
-            lease = Lease(
-                key=key, bridge=bridge, ip=ip, mac=_chosen(mac, wanted) or _mac(ip),
-                host_name=held.host_name if held else "", ports=held.ports if held else (),
-            )  # fmt: skip
+            hardware = _chosen(mac, wanted) or _mac(ip)
+            new = Lease(key=key, bridge=bridge, ip=ip, mac=hardware)
+            lease = replace(held, bridge=bridge, ip=ip, mac=hardware) if held else new
             return book.put(lease), lease
     for left in book.leases.values():
         if left.bridge == bridge and _is_left(left):
@@ -190,7 +193,7 @@ def _pool(prefer: str) -> Iterator[ipaddress.IPv4Network]:
     if prefer and ipaddress.IPv4Address(prefer) in private:
         yield ipaddress.IPv4Network(f"{prefer}/{PREFIX}", strict=False)
     start = int.from_bytes(
-        hashlib.sha256(_machine()).digest()[:2], "big"
+        hashlib.sha256(machine()).digest()[:2], "big"
     )  # two hosts seldom choose the same
     for step in range(1 << 16):
         number = (start + step) % (1 << 16)
@@ -201,7 +204,8 @@ def _pool(prefer: str) -> Iterator[ipaddress.IPv4Network]:
         yield ipaddress.IPv4Network(f"192.168.{number}.0/{PREFIX}")
 
 
-def _machine() -> bytes:
+def machine() -> bytes:
+    """Return what names this machine; nothing where nothing does (machine-id(5))."""
     with suppress(OSError):
         return Path("/etc/machine-id").read_bytes()
     return b""
@@ -236,13 +240,18 @@ def _book(value: dict[str, Any], beside: dict[str, Any]) -> Book:
         runs = bool(row.get("host_name"))
         more = dict(zip(_BESIDE, hosts.get(row["key"], ()) if runs else (), strict=False))
         told = {name: text for name, text in (row | more).items() if name in _NAMES}
-        lease = Lease(**told, ports=ports)
+        lease = Lease(**told | {"ports": ports, "others": tuple(told.get("others", ()))})
         leases[lease.key] = lease
     downs = {
         key: tuple(_script(script) for script in scripts)
         for key, scripts in beside.get("downs", {}).items()
     }
-    return Book(networks=dict(value["networks"]), leases=leases, downs=downs)
+    return Book(
+        networks=dict(value["networks"]),
+        leases=leases,
+        downs=downs,
+        networks6=dict(beside.get("networks6", {})),
+    )
 
 
 def _script(value: dict[str, Any]) -> Script:

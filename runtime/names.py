@@ -30,10 +30,16 @@ def join(key: str, hosts: Path, hostname: str, folder: Path = lease.FOLDER) -> N
 def tell(book: Ledger, bridge: str) -> None:
     """Write the hosts file of every container on `bridge` anew."""
     here = [one for one in book.book.leases.values() if one.bridge == bridge and one.hosts]
-    lines = {one.key: f"{one.ip} {' '.join(_names(one))}\n" for one in here}
     for one in here:
-        others = (lines[other.key] for other in _nearest_first(one, here))
-        _rewrite(one.hosts, etcfiles.hosts(one.hostname, (one.ip,)) + "".join(others))
+        own = (one.ip, one.ip6) if one.ip6 else (one.ip,)
+        others = "".join(_lines(other, six=bool(one.ip6)) for other in _nearest_first(one, here))
+        _rewrite(one.hosts, etcfiles.hosts(one.hostname, own) + others)
+
+
+def _lines(one: Lease, *, six: bool) -> str:
+    """Return the lines of a container for those who have only IPv4, or both."""
+    called = " ".join(_names(one))
+    return f"{one.ip} {called}\n" + (f"{one.ip6} {called}\n" if six and one.ip6 else "")
 
 
 def _names(one: Lease) -> Iterable[str]:

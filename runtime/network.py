@@ -12,23 +12,18 @@ The address of a container on our own bridge is leased, and stays its own until 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from runtime import firewall, lease, names, netscripts
+from runtime import bridges, firewall, ipv6, lease, names, netscripts
 from runtime.bundle import Port
 from runtime.errors import ConfigError, HostError, ResourceError
 from runtime.interfaces import Prepared, attach_other, attach_veth, configure, gateway_of, route_to
 from runtime.kernel.netlink import Netlink
-from runtime.kernel.nftables import Change
 from runtime.lease import Lease
 from runtime.ready import listening
 from runtime.settings import Address, ContainerConfig, Nic
 from valuetypes import dataclass, replace
-
-BRIDGE, INTERNAL = "mkt0", "mkti0"  # ours; the second one leads nowhere
-_BRIDGE_MAC = "02:6d:6b:74:00:{:02x}"
-_SYSCTL = "/proc/sys/net/ipv4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +56,15 @@ def shares_host(config: ContainerConfig) -> bool:
     return bool(config.nics) and all(nic.kind == "none" for nic in config.nics)
 
 
-def reserve(key: str, bridge: str = BRIDGE, folder: Path = lease.FOLDER) -> Lease:
-    """Return the address that `key` will have on our bridge; nothing is made yet."""
+def reserve(
+    key: str, bridge: str = bridges.BRIDGE, folder: Path = lease.FOLDER, *, six: bool = False
+) -> Lease:
+    """Return the address that `key` will have on our bridge, `six`: IPv6, too; nothing is made yet."""
     with Netlink() as host, lease.ledger(folder) as book:
-        _choose_network(host, book, bridge, "")
+        bridges.choose(host, book, bridge, "", six=six)
         new, leased = lease.take(book.book, key, bridge)
         book.save(new)
-    return leased
+    return replace(leased, ip6=ipv6.address(new.networks6[bridge], leased.ip)) if six else leased
 
 
 def prepare(nics: Sequence[Nic], key: str, folder: Path = lease.FOLDER) -> tuple[Prepared, ...]:
@@ -131,10 +128,9 @@ def publish(key: str, ports: Sequence[Port], folder: Path = lease.FOLDER) -> Non
                 hints=("use --network bridge",),
             )
         for port in ports:
-            _check_port(port, [other for other in book.book.leases.values() if other.key != key])
+            _check_port(port, held, [one for one in book.book.leases.values() if one.key != key])
         book.save(book.book.put(replace(held, ports=tuple(ports))))
-        before = firewall.unpublish(held.ports, held.ip)
-        firewall.commit([*before, *firewall.publish(ports, held.ip)])
+        firewall.commit(firewall.publish(ports, held.ip, held.ip6))
 
 
 def _tell_scripts(
@@ -184,8 +180,8 @@ def _take_back(book: lease.Ledger, key: str) -> None:
     with Netlink() as host:
         host.delete(held.host_name)
     firewall.commit(firewall.unguard(held.host_name))
-    firewall.drop(firewall.unpublish(held.ports, held.ip))
-    gone = replace(held, host_name="", ports=(), hosts="", hostname="")
+    firewall.drop(firewall.unpublish(held.ports, held.ip, held.ip6))
+    gone = replace(held, host_name="", ports=(), hosts="", hostname="", ip6="", others=())
     book.save(book.book.put(gone))
     names.tell(book, held.bridge)
 
@@ -200,25 +196,8 @@ def forget(key: str, folder: Path = lease.FOLDER) -> None:
         book.save(replace(book.book, leases=left))
 
 
-def remove_bridge_if_unused(folder: Path = lease.FOLDER) -> bool:
-    """Take down our bridges and rules when nothing is on them; return whether there was anything."""
-    if not folder.is_dir():
-        return False
-    with lease.ledger(folder) as book, Netlink() as host:
-        links = host.links()
-        ours = [link for link in links if link.name in {BRIDGE, INTERNAL} and link.kind == "bridge"]
-        if any(link.master in {bridge.index for bridge in ours} for link in links):
-            return False
-        for bridge in ours:
-            host.delete(bridge.name)
-        if ours:
-            firewall.remove()
-        book.save(replace(book.book, networks={}))
-    return bool(ours)
-
-
 def _prepare(nic: Nic, key: str, folder: Path) -> Prepared:
-    if nic.kind == "veth" and nic.link in {BRIDGE, INTERNAL} and nic.veth_mode == "bridge":
+    if nic.kind == "veth" and nic.link in bridges.OURS and nic.veth_mode == "bridge":
         return _prepare_ours(nic, key, folder)
     host_name = ""
     if nic.kind == "veth":
@@ -230,110 +209,75 @@ def _prepare(nic: Nic, key: str, folder: Path) -> Prepared:
 
 
 def _prepare_ours(nic: Nic, key: str, folder: Path) -> Prepared:
-    """Settle the address on our own bridge: the config's where it is free and of this network, else a new one."""
+    """Settle the addresses on our own bridge: the config's where it is free and of this network, else a new one.
+
+    Where the config has one of IPv6 there is one, which follows from the other.
+    """
     wanted = nic.ipv4[0].ip if nic.ipv4 else ""
     with Netlink() as host, lease.ledger(folder) as book:
-        notes = _bridge(host, book, nic.link, wanted)
+        _take_back(book, key)  # of a run that was killed, or of one that was lent
+        notes = bridges.ensure(host, book, nic.link, wanted, six=bool(nic.ipv6))
         new, leased = lease.take(book.book, key, nic.link, wanted=wanted, mac=_digits(nic.mac))
-        host_name = nic.veth_pair or _random_name()
-        if leased.host_name:  # of a run that was killed, or of one that was lent
-            host.delete(leased.host_name)
-        book.save(new.put(replace(leased, host_name=host_name)))
-        network = book.book.networks[nic.link]
+        prepared = _settled(nic, leased, new)
+        ips = [address.ip for address in (*prepared.nic.ipv4, *prepared.nic.ipv6)]
+        held = replace(
+            leased,
+            host_name=prepared.host_name,
+            ip6=next((ip for ip in ips if ":" in ip), ""),
+            others=prepared.guarded[1:],
+        )
+        book.save(new.put(held))
     if wanted and wanted != leased.ip:
         notes = (
             *notes,
             f"address {leased.ip} instead of {wanted}, which is taken or of another network",
         )
+    return replace(prepared, notes=notes)
+
+
+def _settled(nic: Nic, leased: Lease, book: lease.Book) -> Prepared:
+    """Return `nic` with the addresses of the lease, and of IPv6 where it has any."""
+    gateway = bridges.gateway(book.networks[nic.link])
     settled = replace(
         nic,
         mac=leased.mac,
         ipv4=(Address(ip=leased.ip, prefix=lease.PREFIX), *nic.ipv4[1:]),
         up=True,
     )
+    near: tuple[str, ...] = ()
+    if nic.ipv6:
+        network = book.networks6[nic.link]
+        own = Address(ip=ipv6.address(network, leased.ip), prefix=ipv6.PREFIX)
+        there = ipv6.address(network, gateway)
+        settled = replace(settled, ipv6=(own, *nic.ipv6[1:]), ipv6_gateway=there)
+        near = (ipv6.link_local(leased.ip),)
+    ips = [address.ip for address in (*settled.ipv4, *settled.ipv6)]
     return Prepared(
-        key=key,
+        key=leased.key,
         nic=settled,
-        gateway=_first(network),
-        host_name=host_name,
-        guarded=True,
-        before=leased.host_name,
-        notes=notes,
+        gateway=gateway,
+        host_name=nic.veth_pair or _random_name(),
+        guarded=(*ips, *near),
+        link_local="".join(near),
     )
 
 
-def _choose_network(host: Netlink, book: lease.Ledger, bridge: str, wanted: str) -> str:
-    """Return the network of `bridge`, chosen now where it has none, and written down."""
-    known = book.book.networks.get(bridge)
-    if known is None:
-        routed = [f"{net}/{prefix}" for net, prefix in host.routes() if prefix]
-        taken = list(book.book.networks.values())
-        known = lease.choose_network(routed, taken, wanted)
-        book.save(replace(book.book, networks={**book.book.networks, bridge: known}))
-    return known
-
-
-def _bridge(host: Netlink, book: lease.Ledger, name: str, wanted: str) -> tuple[str, ...]:
-    """Make the bridge, forwarding and the rules where they are missing; return what was changed on the host."""
-    notes: tuple[str, ...] = ()
-    network = _choose_network(host, book, name, wanted)
-    link = host.link(name)
-    if link is None:
-        host.add_bridge(name, _BRIDGE_MAC.format(name == INTERNAL))
-        link = host.link(name)
-    if link is None or link.kind != "bridge":
-        raise HostError("E_KERNEL_FEATURE", name, "is an interface of somebody else's")
-    if not link.up:
-        host.without_ipv6(link.index)
-        host.add_address(link.index, _first(network), lease.PREFIX)
-        host.change(link.index, up=True)
-        _sysctl(
-            f"conf/{name}/route_localnet", "1"
-        )  # on this one interface: 127.0.0.1 is published through it
-        notes = _forwarding()
-    there = firewall.is_there()
-    if not there or not link.up:
-        firewall.commit([*(() if there else firewall.tables()), *_all_of(host, book.book)])
-    return notes
-
-
-def _all_of(host: Netlink, book: lease.Book) -> Iterator[Change]:
-    """Yield what makes the table know our bridges, and again what running containers had where it was flushed."""
-    for bridge, network in book.networks.items():
-        yield from firewall.bridge(bridge, network, internal=bridge == INTERNAL)
-    for one in book.leases.values():
-        yield from firewall.publish(one.ports, one.ip)
-        if one.host_name and host.link(one.host_name):
-            yield from firewall.unguard(one.host_name)
-            yield from firewall.guard(one.host_name, one.mac, (one.ip,))
-
-
-def _forwarding() -> tuple[str, ...]:
-    with open(f"{_SYSCTL}/ip_forward", encoding="ascii") as file:
-        if file.read().strip() == "1":
-            return ()
-    _sysctl("ip_forward", "1")
-    return ("net.ipv4.ip_forward was turned on for the bridge",)
-
-
-def _sysctl(name: str, value: str) -> None:
-    with open(f"{_SYSCTL}/{name}", "w", encoding="ascii") as file:
-        file.write(value)
-
-
-def _first(network: str) -> str:
-    return network.rpartition(".")[0] + ".1"
-
-
-def _check_port(port: Port, others: Sequence[Lease]) -> None:
-    """Refuse what cannot be had; `others` are the leases of other containers."""
+def _check_port(port: Port, held: Lease, others: Sequence[Lease]) -> None:
+    """Refuse what cannot be had by whom `held` is of; `others` are the leases of other containers."""
     shown = f"{port.address}:{port.host}/{port.proto}"
-    if ":" in port.address:
+    if port.address == "::1":
+        raise HostError(
+            "E_KERNEL_FEATURE",
+            f"[::1]:{port.host}/{port.proto}",
+            "the kernel lets no answer in from outside to ::1",
+            hints=("publish on 127.0.0.1", "or on an address of this host's, or on [::]"),
+        )
+    if ":" in port.address and not held.ip6:
         raise HostError(
             "E_KERNEL_FEATURE",
             shown,
-            "IPv6 addresses cannot be published yet",
-            hints=("publish on 127.0.0.1",),
+            "the container has no IPv6 address",
+            hints=("create it with --network bridge,ipv6",),
         )
     for other in others:
         if any(_collide(port, held) for held in other.ports):
@@ -344,9 +288,11 @@ def _check_port(port: Port, others: Sequence[Lease]) -> None:
 
 
 def _collide(one: Port, other: Port) -> bool:
-    everywhere = {"0.0.0.0", ""}  # noqa: S104  compared, not bound
-    same_address = one.address == other.address or bool({one.address, other.address} & everywhere)
-    return (one.proto, one.host) == (other.proto, other.host) and same_address
+    if (one.proto, one.host) != (other.proto, other.host):
+        return False
+    same_family = (":" in one.address) == (":" in other.address)
+    everywhere = bool({one.address, other.address} & firewall.EVERYWHERE)
+    return one.address == other.address or (same_family and everywhere)
 
 
 def _random_name() -> str:

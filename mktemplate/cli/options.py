@@ -134,7 +134,7 @@ REACH = (
         convert=arguments.port,
         many=True,
     ),
-    value("--network", "KIND", "network", "none, host, bridge[,internal], macvlan:IF"),
+    value("--network", "KIND", "network", "none, host, bridge[,internal][,ipv6], macvlan:IF"),
     value(
         "--volume",
         "SRC:DST[:ro][:owner=USER]",

@@ -202,7 +202,7 @@ def _network(config: ContainerConfig) -> Network:
     """Return of what kind the address is that a copy needs anew."""
     for nic in config.nics[:1]:
         if nic.kind == "veth" and nic.link in {BRIDGE, INTERNAL_BRIDGE}:
-            return Network(link=nic.link)
+            return Network(link=nic.link, ipv6=bool(nic.ipv6))
         if nic.kind == "veth" and nic.veth_mode == "router":
             return Network(kind="router", link="")
     return Network(kind="none", link="")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 _LAYERS = "lxc.rootfs.path"  # the one line that is never carried over: it names the layers
 _ALLOTTED = ("lxc.idmap", "lxc.uts.name", "lxc.mount.fstab", "lxc.seccomp.profile")
-_ADDRESS = (".hwaddr", ".ipv4.address", ".ipv4.gateway")  # of a nic
+_ADDRESS = (".hwaddr", ".ipv4.address", ".ipv4.gateway", ".ipv6.address")  # of a nic
 
 
 def config(fresh: str, current: str, made: str | None) -> str:

@@ -20,7 +20,7 @@ from mktemplate.cli.arguments import Volume
 from mktemplate.errors import CommandError, escape
 from mktemplate.template.facts import Network
 from runtime import config as configs
-from runtime import lease, state
+from runtime import ipv6, lease, state
 from runtime import network as networks
 from runtime.fstab import MountEntry
 from runtime.idmap import is_nested
@@ -160,11 +160,13 @@ def address(path: Path, name: str, network: Network) -> Iterator[tuple[tuple[str
         yield ()
         return
     key = state.key(path, name)
-    leased = networks.reserve(key, network.link)
+    leased = networks.reserve(key, network.link, six=network.ipv6)
+    six = (("lxc.net.0.ipv6.address", f"{leased.ip6}/{ipv6.PREFIX}"),) if network.ipv6 else ()
     try:
         yield (
             ("lxc.net.0.hwaddr", leased.mac),
             ("lxc.net.0.ipv4.address", f"{leased.ip}/{lease.PREFIX}"),
+            *six,
         )
     except BaseException:
         networks.forget(key)

@@ -6,13 +6,14 @@ Nothing here is of this host, unless the caller put it in: the same facts render
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mktemplate.cli.parsing import Build
 from mktemplate.errors import CommandError, escape
 from mktemplate.template import grants
 from mktemplate.template.spec import TemplateSpec
 from mktemplate.template.values import Value, problem
+from runtime.bundle import Port
 from valuetypes import dataclass, field
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
@@ -24,6 +25,7 @@ REAPERS = {
     "amd64": "x86_64",
     "arm64": "aarch64",
 }  # where PID 1 for services that do not reap exists
+_WORDS = {"bridge": frozenset(("internal", "ipv6"))}  # what may follow a kind of network
 SHARED_INIT = "/etc/mktemplate"  # where /usr is the host's
 
 
@@ -33,6 +35,7 @@ class Network:
 
     kind: str = "bridge"
     link: str = BRIDGE
+    ipv6: bool = False  # on a bridge of ours: it has an address of IPv6, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,24 +83,28 @@ class Facts:
         return round(self.cpus * _WEIGHT)
 
 
-def network(text: str, *, flat: bool) -> Network:
-    """Return what `--network` means; `--flat` names no bridge, because lxc-start makes none (A6)."""
+def network(text: str, *, flat: bool, ports: Sequence[Port] = ()) -> Network:
+    """Return what `--network` means; `--flat` names no bridge, because lxc-start makes none (A6).
+
+    A container that publishes one of `ports` on an IPv6 address has one itself.
+    """
     kind, colon, link = text.partition(":")
-    kind, comma, word = kind.partition(",")
-    if (kind == "macvlan") != bool(colon) or (comma and (kind != "bridge" or word != "internal")):
+    kind, *words = kind.split(",")
+    if (kind == "macvlan") != bool(colon) or not _WORDS.get(kind, frozenset()).issuperset(words):
         kind = "?"
     if kind == "macvlan" and _INTERFACE.fullmatch(link) is None:
         raise CommandError("E_PARAM", "--network", f'"{escape(link)}" is no interface name')
     if kind in ("", "bridge") and flat:
         return Network(kind="router", link="")
     if kind in ("", "bridge"):
-        return Network(link=INTERNAL_BRIDGE if comma else BRIDGE)
+        six = "ipv6" in words or any(":" in port.address for port in ports)
+        return Network(link=INTERNAL_BRIDGE if "internal" in words else BRIDGE, ipv6=six)
     if kind in ("none", "host", "macvlan"):
         return Network(kind=kind, link=link)
     raise CommandError(
         "E_PARAM",
         "--network",
-        f'"{escape(text)}" is none of none, host, bridge, bridge,internal, macvlan:INTERFACE',
+        f'"{escape(text)}" is none of none, host, bridge[,internal][,ipv6], macvlan:INTERFACE',
     )
 
 
@@ -205,7 +212,7 @@ def gather(
         target=target,
         options=options,
         env=tuple(f"{key}={value}" for key, value in build.env),
-        network=network(build.network, flat=build.flat),
+        network=network(build.network, flat=build.flat, ports=build.publish),
         memory=build.memory,
         cpus=build.cpus,
         pids=build.pids,

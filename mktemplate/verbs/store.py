@@ -88,8 +88,8 @@ def _used(path: Path, dropped: Sequence[str]) -> set[str]:
 
 def _bridge(console: Console) -> None:
     """Take down the bridge when no container is on it."""
-    from runtime import network
+    from runtime import bridges
 
     with suppress(OSError):
-        if network.remove_bridge_if_unused():
+        if bridges.remove_if_unused():
             console.step("took down the bridge mkt0")

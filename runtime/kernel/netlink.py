@@ -23,6 +23,7 @@ _NEWROUTE, _GETROUTE = 24, 26
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 0x1, 0x4, 0x300, 0x400, 0x200, 0x100
 _ERROR, _DONE = 2, 3
 _NESTED = 0x8000
+AF_INET6 = _socket.AF_INET6
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 # linux/if_link.h, if_addr.h, rtnetlink.h, veth.h
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
@@ -176,24 +177,24 @@ class Netlink:
                 raise OSError(-code, f"link {name}: {os.strerror(-code)}")
         return None
 
-    def addresses(self) -> tuple[tuple[int, str, int], ...]:
-        """Return (interface's index, address, prefix length) of every IPv4 address."""
+    def addresses(self, family: int = _socket.AF_INET) -> tuple[tuple[int, str, int], ...]:
+        """Return (interface's index, address, prefix length) of every address."""
         found = []
-        for payload in self.dump(_GETADDR, struct.pack("=BBBBi", _socket.AF_INET, 0, 0, 0, 0)):
+        for payload in self.dump(_GETADDR, struct.pack("=BBBBi", family, 0, 0, 0, 0)):
             _, prefix, _, _, index = struct.unpack_from("=BBBBi", payload)
             values = attributes(payload[8:])
             raw = values.get(_IFA_LOCAL, values.get(_IFA_ADDRESS))
             if raw:
-                found.append((index, _socket.inet_ntop(_socket.AF_INET, raw), prefix))
+                found.append((index, unpacked(raw), prefix))
         return tuple(found)
 
-    def routes(self) -> tuple[tuple[str, int], ...]:
-        """Return (destination, prefix length) of every IPv4 route, in any table."""
+    def routes(self, family: int = _socket.AF_INET) -> tuple[tuple[str, int], ...]:
+        """Return (destination, prefix length) of every route, in any table."""
         found = []
-        for payload in self.dump(_GETROUTE, struct.pack("=BBBBBBBBI", _socket.AF_INET, *[0] * 8)):
-            prefix = payload[1]
-            raw = attributes(payload[12:]).get(_RTA_DST, bytes(4))
-            found.append((_socket.inet_ntop(_socket.AF_INET, raw), prefix))
+        for payload in self.dump(_GETROUTE, struct.pack("=BBBBBBBBI", family, *[0] * 8)):
+            raw = attributes(payload[12:]).get(_RTA_DST)
+            any_address = bytes(16 if family == _socket.AF_INET6 else 4)
+            found.append((unpacked(raw or any_address), payload[1]))
         return tuple(found)
 
     def add_bridge(self, name: str, mac: str) -> None:
@@ -297,6 +298,11 @@ def packed(address: str) -> tuple[int, bytes]:
     """Return the family and the bytes of an address."""
     family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
     return family, _socket.inet_pton(family, address)
+
+
+def unpacked(raw: bytes) -> str:
+    """Return the text of an address of 4 or of 16 bytes."""
+    return _socket.inet_ntop(_socket.AF_INET if len(raw) == 4 else _socket.AF_INET6, raw)
 
 
 def attributes(data: bytes) -> dict[int, bytes]:

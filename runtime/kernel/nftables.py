@@ -24,7 +24,7 @@ PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)  # hooks of INET
 INGRESS = 0  # the hook of NETDEV
 DROPS, ACCEPTS = 0, 1  # verdicts
 # meta keys
-PROTOCOL, IIFNAME, OIFNAME, NFPROTO, L4PROTO = 1, 6, 7, 15, 16
+PROTOCOL, IIFNAME, OIFNAME, IIFTYPE, NFPROTO, L4PROTO = 1, 6, 7, 8, 15, 16
 LINK, NETWORK, TRANSPORT = range(3)  # where a payload's offset counts from
 CT_STATE, CT_STATUS = 0, 2
 TCP_RESET, UNREACHABLE = 1, 2  # kinds of rejection

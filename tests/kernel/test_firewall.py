@@ -13,10 +13,13 @@ from runtime.errors import HostError
 from tests.kernel.test_network import in_a_host_of_its_own
 
 pytestmark = pytest.mark.root
+OWN, NEAR = ("10.47.7.9", "fd12:3456:789a::a2f:709"), "fe80::a2f:709"
 MAC = "02:6d:0a:2f:07:09"
 PORTS = (
     Port(host=8080, container=80),
     Port(host=53, container=5353, address="0.0.0.0", proto="udp"),
+    Port(host=443, container=80, address="2001:db8::1"),
+    Port(host=53, container=5353, address="::", proto="udp"),
 )
 TABLES = """
 table inet mktemplate {
@@ -33,27 +36,44 @@ table inet mktemplate {
         elements = { udp . 53 : 10.47.7.9 . 5353 }
     }
 
+    set networks6 { type ipv6_addr; flags interval; elements = { fd12:3456:789a::/64 }; }
+    map bound6 {
+        type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service
+        elements = { tcp . 2001:db8::1 . 443 : fd12:3456:789a::a2f:709 . 80 }
+    }
+    map everywhere6 {
+        type inet_proto . inet_service : ipv6_addr . inet_service
+        elements = { udp . 53 : fd12:3456:789a::a2f:709 . 5353 }
+    }
+
     chain guard {
         type filter hook prerouting priority raw; policy accept;
         iifname != "lo" ip daddr 127.0.0.0/8 drop
         iifname @bridges ip daddr 169.254.0.0/16 drop
+        iifname @bridges icmpv6 type 135-136 accept
         iifname @bridges ip6 daddr fe80::/10 drop
     }
     chain arriving {
         type nat hook prerouting priority dstnat; policy accept;
         fib daddr type local dnat ip to meta l4proto . ip daddr . th dport map @bound
         fib daddr type local dnat ip to meta l4proto . th dport map @everywhere
+        fib daddr type local dnat ip6 to meta l4proto . ip6 daddr . th dport map @bound6
+        fib daddr type local ip6 daddr != ::1 dnat ip6 to meta l4proto . th dport map @everywhere6
     }
     chain local {
         type nat hook output priority -100; policy accept;
         fib daddr type local dnat ip to meta l4proto . ip daddr . th dport map @bound
         fib daddr type local dnat ip to meta l4proto . th dport map @everywhere
+        fib daddr type local dnat ip6 to meta l4proto . ip6 daddr . th dport map @bound6
+        fib daddr type local ip6 daddr != ::1 dnat ip6 to meta l4proto . th dport map @everywhere6
     }
     chain leaving {
         type nat hook postrouting priority srcnat; policy accept;
         oifname @bridges ip saddr 127.0.0.0/8 masquerade
         oifname @bridges ip saddr @networks ct status dnat masquerade
         oifname != @bridges ip saddr @networks masquerade
+        oifname @bridges ip6 saddr @networks6 ct status dnat masquerade
+        oifname != @bridges ip6 saddr @networks6 masquerade
     }
     chain through {
         type filter hook forward priority filter; policy accept;
@@ -67,6 +87,7 @@ table inet mktemplate {
     }
     chain host {
         type filter hook input priority filter; policy accept;
+        iifname @bridges icmpv6 type 135-136 accept
         iifname @bridges ct state established,related accept
         iifname @bridges meta l4proto tcp reject with tcp reset
         iifname @bridges reject with icmpx type port-unreachable
@@ -78,9 +99,25 @@ table netdev mktemplate {{
     chain lo {{
         type filter hook ingress device "lo" priority -500; policy drop;
         ether saddr != {MAC} drop
-        ether type arp arp saddr ether {MAC} arp saddr ip 10.47.7.9 accept
-        ip saddr 10.47.7.9 udp sport 67 drop
-        ip saddr 10.47.7.9 accept
+        ether type arp arp saddr ether {MAC} arp saddr ip {OWN[0]} accept
+        ip saddr {OWN[0]} udp sport 67 drop
+        ip saddr {OWN[0]} accept
+        ip6 length 32 ip6 nexthdr ipv6-icmp ip6 saddr {OWN[1]} icmpv6 type nd-neighbor-solicit icmpv6 code 0 \
+            @th,192,64 0x0101026d0a2f0709 accept
+        ip6 length 32 ip6 nexthdr ipv6-icmp ip6 saddr {OWN[1]} icmpv6 type nd-neighbor-advert icmpv6 code 0 \
+            icmpv6 taddr {OWN[1]} @th,192,64 0x0201026d0a2f0709 accept
+        ip6 length 24 ip6 nexthdr ipv6-icmp ip6 saddr {OWN[1]} icmpv6 type nd-neighbor-advert icmpv6 code 0 \
+            icmpv6 taddr {OWN[1]} accept
+        ip6 length 32 ip6 nexthdr ipv6-icmp ip6 saddr {NEAR} icmpv6 type nd-neighbor-solicit icmpv6 code 0 \
+            @th,192,64 0x0101026d0a2f0709 accept
+        ip6 length 32 ip6 nexthdr ipv6-icmp ip6 saddr {NEAR} icmpv6 type nd-neighbor-advert icmpv6 code 0 \
+            icmpv6 taddr {NEAR} @th,192,64 0x0201026d0a2f0709 accept
+        ip6 length 24 ip6 nexthdr ipv6-icmp ip6 saddr {NEAR} icmpv6 type nd-neighbor-advert icmpv6 code 0 \
+            icmpv6 taddr {NEAR} accept
+        icmpv6 type 133-137 drop
+        meta protocol ip6 udp dport 546 drop
+        ip6 saddr {OWN[1]} accept
+        ip6 saddr {NEAR} accept
     }}
 }}
 """
@@ -110,9 +147,9 @@ def make_tables() -> None:
     firewall.commit(
         [
             *firewall.tables(),
-            *firewall.bridge("mkt0", "10.47.7.0/24", internal=False),
-            *firewall.bridge("mkti0", "172.16.3.0/24", internal=True),
-            *firewall.publish(PORTS, "10.47.7.9"),
+            *firewall.bridge("mkt0", ("10.47.7.0/24", "fd12:3456:789a::/64"), internal=False),
+            *firewall.bridge("mkti0", ("172.16.3.0/24",), internal=True),
+            *firewall.publish(PORTS, *OWN),
         ]
     )
 
@@ -127,12 +164,10 @@ def test_the_table_is_what_nft_makes_of_its_text() -> None:
     assert in_a_host_of_its_own(work) == [False, True, True]
 
 
-def test_the_guard_of_a_port_is_what_nft_makes_of_its_text_and_comes_in_anothers_place() -> None:
+def test_the_guard_of_a_port_is_what_nft_makes_of_its_text() -> None:
     def work() -> object:
         expected = made_of(GUARD)
-        subprocess.run(["ip", "link", "add", "before", "type", "bridge"], check=True)
-        firewall.commit(firewall.guard("before", MAC, ["10.47.7.8"]))
-        firewall.commit([*firewall.unguard("before"), *firewall.guard("lo", MAC, ["10.47.7.9"])])
+        firewall.commit(firewall.guard("lo", MAC, [*OWN, NEAR]))
         shown = listed()
         firewall.commit(firewall.unguard("lo"))
         firewall.commit(firewall.unguard("lo"))
@@ -146,15 +181,15 @@ def test_what_is_there_can_be_made_again_and_what_is_gone_be_taken_away() -> Non
     def work() -> object:
         make_tables()
         once = listed()
-        firewall.commit(firewall.bridge("mkt0", "10.47.7.0/24", internal=False))
-        firewall.commit(firewall.publish(PORTS, "10.47.7.9"))
+        firewall.commit(firewall.bridge("mkt0", ("10.47.7.0/24",), internal=False))
+        firewall.commit(firewall.publish(PORTS, *OWN))
         twice = listed()
-        firewall.drop(firewall.unpublish(PORTS, "10.47.7.9"))
-        firewall.drop(firewall.unpublish(PORTS, "10.47.7.9"))
+        firewall.drop(firewall.unpublish(PORTS, *OWN))
+        firewall.drop(firewall.unpublish(PORTS, *OWN))
         none = listed()
         firewall.remove()
         firewall.remove()
-        firewall.drop(firewall.unpublish(PORTS, "10.47.7.9"))
+        firewall.drop(firewall.unpublish(PORTS, *OWN))
         return [once == twice, "10.47.7.9" in once, "10.47.7.9" in none, listed()]
 
     assert in_a_host_of_its_own(work) == [True, True, False, ""]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import config, names, network
+from runtime import bridges, config, names, network
 from runtime.bundle import Port
 from runtime.errors import ContainerError
 from runtime.kernel import namespace
@@ -37,11 +37,11 @@ while True:
 
 
 class Guest:
-    """A process in a network namespace of its own that serves on port 80."""
+    """A process in a network namespace of its own that serves, on port 80 where not otherwise said."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: str = _SERVER) -> None:
         self.process = subprocess.Popen(
-            ["unshare", "-n", sys.executable, "-c", _SERVER],
+            ["unshare", "-n", sys.executable, "-c", server],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
         )
@@ -57,16 +57,16 @@ class Guest:
         os.close(self.netns)
 
 
-def ask(ip: str, port: int) -> str:
+def ask(ip: str, port: int, seconds: float = 0.7) -> str:
     """Return what a server says, or why it does not."""
     try:
-        with socket.create_connection((ip, port), timeout=0.7) as connection:
-            return connection.recv(9).decode()
+        with socket.create_connection((ip, port), timeout=seconds) as connection:
+            return connection.recv(99).decode()
     except OSError as error:
         return type(error).__name__
 
 
-def from_inside(guest: Guest, ip: str, port: int) -> str:
+def from_inside(guest: Guest, ip: str, port: int, ask: Callable[[str, int], str] = ask) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -230,10 +230,10 @@ def test_release_is_idempotent_and_the_address_stays(tmp_path: Path) -> None:
         try:
             before = network.reserve("k.one", folder=folder).ip
             first = network.connect(config.parse(BRIDGED), "k.one", guest.netns, ports, folder)
-            busy = network.remove_bridge_if_unused(folder)
+            busy = bridges.remove_if_unused(folder)
             network.release("k.one", folder)
             network.release("k.one", folder)
-            gone = network.remove_bridge_if_unused(folder)
+            gone = bridges.remove_if_unused(folder)
             rules = subprocess.run(
                 ["nft", "list", "ruleset"], capture_output=True, text=True, check=True
             ).stdout
