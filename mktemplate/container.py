@@ -96,7 +96,8 @@ class Container:
         serves += [int(record.ready.value)] if record.ready.kind == "port" else []
         wanted = port or (serves[0] if serves else 0)
         for one in record.ports:
-            if one.proto == "tcp" and one.container == (wanted or one.container):
+            named = one.address != "::"  # which, unlike 0.0.0.0, leads nowhere on this host
+            if one.proto == "tcp" and one.container == (wanted or one.container) and named:
                 return one.address, one.host
         if self.ips and wanted:
             return self.ips[0], wanted

@@ -35,6 +35,12 @@ class Port:
     address: str = "127.0.0.1"
     proto: str = "tcp"
 
+    @property
+    def where(self) -> str:
+        """Address and port outside, as one writes them: an IPv6 address in brackets."""
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.host}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:

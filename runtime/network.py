@@ -264,11 +264,11 @@ def _settled(nic: Nic, leased: Lease, book: lease.Book) -> Prepared:
 
 def _check_port(port: Port, held: Lease, others: Sequence[Lease]) -> None:
     """Refuse what cannot be had by whom `held` is of; `others` are the leases of other containers."""
-    shown = f"{port.address}:{port.host}/{port.proto}"
+    shown = f"{port.where}/{port.proto}"
     if port.address == "::1":
         raise HostError(
             "E_KERNEL_FEATURE",
-            f"[::1]:{port.host}/{port.proto}",
+            shown,
             "the kernel lets no answer in from outside to ::1",
             hints=("publish on 127.0.0.1", "or on an address of this host's, or on [::]"),
         )

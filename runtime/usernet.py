@@ -220,7 +220,7 @@ def _refused(program: str, said: str, ports: Sequence[Port]) -> HostError | Reso
     """Return what the words of `program` mean."""
     lines = [line for line in said.split("\n") if line]
     shown = next((one for one in ports if f"{one.host}" in said), None)
-    subject = f"{shown.address}:{shown.host}/{shown.proto}" if shown else program
+    subject = f"{shown.where}/{shown.proto}" if shown else program
     if "in use" in said:
         return ResourceError("E_LIMIT", subject, "a process of this host listens there already")
     if shown and shown.host < 1024 and "ermission denied" in said:
@@ -273,5 +273,5 @@ def _slirp_forward(control: Path, port: Port) -> None:
         answer = json.loads(api.recv(65536) or b"{}")
     if "error" in answer:
         said = str(answer["error"].get("desc", ""))
-        subject = f"{port.address}:{port.host}/{port.proto}"
+        subject = f"{port.where}/{port.proto}"
         raise ResourceError("E_LIMIT", subject, f"cannot be published: {said}")

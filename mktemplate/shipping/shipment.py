@@ -195,7 +195,7 @@ def _notes(
     if ready.kind:
         yield Note(topic="health", text=f"its readiness check: {ready.kind} {ready.value}")
     for port in record.ports:
-        where = f"{port.address}:{port.host} → {port.container}/{port.proto}"
+        where = f"{port.where} → {port.container}/{port.proto}"
         yield Note(topic="ports", text=f"the published port {where}")
     yield from map(_mounted, mounts)
     yield from _limits(dict(config.cgroup2))

@@ -68,7 +68,9 @@ def _dicts(value: object) -> list[dict[str, object]]:
 
 
 def _port_text(port: dict[str, object]) -> str:
-    return f"{port['address']}:{port['host']}->{port['container']}/{port['proto']}"
+    address = str(port["address"])
+    shown = f"[{address}]" if ":" in address else address
+    return f"{shown}:{port['host']}->{port['container']}/{port['proto']}"
 
 
 def info(request: Request, console: Console) -> int:

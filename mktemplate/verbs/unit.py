@@ -138,8 +138,7 @@ def _must_be_its_own(found: Bundle, port: Port) -> None:
 
 
 def _listen(port: Port) -> str:
-    address = f"[{port.address}]" if ":" in port.address else port.address
-    return f"Listen{'Stream' if port.proto == 'tcp' else 'Datagram'}={address}:{port.host}"
+    return f"Listen{'Stream' if port.proto == 'tcp' else 'Datagram'}={port.where}"
 
 
 def _description(found: Bundle) -> str:

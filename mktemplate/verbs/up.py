@@ -57,10 +57,9 @@ def say(container: Container, console: Console) -> None:
     for ip in ips:
         console.step(f"address: {ip}")
     for port in record.ports:
-        where = f"{port.address}:{port.host}"
         local = port.address.startswith(_LOOPBACK)
         console.step(
-            f"port {port.container}/{port.proto}: {where}"
+            f"port {port.container}/{port.proto}: {port.where}"
             + (" (reachable from this machine only)" if local else "")
         )
 
