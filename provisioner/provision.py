@@ -288,12 +288,12 @@ def building(recipe: Recipe, fill: Fill, tools: Tools) -> Iterator[Layer]:
 
     What a layer consists of takes a processor a while, and what is built upon it meanwhile leaves one idle.
     """
-    from provisioner import content, errand
-
     with _missing(recipe, tools) as found:
         if found is not None:
             yield found
             return
+        from provisioner import content, errand
+
         with tools.store.draft(recipe["origin"]) as draft:
             epoch = _filled(fill, draft, tools)
             meta, digest = {**recipe, "epoch": epoch}, layer_name(recipe)

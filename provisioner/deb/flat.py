@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import BinaryIO
 from zlib import adler32, crc32
 
+from provisioner.apart import apart
+
 _MAGIC = b"mktemplate deb index 4\n\x00"
 _HEADER = struct.Struct("<24s6QII")
 _DRAFT = ".draft-"
@@ -143,13 +145,18 @@ def write(path: Path, text: bytes, check: Callable[[], None] = lambda: None) -> 
     from concurrent.futures import ThreadPoolExecutor
 
     _sweep(path.parent)
+    text, starts, names = _in_order(text)
     descriptor, draft = tempfile.mkstemp(prefix=_DRAFT, dir=path.parent)
     try:
-        with open(descriptor, "wb") as out, ThreadPoolExecutor(1) as beside:
+        with (
+            apart(lambda: _provides(text, starts)) as provided,  # before there are threads
+            open(descriptor, "wb") as out,
+            ThreadPoolExecutor(1) as beside,
+        ):
             checked = beside.submit(check)
-            text, starts, names = _in_order(text)
             beside.submit(_put, out, text)
-            tables = _tables(text, starts, names)
+            named, special, orders = _tables(text, starts, names)
+            tables = (starts, named, array("Q", provided()), special, orders)
             packed = b"".join(table.tobytes() for table in tables)
             head = _HEADER.pack(_MAGIC, len(text), *map(len, tables), adler32(packed), 0)[:-4]
             checked.result()
@@ -248,19 +255,24 @@ def _stanzas(text: bytes) -> tuple[array[int], list[bytes]]:
     return array("Q", begins), names
 
 
-def _tables(text: bytes, starts: array[int], names: Sequence[bytes]) -> tuple[array[int], ...]:
-    """Return stanzas, names, provides, special, orders."""
-    named = [key(name) | number for number, name in enumerate(names)]
-    provides = {
-        key(name) | bisect_right(starts, at) - 1
-        for at in _places(text, b"\nProvides: ")
-        for name in _BARE.findall(_value(text, at + 11))
-    }
+def _tables(
+    text: bytes, starts: array[int], names: Sequence[bytes]
+) -> tuple[array[int], array[int], array[int]]:
+    """Return names, special, orders; the end of the last stanza is added to `starts`."""
+    named = sorted([key(name) | number for number, name in enumerate(names)])
     special = [bisect_right(starts, at) - 1 for at in _places(text, b"\nEssential: yes\n")]
     starts.append(len(text))
     orders = [_mention(text, 0, starts, names[number], (number,)) for number in special]
-    tables = (sorted(named), sorted(provides), special, orders)
-    return starts, *(array("Q", table) for table in tables)
+    return array("Q", named), array("Q", special), array("Q", orders)
+
+
+def _provides(text: bytes, starts: Sequence[int]) -> bytes:
+    """Return the table of what is provided, packed; it takes as long as all others together."""
+    found: set[int] = set()
+    for at in _places(text, b"\nProvides: "):
+        number = bisect_right(starts, at) - 1
+        found.update([key(name) | number for name in _BARE.findall(_value(text, at + 11))])
+    return array("Q", sorted(found)).tobytes()
 
 
 def _places(text: bytes, word: bytes) -> Iterator[int]:
