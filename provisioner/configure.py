@@ -9,14 +9,14 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from provisioner import errand
 from provisioner.deb import database, resident, scripts, upkeep
 from provisioner.errors import ConfigureFailed
 from provisioner.index import Package
 from provisioner.inside import delete, is_there, listed, put, read
-from provisioner.progress import SILENT, Progress
 from provisioner.sandbox import Root, Sandbox
 
 TIMEOUT = 900.0  # seconds for all scripts of one layer
@@ -46,41 +46,42 @@ _NOISE = (
 )  # fmt: skip
 
 
+def surroundings(packages: Iterable[Package], sandbox: Sandbox) -> Callable[[], dict[str, str]]:
+    """Return what lays out, inside the unpacked root, what `configure` needs there, and answers its `covers`."""
+    names = frozenset(package.name for package in packages)
+    shortcuts = not sandbox.degraded  # a plain chroot has no /proc, and can bind nothing
+    return partial(_prepare, names, shortcuts=shortcuts)
+
+
 def configure(
-    packages: Sequence[Package],
     root: Root,
     *,
     sandbox: Sandbox,
+    covers: Mapping[str, str],
     epoch: int,
     timeout: float = TIMEOUT,
-    progress: Progress = SILENT,
 ) -> None:
-    """Configure the unpacked `packages` of `root` and take away what a layer may not carry.
+    """Configure what is unpacked in `root`, with its surroundings, and take away what a layer may not carry.
 
-    `epoch`: what the scripts are told as SOURCE_DATE_EPOCH.
+    `covers`: what the surroundings answered; `epoch`: what the scripts are told as SOURCE_DATE_EPOCH.
     Raises ConfigureFailed E_SCRIPT_FAILED, E_SCRIPT_TIMEOUT, E_SCRIPT_LEFTOVER; StoreFailed for the disk.
     """
-    names = frozenset(package.name for package in packages)
-    shortcuts = not sandbox.degraded  # a plain chroot has no /proc, and can bind nothing
-    with progress.phase("configure", len(packages)) as advance:
-        covers = errand.send(sandbox, root, lambda: _prepare(names, shortcuts=shortcuts))
-        done = sandbox.run(
-            root,
-            ["/bin/sh", scripts.DRIVER.decode()],
-            environment=scripts.environment(epoch),
-            timeout=timeout,
-            covers=covers,
-        )
-        who, how = scripts.blame(done.output)
-        if done.timed_out:
-            _fail("E_SCRIPT_TIMEOUT", who, f"still running after {timeout:.0f} s", done.output)
-        if done.status:
-            _fail("E_SCRIPT_FAILED", who, how, done.output)
-        if done.leftover:
-            processes = ", ".join(sorted(set(done.leftover)))
-            _fail("E_SCRIPT_LEFTOVER", who, f"left running: {processes}", b"")
-        errand.send(sandbox, root, _clean)
-        advance(len(packages))
+    done = sandbox.run(
+        root,
+        ["/bin/sh", scripts.DRIVER.decode()],
+        environment=scripts.environment(epoch),
+        timeout=timeout,
+        covers=covers,
+    )
+    who, how = scripts.blame(done.output)
+    if done.timed_out:
+        _fail("E_SCRIPT_TIMEOUT", who, f"still running after {timeout:.0f} s", done.output)
+    if done.status:
+        _fail("E_SCRIPT_FAILED", who, how, done.output)
+    if done.leftover:
+        processes = ", ".join(sorted(set(done.leftover)))
+        _fail("E_SCRIPT_LEFTOVER", who, f"left running: {processes}", b"")
+    errand.send(sandbox, root, _clean)
 
 
 def settle(root: Root, sandbox: Sandbox) -> None:

@@ -139,16 +139,16 @@ def _of_packages(
     }
 
     def fill(draft: Draft) -> int:
-        from provisioner.configure import (
-            configure,
-            settle,
-        )  # what builds is not imported where all is there
+        # What builds is not imported where all is there.
+        from provisioner.configure import configure, settle, surroundings
         from provisioner.unpack import Layout, unpack
 
         tools.store.need(*_needs((*packages, *coming)))
         root = overlay_of(draft, below)
         layout = Layout(
-            merged_usr=() if below else merged, exclude=slim.leaves_out if facts.slim else None
+            merged_usr=() if below else merged,
+            exclude=slim.leaves_out if facts.slim else None,
+            surroundings=surroundings(packages, tools.sandbox) if facts.scripts else dict,
         )
         with tools.store.lock("downloads", shared=True):  # over both: what came is not collected
             with tools.timed("download"):
@@ -163,9 +163,9 @@ def _of_packages(
             if preseed:
                 _plant(_files(preseed), epoch, root, tools)
             if facts.scripts:
-                configure(
-                    packages, root, sandbox=tools.sandbox, epoch=epoch, progress=tools.progress
-                )
+                with tools.progress.phase("configure", len(packages)) as advance:
+                    configure(root, sandbox=tools.sandbox, covers=contents.covers, epoch=epoch)
+                    advance(len(packages))
             else:
                 settle(root, tools.sandbox)
             notes = _notes(facts, sources, is_base=not below)

@@ -38,6 +38,7 @@ class Contents:
 
     newest: int  # the latest modification time inside its archives
     notes: tuple[str, ...]
+    covers: Mapping[str, str]  # what the surroundings answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,8 @@ class Layout:
     merged_usr: tuple[str, ...] = ()  # links into usr/ that are made before anything is unpacked
     # Tells by a member's name and type whether it is left out.
     exclude: Callable[[bytes, bytes], bool] | None = None
+    # Called inside when all is unpacked, as each way into a root takes 15 ms; see `configure.surroundings`.
+    surroundings: Callable[[], dict[str, str]] = dict
 
 
 PLAIN = Layout()
@@ -68,6 +71,7 @@ class Filled(TypedDict):
     fresh: list[int]  # jobs whose raw archive was written, or found damaged
     newest: int
     notes: list[str]
+    covers: dict[str, str]
 
 
 def unpack(
@@ -85,6 +89,7 @@ def unpack(
     """
     newest = 0
     notes: list[str] = []
+    covers: dict[str, str] = {}
     order = turns(packages, configured=bool(root.lowers))
     (cache / "tar").mkdir(mode=0o700, exist_ok=True)
     with progress.phase("unpack", len(packages)) as advance:
@@ -92,13 +97,16 @@ def unpack(
             batch = packages[start : start + BATCH]
             with contextlib.ExitStack() as opened:
                 jobs = [_open(package, cache, opened) for package in batch]
-                found = errand.send(sandbox, root, partial(_fill, jobs, layout, order))
+                last = start + BATCH >= len(packages)
+                now = layout if last else replace(layout, surroundings=dict)
+                found = errand.send(sandbox, root, partial(_fill, jobs, now, order))
                 layout = replace(layout, merged_usr=())
                 _keep(jobs, found["fresh"], cache)
             newest = max(newest, found["newest"])
             notes += found["notes"]
+            covers = found["covers"]
             advance(len(batch))
-    return Contents(newest=newest, notes=tuple(notes))
+    return Contents(newest=newest, notes=tuple(notes), covers=covers)
 
 
 @contextlib.contextmanager
@@ -173,9 +181,9 @@ def _fill(jobs: Sequence[_Job], layout: Layout, order: Mapping[str, Turn]) -> Fi
     for name in layout.merged_usr:
         os.makedirs(f"/usr/{name}", 0o755, exist_ok=True)
         os.symlink(f"usr/{name}", f"/{name}")
-    placer = Placer(layout.exclude)
     fresh = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool, ThreadPoolExecutor(1) as writer:
+        placer = Placer(layout.exclude, writer)
         loaded = [pool.submit(_load, job) for job in jobs]
         try:
             for number, job in enumerate(jobs):
@@ -190,11 +198,17 @@ def _fill(jobs: Sequence[_Job], layout: Layout, order: Mapping[str, Turn]) -> Fi
                     placer.place(job.package, control, views[1])
                 if is_fresh:
                     fresh.append(number)
+            placer.finish()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            writer.shutdown(wait=False, cancel_futures=True)
     _record(placer, order)
-    placer.finish()
-    return {"fresh": fresh, "newest": placer.newest, "notes": placer.notes}
+    return {
+        "fresh": fresh,
+        "newest": placer.newest,
+        "notes": placer.notes,
+        "covers": layout.surroundings(),
+    }
 
 
 def _load(job: _Job) -> tuple[tuple[memoryview, memoryview], bool]:
