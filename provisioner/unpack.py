@@ -198,11 +198,11 @@ def _fill(jobs: Sequence[_Job], layout: Layout, order: Mapping[str, Turn]) -> Fi
                     placer.place(job.package, control, views[1])
                 if is_fresh:
                     fresh.append(number)
-            placer.finish()
+            _record(placer, order)
+            placer.finish()  # last: what is recorded lies in directories of packages
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             writer.shutdown(wait=False, cancel_futures=True)
-    _record(placer, order)
     return {
         "fresh": fresh,
         "newest": placer.newest,

@@ -61,6 +61,7 @@ def test_files_links_modes_owners_and_times_are_the_archives(place: Place) -> No
         directory(b"./", 0o755),
         directory(b"./usr/", 0o755),
         directory(b"./usr/sticky/", 0o1777),
+        directory(b"./var/lib/dpkg/info/", 0o755),
         Item(name=b"./usr/su", body=b"su", mode=0o4755, uid=0, gid=42),
         hardlink(b"./usr/su2", b"./usr/su"),
         symlink(b"./usr/link", b"../anything/at all"),
@@ -77,7 +78,8 @@ def test_files_links_modes_owners_and_times_are_the_archives(place: Place) -> No
     assert mine.st_mtime == 1_600_000_000
     assert stat.S_IMODE(os.lstat(place.root / "usr/sticky").st_mode) == 0o1777
     assert os.readlink(place.root / "usr/link") == "../anything/at all"
-    assert os.lstat(place.root / "usr").st_mtime == 1_700_000_000
+    for folder in ("usr", "var/lib/dpkg/info"):
+        assert os.lstat(place.root / folder).st_mtime == 1_700_000_000
     assert told.newest == 1_700_000_000
 
 
