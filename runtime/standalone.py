@@ -28,6 +28,7 @@ from runtime import (
     startprogram,
     state,
     steps,
+    stopprogram,
     usergroup,
     usernet,
 )
@@ -44,6 +45,7 @@ from runtime.program import Call, Failure, Slot, Step
 from runtime.startentry import GROUP
 from runtime.startfile import StartFile
 from runtime.state import NOBODY, RunState
+from runtime.swap import STOP
 from valuetypes import asdict, dataclass, replace
 
 Look = tuple[Callable[[], ContainerConfig], Callable[[], Bundle]]
@@ -119,8 +121,27 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
         )
         program = compose(parts, lambda _: _FAILED)
         order.release()  # while the run state still says what there is to reclaim
+    told = (*own, startprogram.__file__)
+    _write_stop(path.with_name(STOP), parts, settings, [one for one in seen if one[0] in told])
     startfile.write(path, program, seen, order.run, wired=wired, grouped=grouped)
     return startfile.current(path)
+
+
+def _write_stop(path: Path, parts: Parts, settings: ContainerConfig, seen: startfile.Looks) -> None:
+    """Write the program that stops it, from files as they were when they were `seen`; none where that is Python's."""
+    if parts.deed or not settings.signal_halt:
+        path.unlink(missing_ok=True)
+        return
+    duties = Duties(
+        name=parts.order.run.name,
+        log=parts.order.log,
+        stop_signal=settings.signal_halt,
+        state=parts.state,
+        running=state_texts(parts.order.run)[0],
+        basis=tuple(seen),
+        boot=state.boot_id(),
+    )
+    bundle.replace_file(path, stopprogram.write(duties), 0o755, durable=False)
 
 
 def start(

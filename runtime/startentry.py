@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 from runtime import startothers
 from runtime.duties import Duties
@@ -80,18 +81,22 @@ def _arguments(s: Scribe, duties: Duties) -> None:
     s.mark("descriptors")
 
 
+def lock(s: Scribe, state: Path) -> None:
+    """Hold the lock beside the run state `state`, as runtime.state does."""
+    path = str(state.with_suffix(".lock"))
+    failure = Failure("E_LOCKED", path)
+    flags = _RDWR | _CREAT | _NOFOLLOW | CLOEXEC
+    s.must("openat", m.AT_FDCWD, s.text(path), flags, 0o600, result="lock", failure=failure)
+    s.must("flock", Slot("lock"), _LOCK_EX, failure=failure)
+
+
 def claim(s: Scribe, duties: Duties) -> None:
     """Make sure that it may start: with the lock held, nobody else does anything to the container."""
     s.when("handed", 1, "handed over")
     if duties.state is not None:
         for folder in (duties.state.parent.parent, duties.state.parent):
             s.do("mkdirat", m.AT_FDCWD, s.text(str(folder)), 0o700)
-        lock = str(duties.state.with_suffix(".lock"))
-        failure = Failure("E_LOCKED", lock)
-        flags = _RDWR | _CREAT | _NOFOLLOW | CLOEXEC
-        where = (m.AT_FDCWD, s.text(lock), flags, 0o600)
-        s.must("openat", *where, result="lock", failure=failure)
-        s.must("flock", Slot("lock"), _LOCK_EX, failure=failure)
+        lock(s, duties.state)
         startothers.refuse_a_second(s, duties)
     s.go("claim")
     s.mark("handed over")

@@ -75,12 +75,22 @@ def _read(s: Scribe, file: Path, otherwise: str, offset: int, word: bytes) -> No
 
 def find(s: Scribe, said: int, spaces: int, gone: str) -> None:
     """Open the process whose pid stands at `said` behind so many spaces into slot `pidfd`; else go on at `gone`."""
-    s.do(FIELD, said, spaces, result="who")
-    s.do(FIELD, said, spaces + 2, result="since")
-    s.do("pidfd_open", Slot("who"), 0, result="pidfd")
+    note(s, said, spaces, "who")
+    open_noted(s, "who", gone)
+
+
+def note(s: Scribe, said: int, spaces: int, who: str) -> None:
+    """Put the pid that stands at `said` behind so many spaces into slot `who`; its start time is noted beside it."""
+    s.do(FIELD, said, spaces, result=who)
+    s.do(FIELD, said, spaces + 2, result=f"{who} since")
+
+
+def open_noted(s: Scribe, who: str, gone: str) -> None:
+    """Open the process that was noted as `who` into slot `pidfd`; else go on at `gone`. The buffer is used."""
+    s.do("pidfd_open", Slot(who), 0, result="pidfd")
     s.when("pidfd", -1, gone)
-    s.starttime("/proc/%d/stat", "now", Slot("who"))
-    s.do(BRANCH, Slot("now"), Slot("since"), Label(f"it is not {gone}"))
+    s.starttime("/proc/%d/stat", "now", Slot(who))
+    s.do(BRANCH, Slot("now"), Slot(f"{who} since"), Label(f"it is not {gone}"))
     s.close("pidfd")
     s.go(gone)
     s.mark(f"it is not {gone}")

@@ -17,7 +17,7 @@ from pathlib import Path
 INCOMING, REPLACED, PREVIOUS = "swap", "replaced", "previous"
 GENERATIONS = (PREVIOUS, REPLACED, INCOMING)
 TREE = "upper"
-START, EXEC = "start", "exec"  # programs, written from one generation
+START, EXEC, STOP = "start", "exec", "stop"  # programs, written from one generation
 # In the order in which they go: no config names new layers while the old upper is in its place.
 PARTS = (TREE, "work", "fstab", "seccomp", "lock", "fstab.made", "config.made", "config", "state.json")  # fmt: skip
 
@@ -39,7 +39,7 @@ def complete(generation: Path, directory: Path) -> None:
 
 def forget(directory: Path) -> None:
     """Remove the programs that were written for the container of `directory` as it was."""
-    for program in (START, EXEC):
+    for program in (START, EXEC, STOP):
         with suppress(FileNotFoundError):
             os.unlink(directory / program)
 

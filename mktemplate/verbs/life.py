@@ -70,9 +70,10 @@ def stop(request: Request, console: Console) -> int:
     timeout = _grace(request)
 
     def act(container: Container) -> None:
-        started = time.monotonic()
         phases.stop(container, timeout)
-        console.step(f"{container.name}: stopped in {(time.monotonic() - started) * 1000:.0f} ms")
+        console.step(
+            f"{container.name}: stopped"
+        )  # as the stop program says (runtime/stopprogram.py)
 
     each(request, act)
     return 0
