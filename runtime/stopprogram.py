@@ -24,8 +24,8 @@ from runtime.records import ADD, FIND, HANDLER, LOAD, START, TEXT, pattern
 from runtime.scribe import BUFFER, CLOEXEC, Scribe, looks_as_it_did
 
 _SPACES_TO_MONITOR, _SPACES_TO_INIT = 5, 12  # from the phase to their pids in a run state
-_GRACE = struct.pack("=2q", 10, 0)  # seconds between asking and killing; ppoll(2) leaves in it what is left
-_GONE = struct.pack("=2q", 20, 0)  # until what was killed must be dead
+# Seconds between asking and killing, and until what was killed must be dead; ppoll(2) leaves in each what is left.
+_GRACE, _GONE = (struct.pack("=2q", seconds, 0) for seconds in (10, 20))
 _DIGITS, _BITS = 16, 4  # of a signal mask in proc_pid_status(5), of a digit
 _HEARD = {
     b"gCgt": 6,
