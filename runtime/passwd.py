@@ -76,11 +76,13 @@ def read(root: int, name: str) -> bytes:
         return b""
     except OSError as error:
         raise LaunchError("E_ROOTFS_FILE", name, str(error.strerror)) from None
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
             raise LaunchError("E_ROOTFS_FILE", name, "not a regular file of at most 1 MiB")
-        return file.read(_MAX_BYTES) or b""
+        return os.read(descriptor, _MAX_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _lines(root: int, name: str, fields: int) -> list[list[bytes]]:

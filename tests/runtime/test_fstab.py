@@ -64,6 +64,7 @@ def test_nobody_may_write(text: str, code: str, detail: str) -> None:
     assert refusal(text) == (code, "fstab:1", detail)
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -75,6 +76,9 @@ def test_nobody_may_write(text: str, code: str, detail: str) -> None:
         ("/srv/mktemplate/a b none bind", "E_FSTAB_SYNTAX"),
         ("/srv/mktemplate/a b none bind 0 1", "E_FSTAB_SYNTAX"),
         ("/srv/mktemplate/a dev/x none bind 0 0", "E_FSTAB_TARGET"),
+        ("tmpfs proc/self/attr tmpfs size=1m 0 0", "E_FSTAB_TARGET"),
+        ("/srv/mktemplate/a proc none bind 0 0", "E_FSTAB_TARGET"),
+        ("/srv/mktemplate/a sys/kernel none bind 0 0", "E_FSTAB_TARGET"),
         ("/dev/sda1 b ext4 rw 0 0", "E_FSTAB_OPTION"),
         ("tmpfs a/b tmpfs size=1m 0 0\ntmpfs a tmpfs size=1m 0 0", "E_FSTAB_TARGET"),
     ],

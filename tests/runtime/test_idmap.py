@@ -36,6 +36,7 @@ def test_lines_of_a_config_become_a_map() -> None:
     assert idmap.from_config([]) is None
 
 
+@pytest.mark.attack
 @pytest.mark.root
 def test_ranges_are_roots_own_and_no_two_the_same(tmp_path: Path, files: tuple[Path, Path]) -> None:
     firsts = {idmap.allocate(tmp_path, f"c{number}", files).first for number in range(10)}
@@ -87,6 +88,7 @@ def test_where_the_usual_range_is_taken_root_is_given_the_next(tmp_path: Path) -
     assert files[1].read_text().endswith("\nroot:1565536:1000000000\n")
 
 
+@pytest.mark.attack
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("text", "code", "words"),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from runtime import remove
 
 
+@pytest.mark.attack
 def test_a_deep_tree_goes_and_what_its_links_point_to_stays(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     (canary / "kept").mkdir(parents=True)

@@ -71,6 +71,7 @@ def test_a_snapshot_brings_back_what_was_and_goes_with_a_new_name(mkt: Mkt) -> N
     assert mkt.json("snapshot", "uno", "list") == []
 
 
+@pytest.mark.attack
 def test_cp_copies_both_ways_and_follows_no_link_of_the_containers(
     mkt: Mkt, tmp_path: Path
 ) -> None:

@@ -206,6 +206,6 @@ def test_the_attacks_on_a_launch_reach_nothing_of_a_users_host(user: UserMkt) ->
     passed, skipped = (re.search(rf"(\d+) {word}", last) for word in ("passed", "skipped"))
     assert done.returncode == 0, done.stdout
     assert passed is not None
-    assert int(passed[1]) >= 36
+    assert int(passed[1]) >= 50
     assert skipped is not None
-    assert skipped[1] == "1"  # T-43
+    assert skipped[1] == "3"  # T-03, T-43, T-44: what only root can do, or has
