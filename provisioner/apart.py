@@ -1,8 +1,13 @@
-"""A function in a process of its own, for what would keep the interpreter from everything else."""
+"""Functions in a copy of this process: for what would keep the interpreter, or the caller, from everything else.
+
+Who begins one must have no other thread.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,10 +19,7 @@ def apart(function: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
     It may import nothing and touch no file. Where there can be no other process, or it ends early, it is called here.
     """
     read, write = os.pipe2(os.O_CLOEXEC)
-    try:
-        child = os.fork()
-    except OSError:  # too many processes, too little memory
-        child = -1
+    child = _copied()
     if child == 0:
         os.close(read)  # else nobody would tell it that the caller has gone
         _answer(function, write)
@@ -28,6 +30,49 @@ def apart(function: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
     finally:
         if child > 0:
             os.waitpid(child, 0)
+
+
+@contextmanager
+def beside(function: Callable[[], object]) -> Iterator[None]:
+    """Have `function` called beside the block for what it does to files; it ends with the block, and with this process.
+
+    Whether it did anything is not told: whoever needs it looks, and does the rest.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    child = _copied()
+    if child == 0:
+        os.close(write)
+        _do(function, read)
+    os.close(read)
+    try:
+        yield
+    finally:
+        os.close(write)
+        if child > 0:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _copied() -> int:
+    """Return what fork(2) does, -1 where there can be no other process."""
+    try:
+        return os.fork()
+    except OSError:  # too many processes, too little memory
+        return -1
+
+
+def _do(function: Callable[[], object], lifeline: int) -> None:
+    """Be the other process, for as long as the caller lives."""
+    try:
+        threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+        function()
+    finally:
+        os._exit(0)
+
+
+def _end_with(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os._exit(1)
 
 
 def _answer(function: Callable[[], bytes], write: int) -> None:

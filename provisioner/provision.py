@@ -12,12 +12,13 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from provisioner import slim
-from provisioner.download import object_path
+from provisioner.apart import beside
+from provisioner.download import cached, object_path
 from provisioner.errors import ConfigureFailed
 from provisioner.index import Package
 from provisioner.progress import SILENT, Progress
@@ -63,6 +64,7 @@ class Tools:
     progress: Progress = SILENT
     keep_failed: bool = False
     bring: Bring | None = None  # has what a tree pins in the cache
+    prefetch: Download | None = None  # brings archives, too, in a copy of this process
     timings: dict[str, float] = field(default_factory=dict)  # phase → seconds, summed
 
     @contextmanager
@@ -152,8 +154,8 @@ def _of_packages(
         )
         with tools.store.lock("downloads", shared=True):  # over both: what came is not collected
             with tools.timed("download"):
-                download((*packages, *coming))
-            with tools.timed("unpack"):
+                download(packages if tools.prefetch else (*packages, *coming))
+            with _coming(coming, tools, download), tools.timed("unpack"):
                 contents = unpack(
                     packages, root, cache=tools.store.cache, sandbox=tools.sandbox,
                     layout=layout, progress=tools.progress,
@@ -174,6 +176,17 @@ def _of_packages(
         return epoch
 
     return recipe, fill
+
+
+@contextmanager
+def _coming(packages: Sequence[Package], tools: Tools, download: Download) -> Iterator[None]:
+    """Bring the archives of `packages` beside the block, and after it what has not come: unpacking needs no network."""
+    absent = [each for each in packages if cached(each, tools.store.cache) is None]
+    prefetch = tools.prefetch
+    with beside(lambda: prefetch(absent)) if prefetch and absent else nullcontext():
+        yield
+        with tools.timed("download"):
+            download(packages)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from provisioner import provision as provisioning
 from provisioner.sources import HostMirror
 from provisioner.store import Layer, Store
 from provisioner.tree import Fetched
+from valuetypes import replace
 
 
 def build(
@@ -56,6 +57,8 @@ def build(
         scripts=not plan.spec.static,
         preseed=plan.spec.preseed,
     )
+    if not build.offline:  # else all that is missing is named at once
+        tools = replace(tools, prefetch=got.prefetch)
     with closing(got.fetch):
         layers = provisioning.provision(
             got.chosen, plan.tree, facts, tools, lambda wanted: got.download(wanted, console)

@@ -27,6 +27,7 @@ from provisioner.fetch import HttpFetch
 from provisioner.freshness import Policy
 from provisioner.index import Package
 from provisioner.lock import Lock, Provenance
+from provisioner.progress import SILENT
 from provisioner.resolver import PackageSet, resolve
 from provisioner.store import Store
 from valuetypes import dataclass, field, replace
@@ -61,6 +62,11 @@ class Supply:
     def download(self, packages: Sequence[Package], console: Console) -> None:
         """Bring the archives into the store's cache."""
         download(packages, self.store.cache, self.fetch, console, offline=self.offline)
+
+    def prefetch(self, packages: Sequence[Package]) -> None:
+        """Do as `download` in a copy of this process: over connections of its own, and telling nobody."""
+        self.fetch.close()
+        download(packages, self.store.cache, self.fetch, SILENT, offline=self.offline)
 
     def tell(self, console: Console) -> None:
         """Say what the user should know of where the packages are from."""

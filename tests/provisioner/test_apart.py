@@ -1,13 +1,16 @@
-"""A function in a process of its own: what it returns, and what happens where there is no such process."""
+"""Functions in a copy of this process: what they return and do, and how they end."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from provisioner.apart import apart
+from provisioner.apart import apart, beside
 
 
 def test_it_runs_beside_the_block() -> None:
@@ -42,3 +45,45 @@ def test_nothing_is_left_where_the_block_fails() -> None:
 
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_what_goes_on_beside_is_done_while_the_block_lasts() -> None:
+    read, write = os.pipe()
+
+    with beside(lambda: os.write(write, b"here")), open(read, "rb", buffering=0) as told:
+        assert told.read(4) == b"here"
+
+    os.close(write)
+
+
+def test_what_goes_on_beside_ends_with_the_block() -> None:
+    with beside(signal.pause):
+        pass
+
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_what_goes_on_beside_ends_with_the_caller() -> None:
+    body = """
+import os, signal
+from provisioner.apart import beside
+def tell_and_stay():
+    print(os.getpid(), flush=True)
+    signal.pause()
+with beside(tell_and_stay):
+    input()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    caller = subprocess.Popen(
+        [sys.executable, "-c", body], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with caller:
+        assert caller.stdin is not None and caller.stdout is not None
+        other = os.pidfd_open(int(caller.stdout.readline()))
+        caller.stdin.write("go\n")
+        caller.stdin.flush()
+
+        assert select.select([other], [], [], 30)[0]
+
+    os.close(other)
