@@ -30,7 +30,14 @@ def fetch_indexes(
         path = fetch_index(*each, fetch, lists, offline=offline)
         return _index_file(*each, path)
 
-    return tuple(in_threads(bring, wanted, 1 if offline else 4))
+    # Threads wait for a network; to look what is here, and most is, they only cost.
+    alone = offline or all(_is_here(*each, lists) for each in wanted)
+    return tuple(in_threads(bring, wanted, 1 if alone else 4))
+
+
+def _is_here(release: Release, component: str, arch: str, lists: Path) -> bool:
+    found = release.index(component, arch)
+    return found is not None and flat.place(lists, found[1]).exists()
 
 
 def _index_file(release: Release, component: str, arch: str, path: Path) -> IndexFile:

@@ -36,6 +36,8 @@ _FOREIGN = frozenset(
 )
 _OPS = frozenset(("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"))
 _TEST = re.compile(r"\[\s*([0-5])\s*,\s*(\w+)\s*,\s*SCMP_CMP_(\w+)\s*(?:,\s*(\w+)\s*)?\]", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_COMMENT = re.compile(r"(^|\s)#.*")
 _EACCES = 13
 
 
@@ -99,7 +101,7 @@ def compile_profile(text: str, source: str = "seccomp", machine: str = os.uname(
 
 
 def _strip(line: str) -> str:
-    return re.sub(r"(^|\s)#.*", "", line.removesuffix("\r")).strip()
+    return (_COMMENT.sub("", line.removesuffix("\r")) if "#" in line else line).strip()
 
 
 def _wrong(source: str, line: int, detail: str) -> ConfigError:
@@ -140,7 +142,7 @@ def _rules(
     problems: list[ConfigError] = []
     machines = _SECTIONS["all"]
     for number, line in lines:
-        section = re.fullmatch(r"\[([A-Za-z0-9_]+)\]", line, re.ASCII)
+        section = re.fullmatch(r"\[([A-Za-z0-9_]+)\]", line, re.ASCII) if line[0] == "[" else None
         try:
             if section and version == "2":
                 machines = _section(section[1].lower())
@@ -174,7 +176,7 @@ def _rule(line: str, usual: int, machines: tuple[str, ...]) -> Rule:
     if name == "reject_force_umount":
         force = Test(argument=1, op="MASKED_EQ", value=1, mask=1)  # MNT_FORCE
         return Rule(name="umount2", action=errno_action(_EACCES), tests=(force,), machines=machines)
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII):
+    if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a system call")
     action, rest = _action(words, usual)
     if rest:
@@ -183,6 +185,8 @@ def _rule(line: str, usual: int, machines: tuple[str, ...]) -> Rule:
 
 
 def _tests(text: str) -> tuple[Test, ...]:
+    if not text:
+        return ()
     found = tuple(_TEST.finditer(text))
     if re.sub(r"\s", "", _TEST.sub("", text)):
         raise ValueError(f"{text!r}: expected [INDEX,VALUE,SCMP_CMP_OP] or with a mask")

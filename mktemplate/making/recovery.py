@@ -8,7 +8,6 @@ from pathlib import Path
 from provisioner import recovery
 from provisioner.errors import StoreFailed
 from provisioner.store import Store
-from runtime import orphans
 from runtime.errors import ResourceError
 
 
@@ -20,6 +19,8 @@ def recover(path: Path, store: Store) -> None:
 
 def sweep(path: Path, store: Store) -> None:
     """Give back what is reserved for containers that do not exist; then let go of what shows that they once did."""
+    from runtime import orphans  # few commands have anything to undo
+
     for name in orphans.names(path):
         with suppress(StoreFailed, ResourceError), store.lock(f"create.{name}", wait=False):
             orphans.release(path, name)  # E_LOCKED: somebody is making or removing it
