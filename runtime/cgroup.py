@@ -18,7 +18,16 @@ from typing import Any
 from runtime import devices
 from runtime.controlfile import pids_below, read, remove_tree, try_write, words, write
 from runtime.errors import HostError
-from runtime.hierarchy import PARENT, Group, Hierarchy, make_group, mounted
+from runtime.hierarchy import (
+    Group,
+    Hierarchy,
+    Spot,
+    has_own_parent,
+    make_group,
+    make_inner,
+    mounted,
+    spot,
+)
 from runtime.kernel import bpf
 from runtime.limits import Limit, Limits, device_policy, twins
 from valuetypes import dataclass
@@ -51,7 +60,12 @@ class Cgroup:
     notes: tuple[str, ...] = ()  # default limits that this host cannot give
 
     @staticmethod
-    def make(key: str, limits: Limits, hierarchies: Iterable[Hierarchy] | None = None) -> Cgroup:
+    def make(
+        key: str,
+        limits: Limits,
+        hierarchies: Iterable[Hierarchy] | None = None,
+        where: Spot | None = None,
+    ) -> Cgroup:
         """Make the groups of `key` with `limits`; HostError (E_CGROUP) where one that was asked for is refused.
 
         A leftover of the same key without processes is replaced.
@@ -65,17 +79,20 @@ class Cgroup:
             for tree in trees:
                 controllers = tuple(name for name in tree.controllers if name in wanted)
                 if tree.version == 2 or controllers:
-                    made += make_group(tree, controllers, key)
+                    made += make_group(tree, controllers, where or spot(key))
             notes = _apply(Cgroup(key=key, groups=tuple(made)), limits)
+            for group in made:
+                make_inner(group)
         except BaseException:
             Cgroup(key=key, groups=tuple(made)).remove()
             raise
         return Cgroup(key=key, groups=tuple(made), notes=notes)
 
     @staticmethod
-    def left(key: str) -> Cgroup:
+    def left(key: str, where: Spot | None = None) -> Cgroup:
         """Return the groups of `key` that are there, also of a start that was killed before it could name them."""
-        places = ((tree, f"{tree.path}/{PARENT}/{key}") for tree in mounted())
+        folder = (where or spot(key)).folder
+        places = ((tree, f"{tree.path}/{folder}") for tree in mounted())
         groups = (
             Group(path=path, controllers=tree.controllers, version=tree.version)
             for tree, path in places
@@ -85,21 +102,29 @@ class Cgroup:
 
     def as_json(self) -> dict[str, Any]:
         """Return this as plain values."""
-        groups = [[group.path, list(group.controllers), group.version] for group in self.groups]
+        groups = [
+            [group.path, list(group.controllers), group.version, group.inner]
+            for group in self.groups
+        ]
         return {"key": self.key, "groups": groups, "notes": list(self.notes)}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Cgroup:
         """Return what `as_json` wrote."""
         groups = tuple(
-            Group(path=str(path), controllers=tuple(controllers), version=int(version))
-            for path, controllers, version in value["groups"]
+            Group(
+                path=str(path),
+                controllers=tuple(controllers),
+                version=int(version),
+                inner="".join(inner),
+            )
+            for path, controllers, version, *inner in value["groups"]
         )
         return Cgroup(key=str(value["key"]), groups=groups, notes=tuple(value["notes"]))
 
     def join_files(self) -> tuple[Path, ...]:
         """Return the files that a process joins by writing "0" (or another's pid) to each."""
-        return tuple(Path(group.path) / "cgroup.procs" for group in self.groups)
+        return tuple(Path(group.innermost) / "cgroup.procs" for group in self.groups)
 
     def join_files_of(self, pid: int) -> tuple[Path, ...]:
         """Return the files by which a process gets to where `pid` of this container is on cgroup v2.
@@ -108,16 +133,9 @@ class Cgroup:
         processes"), and nobody can join it: systemd as init is in init.scope.
         """
         return tuple(
-            Path(group.path, self._below(pid) if group.version == 2 else "", "cgroup.procs")
+            Path(_place_of(pid, group) if group.version == 2 else group.innermost, "cgroup.procs")
             for group in self.groups
         )
-
-    def _below(self, pid: int) -> str:
-        """Return the group of `pid` relative to ours on v2. No name in it can be `..` or hold a newline."""
-        for line in read(f"/proc/{pid}/cgroup").split("\n"):
-            if line.startswith("0::"):
-                return line.partition(f"/{PARENT}/{self.key}/")[2]
-        return ""
 
     def delegate(self, uid: int, gid: int) -> None:
         """Let `uid` make groups of its own below these; their limits stay ours."""
@@ -129,7 +147,7 @@ class Cgroup:
         return tuple(
             path
             for group in self.groups
-            for path in (group.path, *(f"{group.path}/{name}" for name in _DELEGATED))
+            for path in (group.innermost, *(f"{group.innermost}/{name}" for name in _DELEGATED))
             if os.path.exists(path)  # v1 has no subtree_control, v2 no tasks
         )
 
@@ -198,11 +216,12 @@ class Cgroup:
         return _apply(self, limits)
 
     def remove(self, timeout: float = 2.0) -> None:
-        """Remove the groups and those below, depth first, and the parent when it is empty. Idempotent."""
+        """Remove the groups and those below, depth first, and a parent of ours when it is empty. Idempotent."""
         for group in self.groups:
             remove_tree(group.path, time.monotonic() + timeout)
             try:
-                os.rmdir(os.path.dirname(group.path))
+                if has_own_parent(group):
+                    os.rmdir(os.path.dirname(group.path))
             except OSError as error:
                 if error.errno not in {errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY}:
                     raise
@@ -246,6 +265,18 @@ class Cgroup:
             return None if used is None else int(used) / 1e6
         number = _number(self._with("cpuacct"), "cpuacct.usage")
         return None if number is None else number / 1e9
+
+
+def _place_of(pid: int, group: Group) -> str:
+    """Return the v2 group at or below `group` that `pid` is in. No name in it can be `..` or hold a newline."""
+    for line in read(f"/proc/{pid}/cgroup").split("\n"):
+        number, _, place = line.partition("::")
+        names = group.path.split("/")[1:]
+        for depth in range(len(names) if number == "0" else 0):  # what is mounted may begin deeper
+            ours = "/" + "/".join(names[depth:])
+            if f"{place}/".startswith(f"{ours}/"):
+                return group.path + place[len(ours) :]
+    return group.innermost
 
 
 def _wanted(trees: Iterable[Hierarchy], limits: Limits) -> frozenset[str]:

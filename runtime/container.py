@@ -262,7 +262,7 @@ class Container:
             self._reclaim_if_left()
             from runtime import hooks, idmap, prepare, remove
 
-            prepare.remove_group(self.path, self.name)
+            prepare.remove_group(self.path, self.name, self._lenient_config())
 
             hooks.before_destroy(self._lenient_config(), self.name, found.config)
             with remove.container(self.path, self.name):

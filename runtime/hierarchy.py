@@ -26,12 +26,31 @@ class Hierarchy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """Where a container's groups are below the root of each hierarchy, and whether init is in one `inner` of them."""
+
+    folder: str
+    inner: str = ""
+
+
+def spot(key: str) -> Spot:
+    """Return where the groups of `key` are unless somebody says otherwise."""
+    return Spot(folder=f"{PARENT}/{key}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Our folder in one hierarchy."""
+    """Our folder in one hierarchy; limits are its own, processes are in `inner`, where that is one."""
 
     path: str
     controllers: tuple[str, ...]
     version: int
+    inner: str = ""
+
+    @property
+    def innermost(self) -> str:
+        """The folder that processes are in."""
+        return f"{self.path}/{self.inner}".rstrip("/")
 
 
 def mounted() -> tuple[Hierarchy, ...]:
@@ -74,13 +93,26 @@ def holding(groups: Iterable[Group]) -> tuple[Hierarchy, ...]:
     )
 
 
-def make_group(tree: Hierarchy, controllers: tuple[str, ...], key: str) -> list[Group]:
+def above(path: str, tree: str = "") -> tuple[str, ...]:
+    """Return the root of the hierarchy that the group at `path` is in, and the folders between it and the group."""
+    top = tree or max(
+        (one.path for one in mounted() if path.startswith(f"{one.path}/")), key=len, default=""
+    )
+    names = os.path.dirname(path)[len(top) :].split("/")[1:]
+    return tuple("/".join((top, *names[:depth])) for depth in range(len(names) + 1))
+
+
+def make_group(tree: Hierarchy, controllers: tuple[str, ...], where: Spot) -> list[Group]:
     """Make our folder in `tree`; nothing where the tree may not be written (a user, a read-only mount)."""
-    parent = f"{tree.path}/{PARENT}"
-    group = Group(path=f"{parent}/{key}", controllers=controllers, version=tree.version)
+    group = Group(
+        path=f"{tree.path}/{where.folder}",
+        controllers=controllers,
+        version=tree.version,
+        inner=where.inner,
+    )
     for _ in range(8):  # another container's end may take the empty parent away in between
         try:
-            _make_folders(tree, parent, group)
+            _make_folders(above(group.path, tree.path), group)
         except FileNotFoundError:
             continue
         except FileExistsError:
@@ -98,17 +130,22 @@ def make_group(tree: Hierarchy, controllers: tuple[str, ...], key: str) -> list[
     raise HostError("E_CGROUP", group.path, "disappears while it is made")
 
 
-def _make_folders(tree: Hierarchy, parent: str, group: Group) -> None:
-    """Make `parent` where it is missing, and the group; FileExistsError where the group is not new."""
-    _mkdir(parent)
-    if tree.version == 2:
-        _enable((tree.path, parent), group.controllers)
-    old_cpuset = tree.version == 1 and "cpuset" in group.controllers
-    if old_cpuset:
-        _inherit_cpuset(parent)
+def _make_folders(folders: tuple[str, ...], group: Group) -> None:
+    """Make the `folders` above where they are missing, and the group; FileExistsError where the group is not new."""
+    for folder in folders[1:]:
+        _mkdir(folder)
+        inherit_cpuset(folder, group)
+    if group.version == 2:
+        _enable(folders, group.controllers)
     os.mkdir(group.path, 0o755)
-    if old_cpuset:
-        _inherit_cpuset(group.path)
+    inherit_cpuset(group.path, group)
+
+
+def make_inner(group: Group) -> None:
+    """Make the group inside a group, once that has its limits: on v1 a new one begins with its parent's."""
+    if group.inner:
+        os.mkdir(group.innermost, 0o755)
+        inherit_cpuset(group.innermost, group)
 
 
 def _mkdir(path: str) -> None:
@@ -127,8 +164,18 @@ def _enable(folders: Iterable[str], controllers: Iterable[str]) -> None:
                 try_write(f"{folder}/cgroup.subtree_control", f"+{name}")
 
 
-def _inherit_cpuset(path: str) -> None:
-    """Copy what v1 leaves empty, for no process may join such a group (cpuset(7))."""
-    for name in ("cpuset.cpus", "cpuset.mems"):
+def has_own_parent(group: Group) -> bool:
+    """Whether the folder above is ours to remove: of lxc.cgroup.dir others may have made it, with limits of theirs."""
+    return os.path.basename(os.path.dirname(group.path)) == PARENT
+
+
+def has_old_cpuset(group: Group) -> bool:
+    """Whether no process may join the group before it has processors (cpuset(7))."""
+    return group.version == 1 and "cpuset" in group.controllers
+
+
+def inherit_cpuset(path: str, group: Group) -> None:
+    """Copy at `path` what v1 leaves empty, where that is of `group`'s hierarchy."""
+    for name in ("cpuset.cpus", "cpuset.mems") if has_old_cpuset(group) else ():
         if not read(f"{path}/{name}").strip():
             write(f"{path}/{name}", read(f"{os.path.dirname(path)}/{name}").strip())

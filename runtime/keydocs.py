@@ -69,6 +69,7 @@ _PARTLY = frozenset(
         "lxc.namespace.share",
         "lxc.selinux.context",
         "lxc.rootfs.path",
+        "lxc.cgroup.dir.container",
         "lxc.apparmor.raw",
         "lxc.console.path",
         "lxc.net.N.ipv6.gateway",

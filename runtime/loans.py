@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from runtime import cgroup, devices
+from runtime import cgroup, devices, hierarchy
 from runtime.cgroup import Cgroup
 from runtime.hierarchy import Group
 from runtime.kernel import mount as m
@@ -60,25 +60,41 @@ def groups(group: Cgroup, limits: Limits, name: str) -> Loan:
     """
     take: list[Call] = []
     for one in group.groups:
-        parent = Path(one.path).parent
-        take.append(_mkdir(parent, 0o755, ignore=(errno.EEXIST,)))
+        folders = [Path(folder) for folder in hierarchy.above(one.path)]
+        for folder in folders[1:]:
+            take.append(_mkdir(folder, 0o755, ignore=(errno.EEXIST,)))
+            take += _cpuset(folder, one, ignore=_ANY)
         if one.version == 2:
             words = [f"+{controller}" for controller in one.controllers]
-            for folder in (parent.parent, parent):
+            for folder in folders:
                 for word in words:
                     take += _put(folder / "cgroup.subtree_control", word, ignore=_ANY)
-        take += _made(one)
+        take += _made(one, Path(one.path))
     for path, limit in _limits(group, limits):
         failure = Failure("E_CGROUP", limit.file, repr(limit.value))
         take += _put(path, limit.value, ignore=() if limit.asked else _ANY, failure=failure)
     take += _device_filter(group, limits)
+    for one in group.groups:
+        take += _made(one, Path(one.innermost)) if one.inner else ()
     return Loan(
-        claim=tuple(call for one in group.groups for call in _free(one.path, name)),
+        claim=tuple(
+            call for one in group.groups for path in _own(one) for call in _free(path, name)
+        ),
         take=tuple(take),
         give_back=tuple(
-            _rmdir(path) for one in group.groups for path in (Path(one.path), Path(one.path).parent)
+            _rmdir(path)
+            for one in group.groups
+            for path in (
+                *_own(one),
+                *([Path(one.path).parent] if hierarchy.has_own_parent(one) else []),
+            )
         ),
     )
+
+
+def _own(group: Group) -> list[Path]:
+    """Return the folders that are the container's alone, innermost first."""
+    return [*([Path(group.innermost)] if group.inner else []), Path(group.path)]
 
 
 def delegation(group: Cgroup, ids: tuple[int, int]) -> Loan:
@@ -95,11 +111,11 @@ def delegation(group: Cgroup, ids: tuple[int, int]) -> Loan:
     )
 
 
-def _free(path: str, name: str) -> tuple[Call, ...]:
+def _free(path: Path, name: str) -> tuple[Call, ...]:
     """Remove an empty group; one that stays is in use."""
-    here = (m.AT_FDCWD, os.fsencode(path) + b"\0", 0, 0, Out(256))
+    here = (m.AT_FDCWD, _c(path), 0, 0, Out(256))
     return (
-        replace(_rmdir(Path(path)), ignore=_ANY),
+        replace(_rmdir(path), ignore=_ANY),
         Call(
             name="statx",
             args=here,
@@ -110,15 +126,23 @@ def _free(path: str, name: str) -> tuple[Call, ...]:
     )
 
 
-def _made(group: Group) -> tuple[Call, ...]:
-    """Make one group; where v1 leaves its processors empty, copy them as they are now (cpuset(7))."""
-    path = Path(group.path)
-    calls = [_mkdir(path, 0o755, failure=Failure("E_CGROUP", group.path))]
-    if group.version == 1 and "cpuset" in group.controllers:
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            value = (path.parent.parent / name).read_text(encoding="ascii").strip()
-            calls += _put(path.parent / name, value, ignore=_ANY)
-            calls += _put(path / name, value, failure=Failure("E_CGROUP", group.path))
+def _made(group: Group, path: Path) -> tuple[Call, ...]:
+    """Make the folder `path` of a group."""
+    failure = Failure("E_CGROUP", str(path))
+    return (
+        _mkdir(path, 0o755, failure=failure),
+        *_cpuset(path, group, failure=failure),
+    )
+
+
+def _cpuset(
+    path: Path, group: Group, *, ignore: tuple[int, ...] = (), failure: Failure | None = None
+) -> tuple[Call, ...]:
+    """Copy the processors that v1 leaves empty, as `path` has them now (cpuset(7))."""
+    calls: list[Call] = []
+    for name in ("cpuset.cpus", "cpuset.mems") if hierarchy.has_old_cpuset(group) else ():
+        value = (path / name).read_text(encoding="ascii").strip()
+        calls += _put(path / name, value, ignore=ignore, failure=failure)
     return tuple(calls)
 
 

@@ -31,7 +31,7 @@ def release(path: Path, name: str) -> None:
             return
         idmap.release_all(path, name)
         etcfiles.remove(state.folder(path) / f"{name}.etc")
-        prepare.remove_group(path, name)
+        prepare.remove_group(path, name, None)
         prepare.forget_network(path, name)
         state.forget(path, name)
 

@@ -191,7 +191,8 @@ def _make_files(place: Place, settings: ContainerConfig, found: Bundle) -> tuple
 def make_group(place: Place, settings: ContainerConfig, found: Bundle) -> cgroup.Cgroup:
     """Make the control groups, which may be the container's to divide."""
     wanted = limits.limits(settings.cgroup2, settings.cgroup1, defaults=found.record.defaults)
-    group = _limited_group(state.key(place.path, place.name), wanted)
+    key = state.key(place.path, place.name)
+    group = _limited_group(key, wanted, spot(settings, key))
     if cgroupfs.delegates(settings):
         try:
             group.delegate(*root_ids(settings))
@@ -201,10 +202,18 @@ def make_group(place: Place, settings: ContainerConfig, found: Bundle) -> cgroup
     return group
 
 
-def _limited_group(key: str, wanted: limits.Limits) -> cgroup.Cgroup:
+def spot(settings: ContainerConfig, key: str) -> hierarchy.Spot:
+    """Return where the control groups are, as lxc.cgroup.dir and those below it say."""
+    above, own = settings.cgroup_dir, settings.cgroup_dir_container
+    usual = hierarchy.spot(key).folder
+    folder = own or (f"{above}/{os.path.basename(usual)}" if above else usual)
+    return hierarchy.Spot(folder=folder, inner=settings.cgroup_dir_inner)
+
+
+def _limited_group(key: str, wanted: limits.Limits, where: hierarchy.Spot) -> cgroup.Cgroup:
     """Make the control groups: a normal user's in a scope of its manager, else none and a note of it."""
     if os.geteuid() == 0:
-        return cgroup.Cgroup.make(key, wanted)
+        return cgroup.Cgroup.make(key, wanted, where=where)
     from runtime import usergroup
 
     # A user's container can make no device and opens none that the user could not: the filter is root's affair.
@@ -215,7 +224,7 @@ def _limited_group(key: str, wanted: limits.Limits) -> cgroup.Cgroup:
             raise HostError("E_CGROUP", limit.file, why, hints=usergroup.hints())
     if why:
         return cgroup.Cgroup(key=key, groups=(), notes=(f"default limits are not applied: {why}",))
-    made = cgroup.Cgroup.make(key, limits.Limits(v2=kept), (usergroup.scope(key),))
+    made = cgroup.Cgroup.make(key, limits.Limits(v2=kept), (usergroup.scope(key),), where)
     return replace(made, notes=(*made.notes, *usergroup.notes()))
 
 
@@ -305,10 +314,11 @@ def release_network(path: Path, name: str) -> None:
             usernet.release(record)
 
 
-def remove_group(path: Path, name: str) -> None:
+def remove_group(path: Path, name: str, settings: ContainerConfig | None) -> None:
     """Remove the control groups of a container that does not run; a user's go with the scope of its manager."""
     if os.geteuid() == 0:
-        left = cgroup.Cgroup.left(state.key(path, name))
+        key = state.key(path, name)
+        left = cgroup.Cgroup.left(key, spot(settings, key) if settings else None)
         left.kill()
         left.remove()
 

@@ -32,11 +32,15 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
         lambda config: any(name in {"user", "mnt"} for name, _ in config.namespace_share),
         "user and mnt: the layers are mapped and mounted for one container alone",
     ),
-    ("lxc.cgroup.relative", lambda config: config.cgroup_relative, _NOT_YET),
     (
-        "lxc.cgroup.dir",
-        lambda config: bool(config.cgroup_dir or config.cgroup_dir_container),
-        f"{_NOT_YET}; containers lie below mktemplate/",
+        "lxc.cgroup.relative",
+        lambda config: config.cgroup_relative,
+        "a start is written down before its caller is known; name the place in lxc.cgroup.dir",
+    ),
+    (
+        "lxc.cgroup.dir.container",
+        lambda config: bool(config.cgroup_dir_container) != bool(config.cgroup_dir_monitor),
+        "and lxc.cgroup.dir.monitor go together, as in LXC",
     ),
     ("lxc.mount.auto = shmounts", lambda config: _has_mount(config, "shmounts"), _NOT_YET),
     (
@@ -66,11 +70,6 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
         "lxc.console.path",
         lambda config: config.console_path not in {"", "none"},
         f"{_NOT_YET}: unset, it is a terminal of the container's own; none: init writes to the log alone",
-    ),
-    (
-        "lxc.cgroup.dir.container.inner",
-        lambda config: bool(config.cgroup_dir_inner),
-        _NOT_YET,
     ),
     (
         "lxc.apparmor.raw",

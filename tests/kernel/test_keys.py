@@ -9,16 +9,16 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from runtime import bundle
+from runtime import bundle, enter, state
 from runtime.container import Container
 from runtime.errors import ConfigError, ContainerError, StateError
-from runtime.hierarchy import is_pure
+from runtime.hierarchy import is_pure, mounted
 from runtime.kernel.libc import MACHINE
 from runtime.kernel.syscall_names import numbers
 from tests.kernel.conftest import log_of
@@ -104,6 +104,8 @@ ROWS = (
     row("cgroup2, a device allowed", "head -c1 </dev/zero >/dev/null && echo read", "read",
         "lxc.cgroup2.devices.deny = a", "lxc.cgroup2.devices.allow = c 1:3 rw",
         "lxc.cgroup2.devices.allow = c 1:5 r"),
+    row("cgroup.dir", f"cat {GROUP}", "67108864",
+        "lxc.cgroup.dir = mkt-keys/above", "lxc.mount.auto = cgroup:ro:force", "lxc.cgroup2.memory.max = 64M"),
     row("cap.drop", STATUS, "CapBnd: [0-9a-f]{8}fddfffff", CAPS, "lxc.cap.drop = sys_admin sys_time"),
     row("cap.keep", STATUS, "CapEff: 0000000000000021", CAPS, "lxc.cap.keep = chown kill"),
     row("cap.keep = none", STATUS, "CapEff: 0000000000000000", CAPS, "lxc.cap.keep = none"),
@@ -137,6 +139,66 @@ def test_what_a_key_does_is_seen_inside(make: Make, tmp_path: Path, one: Row) ->
     told = [line.strip() for line in log_of(container, "end\n").split("\n")]
 
     assert [line for line in told if re.fullmatch(one.wanted, line)], told
+
+
+def groups(below: str) -> list[Path]:
+    """Return the control groups called `below` in every hierarchy."""
+    return [Path(tree.path, below) for tree in mounted() if Path(tree.path, below).is_dir()]
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    """A name for groups of nobody else's; what is left of them is removed."""
+    name = f"mkt-keys-{os.getpid()}"
+    yield name
+    for top in groups(name):
+        for place in (*sorted(top.glob("**/"), reverse=True),):
+            place.rmdir()
+
+
+@pytest.mark.parametrize("hook", ["", "lxc.hook.pre-start = /bin/true"], ids=["program", "python"])
+@pytest.mark.parametrize("kind", ["dir", "dir.container"])
+@pytest.mark.parametrize("inner", ["", "inside"], ids=["outer", "inner"])
+def test_its_control_groups_are_where_the_keys_say(
+    make: Make, folder: str, kind: str, inner: str, hook: str
+) -> None:
+    lines = [
+        f"lxc.cgroup.{kind} = {folder}/deep",
+        *([f"lxc.cgroup.dir.monitor = {folder}/monitor"] if kind == "dir.container" else []),
+        *([f"lxc.cgroup.dir.container.inner = {inner}"] if inner else []),
+        "lxc.cgroup2.memory.max = 64M",
+        hook,
+    ]
+    script = "read -r line </proc/self/cgroup; echo $line; while :; do sleep 0.1; done"
+    container = make("where", f"/bin/sh -c '{script}'", *lines)
+    for _ in range(2):
+        container.start()
+        pid = container.pid
+        assert pid is not None
+        own = state.key(container.path, "where")
+        wanted = f"{folder}/deep/{own}" if kind == "dir" else f"{folder}/deep"
+        member = f"/{wanted}/{inner}".rstrip("/")
+        seen = Path(f"/proc/{pid}/cgroup").read_text()
+
+        assert f"memory:{member}\n" in seen or f"0::{member}\n" in seen
+        limits = [path / Path(GROUP).name for path in groups(wanted)]
+        assert [one.read_text() for one in limits if one.exists()] == ["67108864\n"]
+        assert enter.execute(container, ["true"]) == 0
+        container.freeze()
+        container.unfreeze()
+        container.stop(0)
+        assert groups(wanted) == []
+    container.destroy()
+    assert groups(wanted) == []
+    if kind == "dir":
+        assert groups(f"{folder}/deep")  # others may have limits there
+
+
+def test_what_lxc_wants_beside_it_is_wanted(make: Make) -> None:
+    container = make("half", "/bin/true", "lxc.cgroup.dir.container = mkt-keys/half")
+
+    with pytest.raises(ConfigError, match=r"and lxc\.cgroup\.dir\.monitor go together"):
+        container.start()
 
 
 def test_without_a_keyring_of_its_own_it_has_the_callers(make: Make) -> None:
