@@ -24,7 +24,7 @@ def _nic(asks: Callable[[Nic], bool]) -> Callable[[ContainerConfig], bool]:
     return lambda config: any(asks(nic) for nic in config.nics)
 
 
-_VLANS = "is not in this version: bridge ports of ours know no VLANs; use a bridge per VLAN"
+_VLANS = "is not in this version: ports of a bridge are given no VLANs; use a bridge per VLAN"
 # what is refused, by key: whether the configuration asks for it
 _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
     (
@@ -42,18 +42,26 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
         lambda config: bool(config.cgroup_dir_container) != bool(config.cgroup_dir_monitor),
         "and lxc.cgroup.dir.monitor go together, as in LXC",
     ),
-    ("lxc.mount.auto = shmounts", lambda config: _has_mount(config, "shmounts"), _NOT_YET),
+    (
+        "lxc.mount.auto = shmounts",
+        lambda config: _has_mount(config, "shmounts"),
+        "no mount of the host's gets into a container that runs; name it in lxc.mount.entry",
+    ),
     (
         "lxc.selinux.context",
         lambda config: bool(config.selinux_context) and _SELINUX.exists(),
-        _NOT_YET,
+        "no context is set here; take it out: namespaces, capabilities and seccomp confine all the same",
     ),
     (
         "lxc.rootfs.path",
         lambda config: config.rootfs_kind not in {"overlay", "dir", "loop"},
         "only overlay:, dir:, loop: and a plain path are in this version; mount it, and name the folder",
     ),
-    ("lxc.net.N.l2proxy", _nic(lambda nic: nic.l2proxy), _NOT_YET),
+    (
+        "lxc.net.N.l2proxy",
+        _nic(lambda nic: nic.l2proxy),
+        "nothing of ours answers ARP for others; set proxy_arp on the host's interface",
+    ),
     (
         "lxc.net.N.ipv6.gateway",
         _nic(lambda nic: nic.ipv6_gateway == "auto"),

@@ -14,6 +14,7 @@ from mktemplate.errors import CommandError, escape
 from mktemplate.places import containers_path
 from runtime import enter, idmap, state, transfer
 from runtime.container import Container
+from runtime.image import is_image
 from runtime.sandbox import KernelSandbox
 from valuetypes import dataclass
 
@@ -100,15 +101,17 @@ def _inside(container: Container, work: Callable[[], bytes]) -> bytes:
     found = container.bundle
     if container.state() in {"RUNNING", "FROZEN"}:
         return enter.inside(container, work)
-    config = container.config
-    if not found.record.template:
+    layers = tuple(map(Path, container.config.rootfs_layers))
+    if not found.record.template or any(map(is_image, layers)):
+        what = (
+            "has an image for its root" if found.record.template else "is of somebody else's making"
+        )
         raise CommandError(
             "E_NOTRUNNING",
             container.name,
-            "is of somebody else's making, and only reached while it runs",
+            f"{what}, and is only reached while it runs",
             hints=(f"mktemplate start {container.name}",),
         )
-    layers = tuple(map(Path, config.rootfs_layers))
     root = _Root(upper=layers[-1], lowers=layers[:-1])
     with ExitStack() as stack:
         stack.enter_context(state.lock(container.path, container.name))

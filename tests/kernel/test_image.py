@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from runtime.container import Container
-from runtime.errors import ContainerError
+from runtime.errors import ConfigError, ContainerError, HostError
+from runtime.image import images
 from runtime.show import show
 from tests.kernel.conftest import log_of
 
@@ -241,3 +242,24 @@ def test_what_is_no_image_is_refused(
     assert caught.value.code == code
     assert container.state() == "STOPPED"
     assert freed(path)
+
+
+def test_a_normal_user_is_told_the_way_out(make: Make, image: Callable[[str], Path]) -> None:
+    container = make("user", "/bin/true", f"lxc.rootfs.path = {image('ext4')}")
+
+    with pytest.raises(
+        HostError, match=r"E_FS_UNSUITABLE.*only root may have the kernel read"
+    ) as caught:
+        images(container.config, rootless=True)
+    assert caught.value.hints == (
+        "unpack it into a folder, and name that: lxc.rootfs.path = dir:FOLDER",
+    )
+
+
+def test_an_image_is_never_the_upper_layer(
+    make: Make, image: Callable[[str], Path], tiny: Path
+) -> None:
+    container = make("upper", "/bin/true", f"lxc.rootfs.path = overlay:{tiny}:{image('ext4')}")
+
+    with pytest.raises(ConfigError, match="what is written to must be a folder"):
+        container.start()
