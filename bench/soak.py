@@ -1,6 +1,6 @@
 """Containers come and go again and again, processes of ours are killed meanwhile, and nothing may be left.
 
-    python bench/soak.py                          1,000 rounds as root, with a bridge and a published port
+    python bench/soak.py                          1,000 rounds as root, with a bridge and published ports
     python bench/soak.py --rootless               the same as a normal user, with pasta
     python bench/soak.py -n 200 --kill-every 5    more of them killed
 
@@ -120,7 +120,7 @@ def prepare(place: Path, *, rootless: bool) -> None:
         (place / name).write_text(before + lines)
     os.mknod(place / "tun", 0o020666, os.makedev(10, 200))
     (place / "tun").chmod(0o666)
-    for name in ("mktemplate", "provisioner", "runtime", "valuetypes", "bench"):
+    for name in ("mktemplate", "provisioner", "runtime", "valuetypes", "bench", "scripts"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(CHECKOUT / name, place / "code" / name, ignore=ignore)
     root = place / "root"
@@ -203,11 +203,23 @@ class Soak:
             pid, signal.SIGTERM
         ):  # its trap is to come
             time.sleep(0.001)
-        container.stop()
+        self.stop(container)
         ended = container.exit_status
         if (status, ended) != (0, 0):
             self.faults.append(f"{container.name}: exec ended with {status}, init with {ended}")
         container.destroy()
+
+    def stop(self, container: Container) -> None:
+        """Stop a container as it is typed, so by its stop program where it has one."""
+        environment = os.environ | {"MKTEMPLATE_PATH": str(container.path)}
+        argv = [str(CHECKOUT / "scripts/mktemplate"), "stop", container.name]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, env=environment, timeout=60, check=False
+        )
+        if done.returncode < 0:  # it was killed: whoever typed it tries again
+            container.stop()
+        elif done.returncode:
+            self.faults.append(f"{container.name}: stop: {done.stderr}")
 
     def killed_round(self, name: str, chance: random.Random) -> None:
         """Lead a container's life in a process of its own, kill one of ours at some moment, destroy what there is."""
@@ -328,6 +340,10 @@ class Soak:
         init = "trap 'exit 0' TERM; sleep 1000 & wait"
         bridged = self.wanted.network == "bridge"
         nic = ["type = veth", "link = mkt0", "name = eth0", "flags = up"] if bridged else []
+        ports = [Port(host=8080, container=80)] if bridged else []
+        if bridged and os.geteuid() == 0:
+            nic.append("ipv6.address = fd00::1/64")  # any: it gets one of its own
+            ports.append(Port(host=8080, container=80, address="::"))
         lines = [
             f"lxc.uts.name = {name}",
             f"lxc.init.cmd = /bin/sh -c {shlex.quote(init)}",
@@ -353,7 +369,7 @@ class Soak:
             arch="amd64",
             created="2026-01-01T00:00:00Z",
             id_range=(ids.first, ids.count),
-            ports=(Port(host=8080, container=80),) if bridged else (),
+            ports=tuple(ports),
         )
         bundle.write(Bundle(path=folder, record=record))
         return container

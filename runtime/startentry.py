@@ -81,11 +81,11 @@ def _arguments(s: Scribe, duties: Duties) -> None:
     s.mark("descriptors")
 
 
-def lock(s: Scribe, state: Path) -> None:
-    """Hold the lock beside the run state `state`, as runtime.state does."""
+def lock(s: Scribe, state: Path, creating: int = _CREAT) -> None:
+    """Hold the lock beside the run state `state`, as runtime.state does; with `creating` 0 it must be there."""
     path = str(state.with_suffix(".lock"))
     failure = Failure("E_LOCKED", path)
-    flags = _RDWR | _CREAT | _NOFOLLOW | CLOEXEC
+    flags = _RDWR | creating | _NOFOLLOW | CLOEXEC
     s.must("openat", m.AT_FDCWD, s.text(path), flags, 0o600, result="lock", failure=failure)
     s.must("flock", Slot("lock"), _LOCK_EX, failure=failure)
 

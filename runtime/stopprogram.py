@@ -42,7 +42,9 @@ def write(duties: Duties) -> bytes:
     s.do("close_range", 3, 0xFFFFFFFF, 0)
     s.is_of_this_boot(duties.boot)
     s.table.calls([looks_as_it_did(path, look) for path, look in duties.basis])
-    startentry.lock(s, duties.state or Path())
+    startentry.lock(
+        s, duties.state or Path(), creating=0
+    )  # a container that is gone gets none again
     _find(s, duties)
     s.do("pidfd_send_signal", Slot("target"), duties.stop_signal, 0, 0)
     startothers.until_dead(s, _GRACE)
