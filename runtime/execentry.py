@@ -58,8 +58,7 @@ def begin(s: Scribe, duties: Duties, inside: Inside) -> None:
 def _find(s: Scribe, duties: Duties, inside: Inside) -> None:
     """Open init as slot `target`, and its control groups; its passwd(5) must be as it was."""
     phase = startothers.read_phase(s, duties, FALL_BACK)
-    running = int.from_bytes(b"RUNNING", "little")
-    s.when("phase", running, "it runs")
+    s.when("phase", startothers.RUNNING, "it runs")
     s.go(FALL_BACK)
     s.mark("it runs")
     startothers.find(s, phase, _SPACES_TO_INIT, FALL_BACK)

@@ -15,7 +15,9 @@ from runtime.program import Call, Expect, Failure, Out, Slot
 from runtime.records import BRANCH, CLEAR, FIELD, LOAD, STORE, Label
 from runtime.scribe import BUFFER, CLOEXEC, POLLIN, STATX_BASIC, Scribe
 
-_PHASE, _STOPPED, _IDENTITY = b'"phase":', b"STOPPED", b'{"boot_i'
+_PHASE, _IDENTITY = b'"phase":', b'{"boot_i'
+_LETTERS = 7  # of a phase
+RUNNING, STOPPED = (int.from_bytes(phase, "little") for phase in (b"RUNNING", b"STOPPED"))
 _PATIENCE = struct.pack("=2q", 10, 0)  # seconds in which what was killed must be dead
 NOW = bytes(16)
 
@@ -25,7 +27,7 @@ def refuse_a_second(s: Scribe, duties: Duties) -> None:
     if duties.state is None or _PHASE.decode() not in duties.running:
         return
     phase = read_phase(s, duties, "alone")
-    s.when("phase", int.from_bytes(_STOPPED, "little"), "alone")
+    s.when("phase", STOPPED, "alone")
     find(s, phase, 5, "alone")
     until_dead(s, NOW)
     s.when("dead", 1, "alone")
@@ -44,7 +46,7 @@ def read_phase(s: Scribe, duties: Duties, otherwise: str) -> int:
     before = duties.running.partition(_PHASE.decode())[0].replace("%%", "%")
     _read(s, duties.state or Path(), otherwise, len(before), _PHASE)
     phase = s.buffer + len(before) + len('"phase": "')
-    s.do(LOAD, phase, 0, result="phase", width=len(_STOPPED))
+    s.do(LOAD, phase, 0, result="phase", width=_LETTERS)
     return phase
 
 

@@ -48,10 +48,13 @@ def write(duties: Duties) -> bytes:
     _find(s, duties)
     s.do("pidfd_send_signal", Slot("target"), duties.stop_signal, 0, 0)
     startothers.until_dead(s, _GRACE)
-    s.when("dead", 1, "stopped")
+    s.when("dead", 1, "ended")
     s.do("pidfd_send_signal", Slot("target"), signal.SIGKILL, 0, 0)
     startothers.until_dead(s, _GONE)
-    s.when("dead", 1, "stopped")
+    s.mark("ended")
+    startothers.read_phase(s, duties, "not told")
+    s.when("phase", startothers.STOPPED, "stopped")
+    s.mark("not told")  # the monitor was killed: it has given nothing back
     s.go(FALL_BACK)
     s.mark("stopped")
     said = f"mktemplate: {duties.name}: stopped\n"
@@ -65,7 +68,7 @@ def write(duties: Duties) -> bytes:
 def _find(s: Scribe, duties: Duties) -> None:
     """Open init as slot `target` and the monitor as slot `pidfd`, where the one runs and would hear the signal."""
     phase = startothers.read_phase(s, duties, FALL_BACK)
-    s.when("phase", int.from_bytes(b"RUNNING", "little"), "it runs")
+    s.when("phase", startothers.RUNNING, "it runs")
     s.go(FALL_BACK)
     s.mark("it runs")
     startothers.note(s, phase, _SPACES_TO_INIT, "init")

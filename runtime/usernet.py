@@ -139,9 +139,17 @@ def _unrecorded(pid_file: Path) -> Identity | None:
 
 
 def addresses(pid: int) -> tuple[str, ...]:
-    """Return the IPv4 addresses of the network namespace of `pid`, as /proc/PID/net/fib_trie has them."""
-    with open(f"/proc/{pid}/net/fib_trie", encoding="ascii") as file:
-        lines = [line.split() for line in file.read().split("\n")]
+    """Return the IPv4 addresses of the network namespace of `pid`, as /proc/PID/net/fib_trie has them.
+
+    LaunchError (E_INIT_DIED) where there is no such process.
+    """
+    try:
+        with open(f"/proc/{pid}/net/fib_trie", encoding="ascii") as file:
+            lines = [line.split() for line in file.read().split("\n")]
+    except OSError as error:  # it was killed, and its namespace is gone
+        raise LaunchError(
+            "E_INIT_DIED", f"process {pid}", f"its network: {error.strerror}"
+        ) from None
     found = [
         before[1]
         for before, line in pairwise(lines)

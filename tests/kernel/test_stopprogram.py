@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from runtime import halt
-from runtime.container import Container, Started
+from runtime.container import Container
 from runtime.kernel.libc import MACHINE
+from runtime.kernel.syscall_names import numbers
 from tests.kernel.test_execprogram import FELL_BACK, WAITS
 
 pytestmark = [
@@ -35,14 +36,15 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def start(container: Container) -> Started:
-    """Start it, and wait until its shell has set its trap."""
+def start(container: Container) -> int:
+    """Start it, and wait until its shell has set its trap; return its monitor."""
     begun = container.start()
     deadline = time.monotonic() + 30
     while not halt.listens(begun.pid, signal.SIGTERM):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return begun
+    assert container.run
+    return container.run.monitor.pid
 
 
 def stop(container: Container, script: Path) -> tuple[int, str]:
@@ -67,12 +69,11 @@ def fell_back(container: Container) -> tuple[int, str]:
 def test_init_is_asked_and_the_end_is_waited_for(make: Make, script: Path, userns: bool) -> None:
     container = make("one", WAITS, userns=userns)
     for _ in range(2):
-        monitor = start(container).monitor
+        start(container)
 
         assert stop(container, script) == (0, "mktemplate: one: stopped\n")
         assert container.state() == "STOPPED"
         assert container.exit_status == 7
-        assert not os.path.exists(f"/proc/{monitor}")
 
 
 def test_the_command_as_typed_is_that_program(make: Make) -> None:
@@ -124,6 +125,24 @@ def test_what_is_no_matter_of_asking_and_waiting_is_left_to_python(
     stopped = stop(container, script)
 
     assert [frozen, changed, stopped] == [fell_back(container)] * 3
+
+
+def test_where_the_monitor_is_killed_meanwhile_python_gives_back(make: Make, script: Path) -> None:
+    container = make("one", DEAF)
+    monitor = start(container)
+    words = (container.directory / "stop", "-", script, "--in-python", "stop", "one")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={"HERE": "1"}) as stopping:
+        while not waits(stopping.pid):
+            time.sleep(0.01)
+        os.kill(monitor, signal.SIGKILL)
+        said, _ = stopping.communicate()
+
+    assert (stopping.returncode, said) == fell_back(container)
+
+
+def waits(pid: int) -> bool:
+    """Whether the process is in ppoll(2)."""
+    return Path(f"/proc/{pid}/syscall").read_text().startswith(f"{numbers('x86_64')['ppoll']} ")
 
 
 def test_a_container_without_a_signal_of_its_own_has_no_such_program(make: Make) -> None:
