@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime import firewall, ipv6
+from runtime import firewall, ipv6, vlans
 from runtime.errors import HostError
 from runtime.kernel import netlink
 from runtime.kernel.netlink import Netlink
@@ -38,6 +38,7 @@ def attach_veth(host: Netlink, prepared: Prepared, netns: int) -> None:
     host.without_ipv6(index)
     if master:
         host.set_hairpin(index)
+        vlans.give(host, nic, index)
     if prepared.guarded:
         firewall.commit(firewall.guard(prepared.host_name, nic.mac, prepared.guarded))
     host.change(index, up=True)

@@ -24,7 +24,6 @@ def _nic(asks: Callable[[Nic], bool]) -> Callable[[ContainerConfig], bool]:
     return lambda config: any(asks(nic) for nic in config.nics)
 
 
-_VLANS = "is not in this version: ports of a bridge are given no VLANs; use a bridge per VLAN"
 # what is refused, by key: whether the configuration asks for it
 _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
     (
@@ -67,8 +66,11 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
         _nic(lambda nic: nic.ipv6_gateway == "auto"),
         f"auto {_NOT_YET}; write the address, or dev",
     ),
-    ("lxc.net.N.veth.vlan.id", _nic(lambda nic: nic.veth_vlan_id is not None), _VLANS),
-    ("lxc.net.N.veth.vlan.tagged.id", _nic(lambda nic: bool(nic.veth_vlan_tagged)), _VLANS),
+    (
+        "lxc.net.N.veth.vlan",
+        _nic(lambda nic: nic.has_vlans and (nic.veth_mode != "bridge" or not nic.link)),
+        "only a port of a bridge is in VLANs: lxc.net.N.link names the bridge",
+    ),
     (
         "lxc.net.N.link",
         _nic(lambda nic: nic.kind == "phys" and nic.link.endswith("+")),

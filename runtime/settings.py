@@ -77,6 +77,11 @@ class Nic:
     veth_vlan_id: int | None = None  # -1 is "none": untagged frames are dropped
     veth_vlan_tagged: tuple[int, ...] = ()
 
+    @property
+    def has_vlans(self) -> bool:
+        """Whether its port on a bridge is to be in VLANs."""
+        return self.veth_vlan_id is not None or bool(self.veth_vlan_tagged)
+
 
 Pairs = tuple[tuple[str, str], ...]
 

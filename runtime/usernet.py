@@ -38,11 +38,12 @@ def is_wanted(config: ContainerConfig, ports: Sequence[Port]) -> bool:
     """Whether `config` has a nic that leads out: for a user, one like LXC's default; HostError for another kind."""
     for nic in config.nics:
         inner = nic.kind == "veth" and nic.link.startswith("mkti")
-        if nic.kind not in {"empty", "none", "veth"} or inner:
+        if nic.kind not in {"empty", "none", "veth"} or inner or nic.has_vlans:
+            what = "an internal bridge" if inner else "VLANs" if nic.has_vlans else nic.kind
             raise HostError(
                 "E_KERNEL_FEATURE",
                 f"lxc.net.{nic.index}",
-                f"only root can attach {'an internal bridge' if inner else nic.kind}",
+                f"only root can attach {what}",
                 hints=("as a user: --network bridge, which pasta carries, or --network none",),
             )
     wanted = any(nic.kind == "veth" for nic in config.nics)

@@ -10,6 +10,7 @@ import _socket
 import errno
 import os
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -32,6 +33,8 @@ IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _BRPORT_MODE = 4  # hairpin
+_BR_VLAN_FILTERING, _BR_VLAN_DEFAULT_PVID = 7, 39
+_BRIDGE_VLAN_INFO, _VLAN_PVID, _VLAN_UNTAGGED = 2, 2, 4  # if_bridge.h
 _INET6_ADDR_GEN_MODE, _GEN_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
@@ -49,6 +52,7 @@ class Link:
     master: int  # index of its bridge, 0 where it has none
     mac: str
     kind: str  # bridge, veth, …; "" for real ones
+    usual_vlan: int | None = None  # of a bridge that filters VLANs: its ports', 0 for none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +251,15 @@ class Netlink:
         body = struct.pack("=BxHiII", 0, 0, index, 0, 0) + info
         self.request(_NEWLINK, body, f"hairpin on link {index}")
 
+    def change_vlan(
+        self, port: int, vlan: int, *, untagged: bool = False, leave: bool = False
+    ) -> None:
+        """Have a port of a bridge in `vlan`, with `untagged` for frames without a tag; or have it leave."""
+        flags = _VLAN_PVID | _VLAN_UNTAGGED if untagged else 0
+        info = attribute(_BRIDGE_VLAN_INFO, struct.pack("=HH", flags, vlan))
+        body = struct.pack("=BxHiII", _AF_BRIDGE, 0, port, 0, 0) + nested(IFLA_AF_SPEC, info)
+        self.request(_DELLINK if leave else _SETLINK, body, f"VLAN {vlan} of link {port}")
+
     def delete(self, name: str) -> bool:
         """Delete the interface called `name`; return whether there was one."""
         try:
@@ -350,5 +363,13 @@ def _link(payload: bytes) -> Link:
         up=bool(flags & IFF_UP),
         master=master,
         mac=values.get(IFLA_ADDRESS, b"").hex(":"),
-        kind=os.fsdecode(info.get(IFLA_INFO_KIND, b"").rstrip(b"\0")),
+        kind=(kind := os.fsdecode(info.get(IFLA_INFO_KIND, b"").rstrip(b"\0"))),
+        usual_vlan=_usual_vlan(info.get(IFLA_INFO_DATA, b"")) if kind == "bridge" else None,
     )
+
+
+def _usual_vlan(data: bytes) -> int | None:
+    values = attributes(data)
+    if values.get(_BR_VLAN_FILTERING) != b"\1":
+        return None
+    return int.from_bytes(values.get(_BR_VLAN_DEFAULT_PVID, b""), sys.byteorder)

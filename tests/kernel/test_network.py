@@ -312,6 +312,47 @@ def test_a_router_veth_is_reached_without_a_bridge(tmp_path: Path) -> None:
     assert in_a_host_of_its_own(work) == [["10.9.9.9"], "hello"]
 
 
+VLANS = (
+    *("type = veth", "link = br0", "name = eth0", "flags = up", "veth.pair = port0"),
+    *("veth.vlan.id = 10", "veth.vlan.tagged.id = 20", "veth.vlan.tagged.id = 30"),
+)
+
+
+@pytest.mark.parametrize("id", ["10", "none", ""])
+def test_a_port_is_in_its_vlans_where_the_bridge_filters(id: str, tmp_path: Path) -> None:
+    keys = [key.replace("= 10", f"= {id}") for key in VLANS if id or "vlan.id" not in key]
+    text = "".join(f"lxc.net.0.{key}\n" for key in keys)
+
+    def work() -> object:
+        guest = Guest()
+        make = ["ip", "link", "add", "br0", "type", "bridge", "vlan_filtering", "1"]
+        try:
+            filters = not subprocess.run(make, capture_output=True, check=False).returncode
+            subprocess.run(make[:6] if not filters else ["true"], check=True)
+            try:
+                network.connect(config.parse(text), "k.one", guest.netns, (), tmp_path / "net")
+            except ContainerError as error:  # a kernel without CONFIG_BRIDGE_VLAN_FILTERING
+                return [error.code, *error.hints] if not filters else str(error)
+            shown = subprocess.run(
+                ["bridge", "-json", "vlan", "show", "dev", "port0"], capture_output=True, check=True
+            ).stdout
+            return [
+                [row["vlan"], sorted(row.get("flags", []))] for row in json.loads(shown)[0]["vlans"]
+            ]
+        finally:
+            guest.end()
+
+    own = {
+        "10": [[10, ["Egress Untagged", "PVID"]]],
+        "none": [],
+        "": [[1, ["Egress Untagged", "PVID"]]],
+    }
+    assert in_a_host_of_its_own(work) in (
+        [*own[id], [20, []], [30, []]],
+        ["E_KERNEL_FEATURE", "ip link set br0 type bridge vlan_filtering 1"],
+    )
+
+
 def test_macvlan_and_a_missing_bridge(tmp_path: Path) -> None:
     def work() -> object:
         guest = Guest()
