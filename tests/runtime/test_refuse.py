@@ -16,8 +16,11 @@ _VETH = "lxc.net.0.type = veth\nlxc.net.0.link = br0\n"
     [
         (_VETH + "lxc.net.0.l2proxy = 1\n", "lxc.net.N.l2proxy"),
         (_VETH + "lxc.net.0.ipv6.gateway = auto\n", "lxc.net.N.ipv6.gateway"),
-        (_VETH + "lxc.net.0.veth.vlan.id = 7\n", "lxc.net.N.veth.vlan"),
-        (_VETH + "lxc.net.0.veth.vlan.tagged.id = 7\n", "lxc.net.N.veth.vlan"),
+        ("lxc.net.0.type = veth\nlxc.net.0.veth.vlan.id = 7\n", "lxc.net.N.veth.vlan"),
+        (
+            _VETH + "lxc.net.0.veth.mode = router\nlxc.net.0.veth.vlan.tagged.id = 7\n",
+            "lxc.net.N.veth.vlan",
+        ),
         ("lxc.net.0.type = phys\nlxc.net.0.link = eth+\n", "lxc.net.N.link"),
         ("lxc.console.path = /dev/tty9\n", "lxc.console.path"),
     ],
