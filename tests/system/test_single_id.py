@@ -140,7 +140,8 @@ def test_an_unpacked_tree_of_lxcs_is_adopted(alone: UserMkt) -> None:
     (root / "bin/busybox").chmod(0o755)
     (folder / "config").write_text(
         f"lxc.rootfs.path = dir:{root}\n"
-        "lxc.init.cmd = /bin/busybox sh -c 'id; /bin/busybox touch /mine'\n"
+        "lxc.init.cmd = /bin/busybox sh -c '/bin/busybox cat /proc/uptime >/mine'\n"
+        "lxc.time.offset.boot = 1000h\n"
         "lxc.console.path = none\nlxc.mount.auto = proc sys\nlxc.net.0.type = empty\n"
         f"lxc.idmap = u 0 {USER} 1\nlxc.idmap = g 0 {USER} 1\n"
     )
@@ -152,5 +153,6 @@ def test_an_unpacked_tree_of_lxcs_is_adopted(alone: UserMkt) -> None:
 
         assert done.returncode == 0, done.stderr
         assert (root / "mine").stat().st_uid == USER
+        assert float((root / "mine").read_text().split()[0]) > 3_600_000
     finally:
         alone("destroy", "tree")
