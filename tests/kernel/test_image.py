@@ -31,9 +31,12 @@ KINDS = pytest.mark.parametrize("kind", MAKERS)
 WAITS = "/bin/sh -c 'echo up; while :; do sleep 0.1; done'"
 
 
-@pytest.fixture
-def image(tiny: Path, tmp_path: Path, needs: Needs) -> Callable[[str], Path]:
-    """Return a function that makes an image of the tiny root, as the file system `kind`."""
+@pytest.fixture(scope="module")
+def made(
+    tiny: Path, tmp_path_factory: pytest.TempPathFactory, needs: Needs
+) -> Callable[[str], Path]:
+    """Return a function that makes an image of the tiny root, as the file system `kind`: once."""
+    folder = tmp_path_factory.mktemp("images")
 
     def one(kind: str) -> Path:
         kinds = {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
@@ -41,8 +44,21 @@ def image(tiny: Path, tmp_path: Path, needs: Needs) -> Callable[[str], Path]:
             pytest.skip(f"this kernel has no {kind}")
         command = MAKERS[kind]
         needs(command[0])
+        path = folder / f"root.{kind}"
+        if not path.exists():
+            subprocess.run([word.format(tree=tiny, image=path) for word in command], check=True)
+        return path
+
+    return one
+
+
+@pytest.fixture
+def image(made: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that gives an image of one's own."""
+
+    def one(kind: str) -> Path:
         path = tmp_path / f"root.{kind}"
-        subprocess.run([word.format(tree=tiny, image=path) for word in command], check=True)
+        subprocess.run(["cp", "--sparse=always", made(kind), path], check=True)
         return path
 
     return one
