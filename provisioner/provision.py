@@ -192,12 +192,12 @@ def _coming(packages: Sequence[Package], tools: Tools, download: Download) -> It
 @contextmanager
 def _ahead(coming: Sequence[Package], tools: Tools) -> Iterator[None]:
     """Decompress the archives of `coming` beside the block."""
-    if not coming:
-        yield
-        return
-    from provisioner.unpack import ahead
+    from provisioner.unpack import ahead, folded
 
     store = tools.store
+    if not folded(coming, store.cache):
+        yield
+        return
     with (
         store.lock("downloads", shared=True),
         store.draft("ahead") as draft,

@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TypedDict
 
@@ -109,17 +108,21 @@ def unpack(
     return Contents(newest=newest, notes=tuple(notes), covers=covers)
 
 
+def folded(packages: Sequence[Package], cache: Path) -> list[Package]:
+    """Return which of `packages` were never decompressed here."""
+    return [each for each in packages if not (cache / "tar" / each.sha256).exists()]
+
+
 @contextlib.contextmanager
 def ahead(
     packages: Sequence[Package], scratch: Root, *, cache: Path, sandbox: Sandbox
 ) -> Iterator[None]:
-    """Decompress what is not yet of `packages` in `scratch`, beside the block, so that `unpack` finds it done.
+    """Decompress the `folded` ones of `packages` in `scratch`, beside the block, so that `unpack` finds it done.
 
     Raises BadArchive and StoreFailed as `unpack` does, at the end of the block.
     """
     with contextlib.ExitStack() as opened:
-        wanted = (each for each in packages if not (cache / "tar" / each.sha256).exists())
-        jobs = [_open(package, cache, opened) for package in islice(wanted, BATCH)]
+        jobs = [_open(package, cache, opened) for package in folded(packages, cache)[:BATCH]]
         with errand.begin(sandbox, scratch, partial(_decompress, jobs)) as answered:
             yield
             _keep(jobs, answered(), cache)
