@@ -17,7 +17,7 @@ from provisioner.deb.index import IndexFile
 from provisioner.deb.trust import MAX_INRELEASE, Release, Verified, parse
 from provisioner.disk import disk_failures
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
-from provisioner.fetch import Fetch, Missing
+from provisioner.fetch import Fetch, HttpFetch, Missing
 from provisioner.freshness import Policy, TrustState
 from provisioner.indexes import fetch_index, fetch_indexes
 from provisioner.keys import Keyring
@@ -65,6 +65,12 @@ def read_suites(
             raise
     releases = verified_releases(groups, fetch, store, policy)
     return releases, fetch_indexes(releases, fetch, lists)
+
+
+def expect(groups: Sequence[Sequence[Source]], fetch: HttpFetch) -> None:
+    """Begin to ask for what `read_suites` asks for first."""
+    for group in groups:
+        fetch.expect(f"{_base(group[0])}/InRelease", MAX_INRELEASE)
 
 
 def verified_releases(
@@ -200,7 +206,7 @@ class _Suites:
         return freshness.read_whole(lists / f"{key}.{name}", MAX_INRELEASE) or b""
 
     def _fetched(self, source: Source) -> _InRelease:
-        base = f"{source.url}/dists/{source.suite}"
+        base = _base(source)
         try:
             return (self._fetch.document(f"{base}/InRelease", MAX_INRELEASE),)
         except Missing:
@@ -261,6 +267,10 @@ class _Suites:
                 (lists / f"{accepted.key}.{name}").unlink(missing_ok=True)
         keys, asked = accepted.fingerprints, accepted.question
         freshness.record(self._store, accepted.key, release, keys, asked, self._policy)
+
+
+def _base(source: Source) -> str:
+    return f"{source.url}/dists/{source.suite}"
 
 
 def _unverified(files: _InRelease, subject: str) -> Verified:

@@ -30,6 +30,21 @@ def in_threads(
     return results
 
 
+def begun(function: Callable[[], _Result]) -> Callable[[], _Result]:
+    """Have `function` called in a thread; what is returned waits for what it returns, or raises what it raised."""
+    crew = _Crew(lambda _: function(), [None])
+    member = threading.Thread(target=crew.toil, daemon=True)
+    member.start()
+
+    def wait() -> _Result:
+        try:
+            return crew.wait()[0]
+        finally:
+            member.join()  # as above
+
+    return wait
+
+
 class _Crew(Generic[_Item, _Result]):
     """Threads that take the next item until there is none, or one of them failed."""
 

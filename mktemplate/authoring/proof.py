@@ -13,7 +13,7 @@ from pathlib import Path
 from mktemplate.cli.parsing import Build, Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, Several
-from mktemplate.making import assembly, origins
+from mktemplate.making import asking, assembly, origins
 from mktemplate.making.supply import Offer, read_offer
 from mktemplate.places import containers_path
 from mktemplate.template import facts, grants, library, texts
@@ -100,7 +100,7 @@ def _offer(spec: TemplateSpec, target: Target, request: Request, console: Consol
     store = assembly.store_of(containers_path(request), build)
     store.prepare()
     groups = origins.groups(target, build, spec.repositories)
-    return read_offer(groups, target.arch, build, store, console)
+    return read_offer(asking.of(groups), target.arch, build, store, console)
 
 
 def _problem(

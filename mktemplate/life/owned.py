@@ -84,10 +84,13 @@ def _make_idle(request: Request, container: Container, console: Console) -> None
 
         borrow(Container(path, container_name(word)), container.name)
         return
-    from mktemplate.making import asked, assembly
+    from mktemplate.making import asked, asking
 
     template, facts = asked.understood(replace(request, words=(word, container.name)))
-    assembly.make(template, replace(facts, idle=True), request, path, console)
+    with asking.begun(template.spec, facts, request.build, path) as suites:
+        from mktemplate.making import assembly  # as in `phases.create`
+
+        assembly.make(template, replace(facts, idle=True), request, path, console, suites)
 
 
 def guard(path: Path) -> None:

@@ -40,11 +40,16 @@ def up(request: Request, console: Console) -> Container:
 
 def create(request: Request, console: Console) -> Container:
     """Make the request's container, all or nothing."""
-    from mktemplate.making import asked, assembly
+    from mktemplate.making import asked, asking
 
     path = containers_path(request)
     template, facts = asked.understood(request)
-    made = assembly.make(template, facts, request, path, console)
+    with asking.begun(template.spec, facts, request.build, path) as suites:
+        from mktemplate.making import (
+            assembly,  # half of all that is loaded: mirrors answer meanwhile
+        )
+
+        made = assembly.make(template, facts, request, path, console, suites)
     return Container(path, made.bundle.record.name)
 
 

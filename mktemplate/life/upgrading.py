@@ -23,11 +23,13 @@ from mktemplate.life import edits, written
 from mktemplate.life.generations import Trial
 from mktemplate.making import (
     asked,
+    asking,
     assembly,
     given,
     hostprogram,
     layering,
     locks,
+    origins,
     recorded,
     supply,
     volumes,
@@ -147,7 +149,8 @@ def _parts(found: Bundle, build: Build, request: Request, store: Store, console:
     facts = hostprogram.lend(template.spec, facts, build, store)
     plan = texts.plan(template, facts, build.packages, store.cache)
     mirrors = locks.mirrors(held) if held else ()
-    layers, got = layering.build(plan, build, store, console, mirrors)
+    groups = origins.groups(facts.target, build, template.spec.repositories, mirrors)
+    layers, got = layering.build(plan, build, store, console, asking.of(groups))
     built = Built(plan=plan, layers=layers, got=got)
     return Parts(built=built, allotted=None, address=(), handed=handed)
 

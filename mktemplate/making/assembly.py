@@ -15,6 +15,7 @@ from mktemplate.cli.parsing import Build, Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError
 from mktemplate.making import given, hostpart, hostprogram, layering, locks, volumes, workshop
+from mktemplate.making.asking import Asking
 from mktemplate.making.recorded import given_options
 from mktemplate.making.recovery import recover
 from mktemplate.making.supply import Supply, to_lock
@@ -87,7 +88,12 @@ def refuse_existing(path: Path, name: str) -> None:
 
 
 def make(
-    template: library.Template, facts: Facts, request: Request, path: Path, console: Console
+    template: library.Template,
+    facts: Facts,
+    request: Request,
+    path: Path,
+    console: Console,
+    asked: Asking,
 ) -> Made:
     """Make the container that `facts` describe below `path`; raise with nothing left behind."""
     facts = _with_host(facts)
@@ -95,7 +101,7 @@ def make(
     def build(store: Store, draft: Draft) -> Built:
         lent = hostprogram.lend(template.spec, facts, request.build, store)
         plan = _plan(template, lent, request.build, draft, store.cache)
-        layers, got = layering.build(plan, request.build, store, console)
+        layers, got = layering.build(plan, request.build, store, console, asked)
         return Built(plan=plan, layers=layers, got=got, notes=hostprogram.notes(plan.spec, lent))
 
     return assemble(template.spec, facts, build, request, path, console)

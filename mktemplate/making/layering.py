@@ -9,12 +9,12 @@ from functools import partial
 
 from mktemplate.cli.parsing import Build
 from mktemplate.console import Console
-from mktemplate.making import origins, workshop
+from mktemplate.making import workshop
+from mktemplate.making.asking import Asking
 from mktemplate.making.supply import Supply, supply
 from mktemplate.template.texts import Plan
 from provisioner import distro as distros
 from provisioner import provision as provisioning
-from provisioner.sources import HostMirror
 from provisioner.store import Layer, Store
 from provisioner.tree import Fetched
 from valuetypes import replace
@@ -25,12 +25,9 @@ def build(
     build: Build,
     store: Store,
     console: Console,
-    mirrors: Sequence[HostMirror] = (),
+    asked: Asking,
 ) -> tuple[tuple[Layer, ...], Supply | None]:
-    """Return the layers of a plan, built where the store has none, and where their packages are from.
-
-    `mirrors` are asked before the host's own.
-    """
+    """Return the layers of a plan, built where the store has none, and where their packages are from."""
     tools = provisioning.Tools(
         store=store,
         sandbox=workshop.sandbox(),
@@ -42,8 +39,7 @@ def build(
     target = plan.facts.target
     if plan.facts.shared_host or plan.facts.program:
         return (provisioning.tree_layer(plan.tree, (), tools),), None
-    groups = origins.groups(target, build, plan.spec.repositories, mirrors)
-    got = supply(plan, build, store, console, groups)
+    got = supply(plan, build, store, console, asked)
     for warning in got.warnings:
         console.warning(warning)
     row = distros.find(target.distro)

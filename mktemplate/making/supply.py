@@ -14,8 +14,9 @@ from contextlib import contextmanager
 
 from mktemplate.cli.parsing import Build
 from mktemplate.console import Console
-from mktemplate.making import localdeb, locks, origins
-from mktemplate.making.origins import UNVERIFIED, Groups
+from mktemplate.making import asking, localdeb, locks, origins
+from mktemplate.making.asking import Asking
+from mktemplate.making.origins import UNVERIFIED
 from mktemplate.template.facts import Target
 from mktemplate.template.texts import Plan
 from provisioner import lock as lock_file
@@ -85,8 +86,8 @@ class Offer:
     fetch: HttpFetch
 
 
-def supply(plan: Plan, build: Build, store: Store, console: Console, groups: Groups) -> Supply:
-    """Return the packages that `plan` comes to: from a lock where one was given, else from what `groups` offer.
+def supply(plan: Plan, build: Build, store: Store, console: Console, asked: Asking) -> Supply:
+    """Return the packages that `plan` comes to: from a lock where one was given, else from what is `asked` for.
 
     The Essential set is among them unless the plan is of one static program.
     """
@@ -95,7 +96,7 @@ def supply(plan: Plan, build: Build, store: Store, console: Console, groups: Gro
     names, local = localdeb.take(plan.rendered.packages, target.arch, store)
     if build.lock:
         return _locked(names, target, build, store, console)
-    offer = read_offer(groups, target.arch, build, store, console, local)
+    offer = read_offer(asked, target.arch, build, store, console, local)
     with _closed_on_failure(offer.fetch), timed(console, "resolve"):
         chosen = resolve(names, offer.index, recommends=build.recommends, base=base)
     stale = [note for each in offer.releases for note in each.notes if "accepted as asked" in note]
@@ -119,18 +120,18 @@ def supply(plan: Plan, build: Build, store: Store, console: Console, groups: Gro
 
 
 def read_offer(
-    groups: Groups,
+    asked: Asking,
     arch: str,
     build: Build,
     store: Store,
     console: Console,
     local: Sequence[Package] = (),
 ) -> Offer:
-    """Return what the suites of `groups` offer, each one verified, and files that were given beside them."""
-    fetch = HttpFetch(os.environ)
+    """Return what the suites that are `asked` offer, each one verified, and files that were given beside them."""
+    fetch = asked.fetch
     with _closed_on_failure(fetch), timed(console, "index"):
         found, files = releases.read_suites(
-            groups, fetch, store.path, _policy(build), offline=build.offline
+            asked.groups, fetch, store.path, _policy(build), offline=build.offline
         )
         index = read_index(files, store.cache / "lists", arch, local=local)
     return Offer(index=index, releases=found, fetch=fetch)
@@ -200,7 +201,7 @@ def renewed(old: Lock, build: Build, store: Store, console: Console) -> Lock:
     locks.check_repositories(old, groups)
     local = [package for package in old.chosen.packages if not package.url]
     versions = {package.name: package.version for package in local}
-    offer = read_offer(groups, target.arch, build, store, console, local)
+    offer = read_offer(asking.of(groups), target.arch, build, store, console, local)
     wanted = [
         f"{name}={versions[name]}" if name in versions else name for name in old.chosen.wanted
     ]

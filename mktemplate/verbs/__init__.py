@@ -22,7 +22,7 @@ _MODULES = {
     "create": ("create", "create"),
     "up": ("up", "up"),
     "run": ("up", "run"),
-    "plan": ("create", "plan"),
+    "plan": ("plan", "plan"),
     "start": ("life", "start"),
     "stop": ("life", "stop"),
     "restart": ("life", "restart"),

@@ -12,7 +12,7 @@ from mktemplate.cli.arguments import container_name
 from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape, exit_status, meant
-from mktemplate.making import locks, origins, recorded, workshop
+from mktemplate.making import asking, locks, origins, recorded, workshop
 from mktemplate.making.origins import Groups
 from mktemplate.making.recorded import Options
 from mktemplate.making.supply import Offer, read_offer
@@ -184,7 +184,7 @@ class _Archives:
         )
         offer = self._offers.get((groups, held.arch))
         if offer is None:
-            offer = read_offer(groups, held.arch, build, self._store, self._console)
+            offer = read_offer(asking.of(groups), held.arch, build, self._store, self._console)
             self._offers[groups, held.arch] = offer
         return offer
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -69,6 +71,36 @@ def test_one_connection_serves_several_files(web: Web, fetch: HttpFetch) -> None
         )
 
     assert sum(map(len, fetch._idle.values())) == 1
+
+
+def test_what_is_expected_is_asked_for_at_once_and_only_once(web: Web, fetch: HttpFetch) -> None:
+    begun = threading.Event()
+
+    def speak(peer: socket.socket, request: str) -> None:
+        begun.set()
+        answer(BODY)(peer, request)
+
+    web.answers["/f"] = speak
+    fetch.expect(web.url("/f"), len(BODY))
+
+    assert begun.wait(30)
+    assert fetch.document(web.url("/f"), len(BODY)) == BODY
+    assert len(web.requests) == 1
+
+
+def test_what_is_expected_is_asked_for_anew_the_second_time(web: Web, fetch: HttpFetch) -> None:
+    web.answers["/f"] = in_turn(answer(b"old"), answer(b"new"))
+    fetch.expect(web.url("/f"), 10)
+
+    assert [fetch.document(web.url("/f"), 10) for _ in range(2)] == [b"old", b"new"]
+
+
+def test_what_went_wrong_is_raised_where_it_was_needed(web: Web, fetch: HttpFetch) -> None:
+    web.answers["/f"] = answer(b"", status="404 Not Found")
+    fetch.expect(web.url("/f"), 10)
+
+    with pytest.raises(Missing):
+        fetch.document(web.url("/f"), 10)
 
 
 @pytest.mark.parametrize(
