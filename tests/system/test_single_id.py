@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,3 +158,34 @@ def test_an_unpacked_tree_of_lxcs_is_adopted(alone: UserMkt) -> None:
         assert float((root / "mine").read_text().split()[0]) > 3_600_000
     finally:
         alone("destroy", "tree")
+
+
+@pytest.mark.parametrize("owner", [0, 33])
+def test_an_image_is_imported_where_all_its_files_are_roots(alone: UserMkt, owner: int) -> None:
+    file = alone.place / f"home/root{owner}.tar"
+    with tarfile.open(file, "w") as archive:
+        for name in ("bin", "etc"):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(folder)
+        archive.add("/usr/bin/busybox", "bin/busybox", filter=roots)
+        text = tarfile.TarInfo("etc/hello")
+        text.size, text.uid, text.gid = 3, owner, owner
+        archive.addfile(text, io.BytesIO(b"hi\n"))
+    file.chmod(0o644)
+    try:
+        done = alone("import", str(file), "img", "--single-id", "--network", "none")
+        if owner:
+            refused(done, "E_SUBUID_MISSING", 6)
+            assert "etc/hello: belongs to user 33 and group 33" in done.stderr
+        else:
+            assert done.returncode == 0, done.stderr
+            said = alone.ok("run", "img", "--", "/bin/busybox", "cat", "/etc/hello")
+            assert said == "hi\n"
+    finally:
+        alone("destroy", "--force", "img")
+
+
+def roots(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    return member
