@@ -318,7 +318,10 @@ def remove_group(path: Path, name: str, settings: ContainerConfig | None) -> Non
     """Remove the control groups of a container that does not run; a user's go with the scope of its manager."""
     if os.geteuid() == 0:
         key = state.key(path, name)
-        left = cgroup.Cgroup.left(key, spot(settings, key) if settings else None)
+        where = spot(settings, key) if settings else hierarchy.spot(key)
+        if os.path.basename(where.folder) != key:
+            return  # one that others may name, too: the next start of any replaces it where it is empty
+        left = cgroup.Cgroup.left(key, where)
         left.kill()
         left.remove()
 

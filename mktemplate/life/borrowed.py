@@ -21,6 +21,8 @@ _OWN = (
     "lxc.idmap",
     "lxc.uts.name",
     "lxc.init.cmd",
+    "lxc.ephemeral",
+    "lxc.cgroup.dir",
 )
 _ADDRESS = (".hwaddr", ".ipv4.address", ".ipv4.gateway")
 

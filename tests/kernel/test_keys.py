@@ -194,6 +194,18 @@ def test_its_control_groups_are_where_the_keys_say(
         assert groups(f"{folder}/deep")  # others may have limits there
 
 
+def test_a_group_that_two_name_is_one_containers_alone(folder: str, make: Make) -> None:
+    lines = [f"lxc.cgroup.dir.container = {folder}/both", f"lxc.cgroup.dir.monitor = {folder}/m"]
+    one, two = make("one", "/bin/sleep 1000", *lines), make("two", "/bin/sleep 1000", *lines)
+    one.start()
+
+    with pytest.raises(ContainerError, match=r"E_RUNNING|E_CGROUP"):
+        two.start()
+    two.destroy()
+
+    assert one.state() == "RUNNING"
+
+
 def test_what_lxc_wants_beside_it_is_wanted(make: Make) -> None:
     container = make("half", "/bin/true", "lxc.cgroup.dir.container = mkt-keys/half")
 
