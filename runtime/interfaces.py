@@ -101,15 +101,17 @@ def route_to(host: Netlink, prepared: Prepared) -> None:
         host.add_route(destination, length, index)
 
 
-def gateway_of(host: Netlink, nic: Nic) -> str:
-    """Return the IPv4 gateway; `auto` is the first address of the link."""
-    if nic.ipv4_gateway != "auto":
-        return nic.ipv4_gateway
+def gateway_of(host: Netlink, nic: Nic, *, six: bool = False) -> str:
+    """Return the gateway of IPv4, or of IPv6; `auto` is the first address of the link, one of its own link the last."""
+    told = nic.ipv6_gateway if six else nic.ipv4_gateway
+    if told != "auto":
+        return told
     index = index_of(host, nic.link)
-    found = next((ip for link, ip, _ in host.addresses() if link == index), "")
+    family = netlink.AF_INET6 if six else netlink.AF_INET
+    found = [ip for link, ip, _ in host.addresses(family) if link == index]
     if not found:
         raise HostError("E_KERNEL_FEATURE", nic.link, "has no address that could be the gateway")
-    return found
+    return min(found, key=lambda ip: ip.startswith("fe80:"))
 
 
 def index_of(net: Netlink, name: str) -> int:

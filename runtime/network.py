@@ -203,9 +203,9 @@ def _prepare(nic: Nic, key: str, folder: Path) -> Prepared:
     if nic.kind == "veth":
         host_name = nic.veth_pair or _random_name()
     with Netlink() as host:
-        gateway = gateway_of(host, nic)
-    mac = _digits(nic.mac)
-    return Prepared(key=key, nic=replace(nic, mac=mac), gateway=gateway, host_name=host_name)
+        gateway, other = gateway_of(host, nic), gateway_of(host, nic, six=True)
+    settled = replace(nic, mac=_digits(nic.mac), ipv6_gateway=other)
+    return Prepared(key=key, nic=settled, gateway=gateway, host_name=host_name)
 
 
 def _prepare_ours(nic: Nic, key: str, folder: Path) -> Prepared:

@@ -63,8 +63,8 @@ _RULES: tuple[tuple[str, Callable[[ContainerConfig], bool], str], ...] = (
     ),
     (
         "lxc.net.N.ipv6.gateway",
-        _nic(lambda nic: nic.ipv6_gateway == "auto"),
-        f"auto {_NOT_YET}; write the address, or dev",
+        _nic(lambda nic: nic.ipv6_gateway == "auto" and not nic.ipv6),
+        "auto needs an lxc.net.N.ipv6.address beside it, as in LXC",
     ),
     (
         "lxc.net.N.veth.vlan",

@@ -24,7 +24,7 @@ _NEWROUTE, _GETROUTE = 24, 26
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 0x1, 0x4, 0x300, 0x400, 0x200, 0x100
 _ERROR, _DONE = 2, 3
 _NESTED = 0x8000
-AF_INET6 = _socket.AF_INET6
+AF_INET, AF_INET6 = _socket.AF_INET, _socket.AF_INET6
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 # linux/if_link.h, if_addr.h, rtnetlink.h, veth.h
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10

@@ -312,6 +312,37 @@ def test_a_router_veth_is_reached_without_a_bridge(tmp_path: Path) -> None:
     assert in_a_host_of_its_own(work) == [["10.9.9.9"], "hello"]
 
 
+@pytest.mark.parametrize("there", ["fd00:9::1", ""], ids=["an address", "its link's alone"])
+def test_the_gateway_of_ipv6_is_the_bridges_where_it_says_auto(there: str, tmp_path: Path) -> None:
+    keys = ("type = veth", "link = br0", "name = eth0", "flags = up", "ipv6.address = fd00:9::2/64",
+            "ipv6.gateway = auto")  # fmt: skip
+    text = "".join(f"lxc.net.0.{key}\n" for key in keys)
+
+    def work() -> object:
+        guest = Guest()
+        try:
+            for words in ("add br0 type bridge", "set br0 address 02:00:00:00:00:09", "set br0 up"):
+                subprocess.run(["ip", "link", *words.split()], check=True)
+            for address in (there, "fe80::9"):
+                if address:
+                    subprocess.run(
+                        ["ip", "addr", "add", f"{address}/64", "dev", "br0", "nodad"], check=True
+                    )
+            network.connect(config.parse(text), "k.one", guest.netns, (), tmp_path / "net")
+            inside = ["nsenter", f"--net=/proc/{guest.process.pid}/ns/net"]
+            shown = subprocess.run(
+                [*inside, "ip", "-6", "route", "show", "default"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            return shown.stdout.split()[2]
+        finally:
+            guest.end()
+
+    assert in_a_host_of_its_own(work) in ({there} if there else {"fe80::9", "fe80::ff:fe00:9"})
+
+
 VLANS = (
     *("type = veth", "link = br0", "name = eth0", "flags = up", "veth.pair = port0"),
     *("veth.vlan.id = 10", "veth.vlan.tagged.id = 20", "veth.vlan.tagged.id = 30"),
