@@ -41,16 +41,8 @@ def attributes(member: Member) -> tuple[Attributes, list[str]]:
 
 def write(place: bytes, member: Member, data: memoryview, xattrs: Attributes) -> None:
     """Make the regular file `place`, where nothing may be."""
-    fill(create(place, member), member, data, xattrs)
-
-
-def create(place: bytes, member: Member) -> int:
-    """Return the descriptor of the new and empty regular file `place`, where nothing may be."""
-    return os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, member.mode & 0o777)
-
-
-def fill(fd: int, member: Member, data: memoryview, xattrs: Attributes) -> None:
-    """Make the new file at `fd` what `member` is, and close it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    fd = os.open(place, flags, member.mode & 0o777)
     try:
         write_all(fd, data)
         if member.uid or member.gid:

@@ -140,7 +140,10 @@ def _header(block: bytes, subject: str) -> _Raw:
     if len(block) < BLOCK:
         raise BadArchive("E_ARCHIVE_TRUNC", subject, "no end-of-archive")
     name, *fields, kind, link, magic, prefix = _HEADER.unpack(block)
-    mode, uid, gid, size, mtime, checksum = (_number(field, subject) for field in fields)
+    try:
+        mode, uid, gid, size, mtime, checksum = map(_number, fields)
+    except ValueError as bad:
+        raise BadArchive("E_DEB_FORMAT", subject, f"{bad} is no number of a tar header") from None
     # The sum counts its own field as eight blanks.
     if checksum != sum(block) - sum(fields[5]) + 8 * 0x20:
         raise BadArchive("E_DEB_FORMAT", subject, "a tar header has a wrong checksum")
@@ -151,17 +154,9 @@ def _header(block: bytes, subject: str) -> _Raw:
     return _Raw(name, kind, mode & 0o7777, uid, gid, size, mtime, link.split(b"\0", 1)[0])
 
 
-def _number(field: bytes, subject: str) -> int:
-    """Return the value of a numeric field."""
-    value = _value(field)
-    if value is None:
-        raise BadArchive("E_DEB_FORMAT", subject, f"{field!r} is no number of a tar header")
-    return value
-
-
 @lru_cache(maxsize=1024)
-def _value(field: bytes) -> int | None:
-    """Return what a field says in octal, or base 256 where GNU tar needed more digits; None where it says nothing.
+def _number(field: bytes) -> int:
+    """Return the value of a numeric field: octal, or base 256 where GNU tar needed more digits.
 
     Modes, owners and times are the same in most members.
     """
@@ -170,7 +165,9 @@ def _value(field: bytes) -> int | None:
     text = field.strip(b" \0")
     if not text:
         return 0
-    return int(text, 8) if _OCTAL.fullmatch(text) else None
+    if not _OCTAL.fullmatch(text):
+        raise ValueError(repr(field))
+    return int(text, 8)
 
 
 def _extension(raw: _Raw, data: bytes, subject: str) -> dict[bytes, bytes]:

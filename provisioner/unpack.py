@@ -184,9 +184,9 @@ def _fill(jobs: Sequence[_Job], layout: Layout, order: Mapping[str, Turn]) -> Fi
     for name in layout.merged_usr:
         os.makedirs(f"/usr/{name}", 0o755, exist_ok=True)
         os.symlink(f"usr/{name}", f"/{name}")
+    placer = Placer(layout.exclude)
     fresh = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool, ThreadPoolExecutor(1) as writer:
-        placer = Placer(layout.exclude, writer)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         loaded = [pool.submit(_load, job) for job in jobs]
         try:
             for number, job in enumerate(jobs):
@@ -201,11 +201,10 @@ def _fill(jobs: Sequence[_Job], layout: Layout, order: Mapping[str, Turn]) -> Fi
                     placer.place(job.package, control, views[1])
                 if is_fresh:
                     fresh.append(number)
-            _record(placer, order)
-            placer.finish()  # last: what is recorded lies in directories of packages
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            writer.shutdown(wait=False, cancel_futures=True)
+    _record(placer, order)
+    placer.finish()  # last: what is recorded lies in directories of packages
     return {
         "fresh": fresh,
         "newest": placer.newest,

@@ -11,9 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 
 from provisioner import member as members
 from provisioner import tar
@@ -27,22 +25,16 @@ from provisioner.index import Package
 from provisioner.inside import is_directory, is_there, read
 from provisioner.tar import DIRECTORY, FILE, HARDLINK, Member, printable
 
-_LARGE = 64 << 10  # bytes from which on a thread costs less than the writing
-_WAITING = 64  # open files that wait for their content
-
 
 class Placer:
     """Places the members of package after package; remembers what is whose."""
 
-    def __init__(self, exclude: Callable[[bytes, bytes], bool] | None, writer: Executor) -> None:
+    def __init__(self, exclude: Callable[[bytes, bytes], bool] | None = None) -> None:
         """Read what an earlier layer's dpkg knows of diversions; owners only when there is a conflict.
 
         `exclude` tells by name and type which members are left out; they are recorded all the same, as dpkg does.
-        `writer` fills large files: they are made in their turn, and nobody reads them before `finish`.
         """
         self._exclude = exclude
-        self._writer = writer
-        self._filling: deque[Future[None]] = deque()
         self.installed: list[Unpacked] = []
         self.digests: dict[bytes, str] = {}  # md5 of files of packages without md5sums
         self.notes: list[str] = []
@@ -99,9 +91,7 @@ class Placer:
         return any(m.kind != DIRECTORY and is_there(b"/" + m.name) for m in found)
 
     def finish(self) -> None:
-        """Wait for large files; give the directories their times, now that nothing more is put into them."""
-        while self._filling:
-            self._filling.popleft().result()
+        """Give the directories their times, now that nothing more is put into them."""
         for path, mtime in self._times.items():
             os.utime(b"/" + path, (mtime, mtime), follow_symlinks=False)
 
@@ -154,7 +144,7 @@ class Placer:
         place = b"/" + path
         if member.kind == FILE:
             self._regular[member.name] = path
-            self._write(place, member, data)
+            members.write(place, member, data, self._xattrs(member))
         elif member.kind == HARDLINK:
             source = tar.clean_name(member.link, title(self._package))
             if source not in self._regular:
@@ -165,16 +155,6 @@ class Placer:
             self._regular[member.name] = path
         else:
             members.symlink(place, member)
-
-    def _write(self, place: bytes, member: Member, data: memoryview) -> None:
-        xattrs = self._xattrs(member)
-        if member.size < _LARGE:
-            members.write(place, member, data, xattrs)
-            return
-        if len(self._filling) == _WAITING:
-            self._filling.popleft().result()
-        new = members.create(place, member)
-        self._filling.append(self._writer.submit(members.fill, new, member, data, xattrs))
 
     def _directory(self, member: Member) -> None:
         """Make the directory, or leave the one that is there; the first package that names it says how it is."""
