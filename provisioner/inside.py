@@ -12,14 +12,14 @@ import stat
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-def read(path: bytes) -> bytes:
-    """Return the content of the regular file `path`; nothing where there is none."""
+def read(path: bytes, limit: int = -1) -> bytes:
+    """Return the content of the regular file `path`, of a `limit` its first bytes; nothing where there is none."""
     try:
         fd = os.open(path, _READ)
     except FileNotFoundError:
         return b""
     with open(fd, "rb") as file:
-        return file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return file.read(limit) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
 
 
 def put(path: bytes, body: bytes, mode: int = 0o644, mtime: int | None = None) -> None:

@@ -205,7 +205,7 @@ def lay(shims: bytes) -> dict[str, str]:
 
     Runs inside the root. Nothing is laid out where there is none of the programs, or no perl that we know to ask.
     """
-    perl = read(PERL)[:20]
+    perl = read(PERL, 20)
     calls = _CALLS.get(perl[18:20]) if perl.startswith(_ELF64) else None
     if calls is None:
         return {}
