@@ -53,6 +53,10 @@ class Fetch(Protocol):
         """Return the body at `url`, at most `limit` bytes, or raise DownloadFailed (E_NET_*)."""
         ...
 
+    def expects(self, url: str) -> bool:
+        """Whether the document at `url` was asked for already."""
+        ...
+
     def download(self, url: str, out: Sink, *, offset: int, size: int, advance: Advance) -> None:
         """Write bytes `offset` to `size` of the file at `url` to `out`, which stands at `offset`.
 
@@ -114,6 +118,10 @@ class HttpFetch:
     def expect(self, url: str, limit: int) -> None:
         """Begin to ask for a document: `document`, when it is called for the same, returns or raises what came."""
         self._expected[url] = begun(lambda: self._document(url, limit))
+
+    def expects(self, url: str) -> bool:
+        """Whether the document at `url` was asked for already."""
+        return url in self._expected
 
     def _document(self, url: str, limit: int) -> bytes:
         return self._tried(url, lambda place: self._read(place, limit))

@@ -70,7 +70,7 @@ def read_suites(
 def expect(groups: Sequence[Sequence[Source]], fetch: HttpFetch) -> None:
     """Begin to ask for what `read_suites` asks for first."""
     for group in groups:
-        fetch.expect(f"{_base(group[0])}/InRelease", MAX_INRELEASE)
+        fetch.expect(_first(group), MAX_INRELEASE)
 
 
 def verified_releases(
@@ -89,10 +89,12 @@ def verified_releases(
     """
     policy = replace(policy, hashes_decide=policy.hashes_decide or offline)
     suites = _Suites(fetch, store, policy)
+    # Threads wait for mirrors; where nobody has to, they only stand in each other's way.
+    alone = offline or all(fetch.expects(_first(group)) for group in groups)
     results = in_threads(
         suites.stored_or_failure if offline else suites.read_or_failure,
         [tuple(each) for each in groups],
-        1 if offline else 4,  # nobody to wait for
+        1 if alone else 4,
     )
     for each in results:
         if isinstance(each, ProvisionError):
@@ -267,6 +269,10 @@ class _Suites:
                 (lists / f"{accepted.key}.{name}").unlink(missing_ok=True)
         keys, asked = accepted.fingerprints, accepted.question
         freshness.record(self._store, accepted.key, release, keys, asked, self._policy)
+
+
+def _first(group: Sequence[Source]) -> str:
+    return f"{_base(group[0])}/InRelease"
 
 
 def _base(source: Source) -> str:
