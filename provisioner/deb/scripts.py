@@ -19,7 +19,8 @@ SHIMS = BUILD + b"/bin"
 LINES = 20  # of a failed script's output
 
 # What a package pre-depends on is configured before its preinst (Policy 7.2; adduser for mariadb-server).
-# A preinst is run as dpkg runs it: from tmp.ci with the control files beside it, else debconf records no owner.
+# A preinst is run as dpkg runs it: from tmp.ci with the control files beside it, else debconf records no owner. A link
+# there is one program for each of them, where a directory that is moved there and deleted again would be two.
 SCRIPT = b"""\
 set -u
 cd /
@@ -47,7 +48,7 @@ for queued in /.mktemplate/preinst/*/; do
         rm -r "$queued"
         continue
     fi
-    mv "$queued" "$ci"
+    ln -sfn "$queued" "$ci"
     echo "mktemplate: preinst $name"
     DPKG_MAINTSCRIPT_PACKAGE=$name DPKG_MAINTSCRIPT_ARCH=$arch DPKG_MAINTSCRIPT_NAME=preinst \\
     DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_MAINTSCRIPT_DEBUG=0 DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT= \\
@@ -55,8 +56,8 @@ for queued in /.mktemplate/preinst/*/; do
         echo "mktemplate: preinst $name failed with $?"
         exit 100
     }
-    rm -rf "$ci"
 done
+[ ! -h "$ci" ] || rm "$ci"
 dpkg --configure -a </dev/null || exit
 audit=$(dpkg --audit) && [ -z "$audit" ] && exit
 printf 'mktemplate: audit\\n%s\\n' "$audit"

@@ -201,8 +201,14 @@ def test_a_file_of_the_base_can_be_diverted(made: Store, base: Layer) -> None:
         control=[file(b"./preinst", f"#!/bin/sh\n{divert}\n".encode(), 0o755)],
     )
 
-    layer = build(made, base, deb)
+    around = [
+        script(f"{name}.preinst", "grep -q $DPKG_MAINTSCRIPT_PACKAGE /var/lib/dpkg/tmp.ci/control")
+        for name in ("before", "later")
+    ]
 
+    layer = build(made, base, around[0], deb, around[1])
+
+    assert not os.path.lexists(layer.path / "var/lib/dpkg/tmp.ci")
     looked = run(
         made,
         [base, layer],
