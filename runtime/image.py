@@ -36,11 +36,12 @@ _OURS = frozenset({"volatile"})  # of lxc.rootfs.options: nothing of the file sy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A file system in the file `path`."""
+    """A file system in the file `path`, which is open in `slot` when it is mounted."""
 
     path: Path
     kind: str  # as fsopen(2) wants it
-    writable: bool
+    read_only: bool
+    slot: str
 
 
 def is_image(path: Path) -> bool:
@@ -72,10 +73,10 @@ def images(config: ContainerConfig, *, rootless: bool) -> dict[Path, Image]:
             "only root may have the kernel read a file system image",
             hints=("unpack it into a folder, and name that: lxc.rootfs.path = dir:FOLDER",),
         )
-    return {path: _look(path) for path in found}
+    return {path: _look(path, f"image{number}") for number, path in enumerate(found)}
 
 
-def _look(path: Path) -> Image:
+def _look(path: Path, slot: str) -> Image:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)
@@ -83,19 +84,32 @@ def _look(path: Path) -> Image:
         raise ConfigError("E_MOUNT_SOURCE", str(path), error.strerror or str(error)) from None
     for offset, magic, kind, writable in _KINDS:
         if head.startswith(magic, offset):
-            return Image(path=path, kind=kind, writable=writable)
+            return Image(path=path, kind=kind, read_only=not writable, slot=slot)
     known = ", ".join(kind for *_, kind, _ in _KINDS)
     raise ConfigError(
         "E_FS_UNSUITABLE", str(path), f"is no file system that a root can be: {known}"
     )
 
 
-def mount(image: Image, slot: str, options: MountFlags, *, lower: bool) -> tuple[Call, ...]:
-    """Mount `image` into slot `slot`, attached nowhere yet; one that is a `lower` is only read.
+def opened(image: Image) -> Call:
+    """Open the file of `image` in the host's own mount namespace: there it is known by its path, and kept in use."""
+    return Call(
+        name="openat",
+        args=(
+            m.AT_FDCWD,
+            c(str(image.path)),
+            (os.O_RDONLY if image.read_only else os.O_RDWR) | os.O_CLOEXEC,
+        ),
+        result=image.slot,
+        failure=Failure("E_MOUNT_SOURCE", str(image.path)),
+    )
+
+
+def mount(image: Image, slot: str, options: MountFlags) -> tuple[Call, ...]:
+    """Mount `image`, which is open, into slot `slot`, attached nowhere yet.
 
     /dev is covered by the kernel's own meanwhile: the host's may lack the node of a device that is free.
     """
-    read_only = lower or not image.writable or bool(options.set & m.MOUNT_ATTR_RDONLY)
     words = tuple(word for word in options.data if word not in _OURS)
     unsuitable = Failure(
         "E_FS_UNSUITABLE", str(image.path), f"the kernel does not mount it as {image.kind}"
@@ -110,12 +124,12 @@ def mount(image: Image, slot: str, options: MountFlags, *, lower: bool) -> tuple
             failure=Failure("E_KERNEL_FEATURE", "devtmpfs"),
         ),
         steps.attach("devices", m.AT_FDCWD, "/dev"),
-        *_loop(image, read_only=read_only),
+        *_loop(image),
         *steps.filesystem(
             image.kind,
             slot,
-            m.MOUNT_ATTR_RDONLY if read_only else 0,
-            (("source", _DEVICE), *(("ro",) if read_only else ()), *words),
+            m.MOUNT_ATTR_RDONLY if image.read_only else 0,
+            (("source", _DEVICE), *(("ro",) if image.read_only else ()), *words),
             failure=unsuitable,
         ),
         steps.close("loop"),
@@ -124,15 +138,13 @@ def mount(image: Image, slot: str, options: MountFlags, *, lower: bool) -> tuple
     )
 
 
-def _loop(image: Image, *, read_only: bool) -> tuple[Call, ...]:
+def _loop(image: Image) -> tuple[Call, ...]:
     """Give the file a device, open in slot `loop`: it is free again when nobody has it open or mounted."""
     missing = Failure(
         "E_KERNEL_FEATURE", "loop devices", "there are none", hints=("as root: modprobe loop",)
     )
-    path = str(image.path)
-    way = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC
-    flags = _AUTOCLEAR | (_READ_ONLY if read_only else 0)
-    values: tuple[int | Slot, ...] = (Slot("file"), 0, *[0] * 5, 0, 0, 0, flags, *[0] * 30)
+    flags = _AUTOCLEAR | (_READ_ONLY if image.read_only else 0)
+    values: tuple[int | Slot, ...] = (Slot(image.slot), 0, *[0] * 5, 0, 0, 0, flags, *[0] * 30)
     return (
         Call(
             name="openat",
@@ -153,17 +165,11 @@ def _loop(image: Image, *, read_only: bool) -> tuple[Call, ...]:
             failure=missing,
         ),
         Call(
-            name="openat",
-            args=(m.AT_FDCWD, c(path), way),
-            result="file",
-            failure=Failure("E_MOUNT_SOURCE", path),
-        ),
-        Call(
             name="ioctl",
             args=(Slot("loop"), _CONFIGURE, Struct(_CONFIG, values)),
             why="the device is free again when its last user goes, however he goes",
-            failure=Failure("E_MOUNT_SOURCE", path, "a loop device does not take it"),
+            failure=Failure("E_MOUNT_SOURCE", str(image.path), "a loop device does not take it"),
         ),
-        steps.close("file"),
+        steps.close(image.slot),
         steps.close("control"),
     )

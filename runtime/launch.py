@@ -105,6 +105,7 @@ def decide(config: ContainerConfig, host: Host) -> Program:
     return Program(
         stage=(
             *limits,
+            *root.opened,
             *path.stage,
             *sharing.join(config),
             *(() if host.rootless else procfiles.own_clocks(config)),

@@ -20,25 +20,31 @@ def layers(
     attributes = options.set | m.MOUNT_ATTR_NODEV
     attributes |= m.MOUNT_ATTR_NOSUID if config.no_new_privs else 0
     *lowers, upper = map(Path, config.rootfs_layers)
-    images = image.images(config, rootless=rootless)
+    found = image.images(config, rootless=rootless)
     written = rootfs.Written(upper=upper)
     volatile = "volatile" in options.data
     mapped = options.idmap == "container"
     if config.rootfs_kind == "overlay":
         mapped = True
         written = rootfs.Written(upper=upper, work=upper.with_name("work"), volatile=volatile)
-    elif images:
+    elif found:
         written = replace(written, desk=image.desk(config))
         if volatile:
             lowers, folder = [upper], upper.with_name("upper")
             written = replace(written, upper=folder, work=folder.with_name("work"), volatile=True)
 
+    sealed = bool(options.set & m.MOUNT_ATTR_RDONLY)
+    images = {
+        path: replace(one, read_only=one.read_only or sealed or path in lowers)
+        for path, one in found.items()
+    }
+
     def source(path: Path, slot: str) -> tuple[Call, ...]:
         if path in images:
-            return image.mount(images[path], slot, options, lower=path in lowers)
+            return image.mount(images[path], slot, options)
         return rootfs.cloned(path, slot)
 
-    return rootfs.stage(
+    made = rootfs.stage(
         tuple(lowers),
         written,
         name,
@@ -46,3 +52,4 @@ def layers(
         mapped=mapped and ids is not None and not rootless,
         source=source,
     )
+    return replace(made, opened=tuple(map(image.opened, images.values())))

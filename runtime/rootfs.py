@@ -37,11 +37,15 @@ class Written:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """What the stage clones, what it attaches once the ids are mapped, and how init makes the root of it."""
+    """What the stage clones, what it attaches once the ids are mapped, and how init makes the root of it.
+
+    What is `opened` is so before the stage has a mount namespace of its own.
+    """
 
     clone: tuple[Call, ...]
     attach: tuple[Call, ...]
     root: tuple[Call, ...]
+    opened: tuple[Call, ...] = ()
 
 
 def idmapped(slot: str, path: Path, attributes: int = 0) -> Call:

@@ -15,6 +15,7 @@ import pytest
 from runtime.container import Container
 from runtime.errors import ConfigError, ContainerError, HostError
 from runtime.image import images
+from runtime.kernel.libc import NUMBERS, raw
 from runtime.show import show
 from tests.kernel.conftest import log_of
 
@@ -39,9 +40,10 @@ def made(
     folder = tmp_path_factory.mktemp("images")
 
     def one(kind: str) -> Path:
-        kinds = {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
-        if kind not in kinds:
+        opened = raw(NUMBERS["fsopen"], kind.encode() + b"\0", 1)  # loads what is a module
+        if opened < 0:
             pytest.skip(f"this kernel has no {kind}")
+        os.close(opened)
         command = MAKERS[kind]
         needs(command[0])
         path = folder / f"root.{kind}"
@@ -223,12 +225,32 @@ def test_containers_that_start_at_once_get_a_device_each(
     assert len(devices(path)) == len(made)
 
 
+def test_what_holds_it_is_in_use_and_named_by_its_path(
+    make: Make, made: Callable[[str], Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    try:
+        path = place / "root.squashfs"
+        subprocess.run(["cp", made("squashfs"), path], check=True)
+        container = make("held", WAITS, f"lxc.rootfs.path = {path}", userns=False)
+        container.start()
+
+        assert len(devices(path)) == 1
+        assert subprocess.run(["umount", place], capture_output=True, check=False).returncode
+        container.stop(0)
+        assert freed(path)
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 def test_print_shows_the_device(make: Make, image: Callable[[str], Path]) -> None:
     path = image("squashfs")
 
     text = show(make("shown", "/bin/true", f"lxc.rootfs.path = {path}").program())
 
-    assert f'file = openat(AT_FDCWD, "{path}", O_CLOEXEC)' in text
+    assert f'image0 = openat(AT_FDCWD, "{path}", O_CLOEXEC)' in text
     assert 'fsconfig(fs, FSCONFIG_SET_STRING, "source", "/dev/loop<free>", 0)' in text
 
 
