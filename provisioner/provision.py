@@ -185,8 +185,8 @@ def _coming(packages: Sequence[Package], tools: Tools, download: Download) -> It
     prefetch = tools.prefetch
     with beside(lambda: prefetch(absent)) if prefetch and absent else nullcontext():
         yield
-        with tools.timed("download"):
-            download(packages)
+    with tools.timed("download"):
+        download(packages)
 
 
 @contextmanager
