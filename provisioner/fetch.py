@@ -30,7 +30,7 @@ from provisioner.errors import DownloadFailed, ProvisionError
 from provisioner.progress import Advance
 from provisioner.transfer import Sink, Transfer, body
 from provisioner.url import check_url, port_of
-from provisioner.workers import begun
+from provisioner.workers import Begun
 from valuetypes import dataclass
 
 __all__ = ["Fetch", "HttpFetch", "Limits", "Missing", "Sink"]
@@ -53,8 +53,8 @@ class Fetch(Protocol):
         """Return the body at `url`, at most `limit` bytes, or raise DownloadFailed (E_NET_*)."""
         ...
 
-    def expects(self, url: str) -> bool:
-        """Whether the document at `url` was asked for already."""
+    def has(self, url: str) -> bool:
+        """Whether the document at `url` is here, as it was asked for before."""
         ...
 
     def download(self, url: str, out: Sink, *, offset: int, size: int, advance: Advance) -> None:
@@ -108,20 +108,20 @@ class HttpFetch:
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
         self._lock = threading.Lock()
         self._mirrors: tuple[tuple[str, ...], ...] = ()
-        self._expected: dict[str, Callable[[], bytes]] = {}
+        self._expected: dict[str, Begun[bytes]] = {}
 
     def document(self, url: str, limit: int) -> bytes:
         """Return the body at `url`, at most `limit` bytes, or raise DownloadFailed (E_NET_*)."""
         expected = self._expected.pop(url, None)
-        return expected() if expected else self._document(url, limit)
+        return expected.wait() if expected else self._document(url, limit)
 
     def expect(self, url: str, limit: int) -> None:
         """Begin to ask for a document: `document`, when it is called for the same, returns or raises what came."""
-        self._expected[url] = begun(lambda: self._document(url, limit))
+        self._expected[url] = Begun(lambda: self._document(url, limit))
 
-    def expects(self, url: str) -> bool:
-        """Whether the document at `url` was asked for already."""
-        return url in self._expected
+    def has(self, url: str) -> bool:
+        """Whether the document at `url` is here, as it was asked for before."""
+        return url in self._expected and self._expected[url].succeeded
 
     def _document(self, url: str, limit: int) -> bytes:
         return self._tried(url, lambda place: self._read(place, limit))

@@ -90,7 +90,7 @@ def verified_releases(
     policy = replace(policy, hashes_decide=policy.hashes_decide or offline)
     suites = _Suites(fetch, store, policy)
     # Threads wait for mirrors; where nobody has to, they only stand in each other's way.
-    alone = offline or all(fetch.expects(_first(group)) for group in groups)
+    alone = offline or all(fetch.has(_first(group)) for group in groups)
     results = in_threads(
         suites.stored_or_failure if offline else suites.read_or_failure,
         [tuple(each) for each in groups],

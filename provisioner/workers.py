@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -30,19 +31,44 @@ def in_threads(
     return results
 
 
-def begun(function: Callable[[], _Result]) -> Callable[[], _Result]:
-    """Have `function` called in a thread; what is returned waits for what it returns, or raises what it raised."""
-    crew = _Crew(lambda _: function(), [None])
-    member = threading.Thread(target=crew.toil, daemon=True)
-    member.start()
+class Begun(Generic[_Result]):
+    """A function that is being called in a thread of its own."""
 
-    def wait() -> _Result:
-        try:
-            return crew.wait()[0]
-        finally:
-            member.join()  # as above
+    def __init__(self, function: Callable[[], _Result]) -> None:
+        """Begin to call `function`."""
+        self._function = function
+        self._done: SimpleQueue[Callable[[], _Result]] = SimpleQueue()
+        self._member = threading.Thread(target=self._toil, daemon=True)
+        self.succeeded = False  # whether there is a result already
+        self._member.start()
 
-    return wait
+    def _toil(self) -> None:
+        self._done.put(_outcome(self._called))
+
+    def _called(self) -> _Result:
+        result = self._function()
+        self.succeeded = True
+        return result
+
+    def wait(self) -> _Result:
+        """Return what it returns, once, or raise what it raised."""
+        outcome = self._done.get()
+        self._member.join()  # it has nothing left to do; who forks next must be alone
+        return outcome()
+
+
+def _outcome(function: Callable[[], _Result]) -> Callable[[], _Result]:
+    """Return what gives the result of `function`, or raises what went wrong, in the thread that waits."""
+    try:
+        result = function()
+    except BaseException as problem:  # noqa: BLE001 - it is raised again there
+        caught = problem
+
+        def fail() -> _Result:
+            raise caught
+
+        return fail
+    return lambda: result
 
 
 class _Crew(Generic[_Item, _Result]):
@@ -63,20 +89,7 @@ class _Crew(Generic[_Item, _Result]):
                 number = self._numbers.get_nowait()
             except Empty:
                 return
-            self._done.put((number, self._outcome(self._work[number])))
-
-    def _outcome(self, item: _Item) -> Callable[[], _Result]:
-        """Return what gives the result, or raises what went wrong, in the thread that waits."""
-        try:
-            result = self._function(item)
-        except BaseException as problem:  # noqa: BLE001 - it is raised again there
-            caught = problem
-
-            def fail() -> _Result:
-                raise caught
-
-            return fail
-        return lambda: result
+            self._done.put((number, _outcome(partial(self._function, self._work[number]))))
 
     def wait(self) -> list[_Result]:
         results: dict[int, _Result] = {}

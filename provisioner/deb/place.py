@@ -235,6 +235,8 @@ class Placer:
 
     def _xattrs(self, member: Member) -> members.Attributes:
         """Return the extended attributes that a package may bring; the others are named in a note."""
+        if not member.xattrs:
+            return []
         kept, dropped = members.attributes(member)
         self.notes += [
             f"{title(self._package)}: {printable(member.name)}: {name} dropped" for name in dropped
