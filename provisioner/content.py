@@ -9,8 +9,9 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,12 +71,28 @@ def settle(top: Path, newest: int, *, overlaid: bool) -> None:
     `overlaid`: it was an overlay's upper. Its notes (origin, uuid, impure) name inodes of this disk; as a lower layer
     it only needs whiteouts and `opaque`.
     """
-    limit = newest * 1_000_000_000
     for entry in walk(top):
-        if overlaid and entry.status.st_mode & _TYPES in (stat.S_IFDIR, stat.S_IFREG):
-            _drop_notes(entry)
-        if entry.status.st_mtime_ns > limit:
-            os.utime(entry.name, ns=(limit, limit), dir_fd=entry.directory, follow_symlinks=False)
+        _settle(entry, newest, overlaid=overlaid)
+
+
+def settled(top: Path, newest: int, *, overlaid: bool) -> str:
+    """Do as `settle` and return the `digest`, in one walk."""
+    return _digest(top, partial(_settle, newest=newest, overlaid=overlaid))
+
+
+def _settle(entry: Entry, newest: int, *, overlaid: bool) -> int:
+    """Settle one object; return the time in seconds that it has then."""
+    if overlaid and entry.status.st_mode & _TYPES in (stat.S_IFDIR, stat.S_IFREG):
+        _drop_notes(entry)
+    limit = newest * 1_000_000_000
+    if entry.status.st_mtime_ns <= limit:
+        return _seconds(entry)
+    os.utime(entry.name, ns=(limit, limit), dir_fd=entry.directory, follow_symlinks=False)
+    return newest
+
+
+def _seconds(entry: Entry) -> int:
+    return entry.status.st_mtime_ns // 1_000_000_000
 
 
 def _drop_notes(entry: Entry) -> None:
@@ -90,12 +107,16 @@ def _drop_notes(entry: Entry) -> None:
 
 def digest(top: Path) -> str:
     """Return the sha256 of all that `top` consists of: names, types, modes, owners, times, links, xattrs, contents."""
+    return _digest(top, _seconds)
+
+
+def _digest(top: Path, time_of: Callable[[Entry], int]) -> str:
     links: dict[tuple[int, int], str] = {}
     whole = hashlib.sha256()
     waiting: deque[tuple[str, str | Future[str]]] = deque()
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for entry in walk(top):
-            waiting.append((_head(entry), _content(entry, links, pool)))
+            waiting.append((_head(entry, time_of(entry)), _content(entry, links, pool)))
             if len(waiting) > _WAITING:
                 _count(whole, waiting)
         _count(whole, waiting)
@@ -123,10 +144,10 @@ def _content(
     return _hash(fd, entry.status.st_size + 1)
 
 
-def _head(entry: Entry) -> str:
+def _head(entry: Entry, seconds: int) -> str:
     s = entry.status
     path = entry.path.replace("\\", "\\134").replace("\n", "\\012")
-    return f"{path} {s.st_mode:o} {s.st_uid}:{s.st_gid} {s.st_mtime_ns // 1_000_000_000}"
+    return f"{path} {s.st_mode:o} {s.st_uid}:{s.st_gid} {seconds}"
 
 
 def _describe(entry: Entry, links: dict[tuple[int, int], str]) -> str | None:

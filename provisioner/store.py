@@ -183,10 +183,13 @@ class Store:
         """Give the draft's root the form in which it is committed: nothing of its building, no time after its epoch."""
         from provisioner import content
 
+        self._settle(draft, meta, content.settle)
+
+    def _settle(self, draft: Draft, meta: Mapping[str, Any], walk: Callable[..., T]) -> T:
         with contextlib.suppress(FileNotFoundError):
             self.remove(draft.work)
         epoch, overlaid = int(meta["epoch"]), bool(meta.get("below"))
-        self.among(draft.root, lambda top: content.settle(top, epoch, overlaid=overlaid))
+        return self.among(draft.root, lambda top: walk(top, epoch, overlaid=overlaid))
 
     def commit(self, draft: Draft, digest: str, meta: Mapping[str, Any], found: str = "") -> Layer:
         """Make the draft's root the layer `digest`; an equal layer that came first stays, and is returned.
@@ -197,8 +200,7 @@ class Store:
         if not found:
             from provisioner import content
 
-            self.settle(draft, meta)
-            found = self.among(draft.root, content.digest)
+            found = self._settle(draft, meta, content.settled)
         facts = {**meta, "content": found}
         write_new(
             draft.path / "meta.json", json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
