@@ -322,6 +322,8 @@ class Store:
         try:
             yield
         finally:
+            if not shared:  # who waits for it sees that it is gone and makes it anew
+                (self.path / "locks" / name).unlink(missing_ok=True)
             os.close(fd)
 
     # Cleaning

@@ -126,7 +126,10 @@ class _Network:
             word, credentials, _, _ = self.born.recvmsg(1, _socket.CMSG_SPACE(_CREDENTIALS.size))
             if word == b"b":
                 pid, _, _ = _CREDENTIALS.unpack(credentials[0][2])
-                namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                except FileNotFoundError:  # init was killed: what the monitor says tells
+                    return
                 try:
                     reached = attach(namespace, pid)
                 finally:

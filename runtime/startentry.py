@@ -16,7 +16,7 @@ BORN, GO, LOCK, RESULT, GROUP = range(3, 8)  # what Python hands over
 F_DUPFD_CLOEXEC, ABOVE = 1030, 10
 _STARTER = 0
 _PYTHON, _PYTHON_WAITS = 3, 4  # words of the command line
-_PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1
 _RDWR, _CREAT, _NOFOLLOW = 2, 0o100, 0o400000
 _F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
 _SEALS = 0xF  # F_SEAL_SEAL, SHRINK, GROW, WRITE
@@ -45,6 +45,7 @@ def begin(s: Scribe, duties: Duties) -> None:
     s.mark("is current")
     s.when("foreground", 1, "foreground")
     s.pipe("result_read", "result_write")
+    s.do("getpid", result="starter")
     s.must("clone", signal.SIGCHLD, 0, 0, 0, 0, result="child")
     s.when("child", 0, "detached")
     _listen(s)
@@ -77,7 +78,7 @@ def _arguments(s: Scribe, duties: Duties) -> None:
     s.let("handed", 1)
     s.let("foreground", 1)
     s.do("fcntl", RESULT, F_DUPFD_CLOEXEC, ABOVE, result="report")
-    s.do("prctl", _PR_SET_PDEATHSIG, signal.SIGTERM)  # its end is a wish that the container end
+    s.do("prctl", PR_SET_PDEATHSIG, signal.SIGTERM)  # its end is a wish that the container end
     s.mark("descriptors")
 
 

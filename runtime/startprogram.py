@@ -38,13 +38,13 @@ from runtime.records import (
     pattern,
 )
 from runtime.scribe import BUFFER, CLOEXEC, F_SETFL, NONBLOCK, P_PID, WEXITED, Scribe, ended_well
-from runtime.startentry import ABOVE, BORN, F_DUPFD_CLOEXEC
+from runtime.startentry import ABOVE, BORN, F_DUPFD_CLOEXEC, PR_SET_PDEATHSIG
 
 _MONITOR, _STAGE, _INIT = range(1, 4)
 _ALL_SIGNALS = (1 << 64) - 1
 _RDWR = 2
 _CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+_PR_SET_NAME = 15
 _KILLED = 125
 
 
@@ -130,6 +130,8 @@ class _Writer(Scribe):
     def _streams_of_nobody(self) -> None:
         """Do the same where nobody waits: the log, or a console, in place of our own."""
         self.mark("detached")
+        self.do("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)  # until init runs: else nobody hears
+        self._has_parent("starter")
         self.close("report", "result_read")
         self.let("report", Slot("result_write"))
         self.do("setsid")
@@ -180,11 +182,8 @@ class _Writer(Scribe):
         """Be the stage; the monitor sleeps meanwhile."""
         self.mark("stage")
         self.let("role", _STAGE)
-        self.do("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
-        self.do("getppid", result="parent")
-        self.do(BRANCH, Slot("parent"), Slot("monitor"), Label("stage has a parent"))
-        self.do("exit_group", _KILLED)
-        self.mark("stage has a parent")
+        self.do("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
+        self._has_parent("monitor")
         self.do("setsid")
         self.pipe("go_read", "go_write")
         self.close("lifeline_write", "ready_read", "net_go_write")
@@ -195,6 +194,13 @@ class _Writer(Scribe):
         self._map_ids()
         self.table.calls(self.program.host)
         self.do("exit_group", 0)
+
+    def _has_parent(self, name: str) -> None:
+        """End where the parent, whose pid is in slot `name`, has ended before its death could be told."""
+        self.do("getppid", result="parent")
+        self.do(BRANCH, Slot("parent"), Slot(name), Label(f"has its {name}"))
+        self.do("exit_group", _KILLED)
+        self.mark(f"has its {name}")
 
     def _map_ids(self) -> None:
         """Have the setuid helpers of shadow map init's ids, both at once (newuidmap(1))."""

@@ -22,7 +22,7 @@ from runtime.scribe import (
     WNOHANG,
     Scribe,
 )
-from runtime.startentry import ABOVE, F_DUPFD_CLOEXEC, GO, GROUP
+from runtime.startentry import ABOVE, F_DUPFD_CLOEXEC, GO, GROUP, PR_SET_PDEATHSIG
 from valuetypes import replace
 
 LOG_FLAGS = (
@@ -60,7 +60,7 @@ def begin(s: Scribe, duties: Duties) -> None:
     s.wait_for("init")
     s.go(failed(duties))
     s.mark("running")
-    s.close("ready_read", "lock")
+    s.close("ready_read")
     if duties.console:
         startconsole.receive(s)
         s.when("foreground", 0, "console is received")
@@ -72,10 +72,14 @@ def begin(s: Scribe, duties: Duties) -> None:
 
 
 def _tell(s: Scribe, duties: Duties) -> None:
-    """Say in the run state, and to who does not wait, that init runs."""
+    """Say in the run state, and to who does not wait, that init runs. Whoever has the lock then finds it there."""
     identities = [_identity(s, process) for process in ("monitor", "init")]
     _state(s, duties, duties.running, *identities, Slot("more"))
+    s.close("lock")
     s.when("words", 1, "told")
+    s.when("foreground", 1, "goes with its parent")
+    s.do("prctl", PR_SET_PDEATHSIG, 0)
+    s.mark("goes with its parent")
     s.do("write", Slot("report"), s.table.place(b"+"), 1)
     s.close("report")
 

@@ -110,6 +110,24 @@ def test_with_streams_a_failure_is_raised_all_the_same(tmp_path: Path) -> None:
         byprogram.start(start, lock.fileno(), None, (0, 1, 2))
 
 
+def test_a_starter_that_is_killed_takes_the_start_with_it(tmp_path: Path) -> None:
+    start = written(tmp_path, program(*NETWORK, SLEEP), network=True)
+    inits = []
+
+    def attach(_: int, init: int) -> dict[str, object]:
+        inits.append(os.pidfd_open(init))
+        [starter] = Path("/proc/thread-self/children").read_text().split()
+        os.kill(int(starter), signal.SIGKILL)
+        os.waitid(os.P_PID, int(starter), os.WEXITED | os.WNOWAIT)
+        return {}
+
+    with pytest.raises(LaunchError):
+        start_it(start, attach)
+
+    assert select.select(inits, [], [], 10)[0], "nobody would have heard of it"
+    os.close(inits[0])
+
+
 def test_what_is_too_much_for_the_state_is_left_out(tmp_path: Path) -> None:
     start = written(tmp_path, program(SLEEP), state=tmp_path / "state", running=RUNNING)
     start_it(start, started="then", notes=["long"] * 2000, ips=["1"])
