@@ -6,8 +6,9 @@ A mirror is far away, and half of a create is loading modules: the one waits bes
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 
 from mktemplate.cli.parsing import Build
@@ -22,23 +23,29 @@ from valuetypes import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """The suites that a request means, and the connections over which they are asked."""
+    """The suites that a request means, found when they are needed, and the connections over which they are asked."""
 
-    groups: Groups
+    find: Callable[[], Groups]
     fetch: HttpFetch
+
+    @property
+    def groups(self) -> Groups:
+        """The suites, in the order in which they count."""
+        return self.find()
 
 
 def of(groups: Groups) -> Asking:
     """Return how the suites of `groups` are asked, when somebody needs an answer."""
-    return Asking(groups=groups, fetch=HttpFetch(os.environ))
+    return Asking(find=lambda: groups, fetch=HttpFetch(os.environ))
 
 
 @contextmanager
 def begun(spec: TemplateSpec, facts: Facts, build: Build, path: Path) -> Iterator[Asking]:
     """Yield how the suites are asked that a container below `path` needs: at once, where nothing stands in its way."""
-    needed = not (facts.shared_host or spec.static)
-    asking = of(origins.groups(facts.target, build, spec.repositories) if needed else ())
-    if spec.trusted and not build.offline and _is_undisturbed(path, facts.name):
+    find = cache(partial(origins.groups, facts.target, build, spec.repositories))
+    asking = Asking(find=find, fetch=HttpFetch(os.environ))
+    certain = not (facts.shared_host or spec.static)  # a static program may be the host's own
+    if certain and spec.trusted and not build.offline and _is_undisturbed(path, facts.name):
         release.expect(asking.groups, asking.fetch)
     try:
         yield asking
