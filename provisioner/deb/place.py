@@ -23,7 +23,7 @@ from provisioner.deb.version import satisfies
 from provisioner.errors import BadArchive
 from provisioner.index import Package
 from provisioner.inside import is_directory, is_there, read
-from provisioner.tar import DIRECTORY, FILE, HARDLINK, Member, printable
+from provisioner.tar import DIRECTORY, FILE, HARDLINK, SYMLINK, Member, printable
 
 
 class Placer:
@@ -116,9 +116,7 @@ class Placer:
             self._parents(path)
             self._make(path, member, data)
         except FileExistsError:
-            if not self._make_room(path, member):
-                return False
-            self._make(path, member, data)
+            return self._make_instead(one, path, member, data)
         except NotADirectoryError:
             raise self._refuse(
                 "E_ARCHIVE_DUP", member.name, "lies below what is no directory"
@@ -129,6 +127,16 @@ class Placer:
                     "E_ROOTFS_SYMLINK", member.name, "its directory is a loop"
                 ) from None
             raise
+        self._owner[path] = one
+        return True
+
+    def _make_instead(self, one: Unpacked, path: bytes, member: Member, data: memoryview) -> bool:
+        """Make `member` in place of what is there, where that may be; tell whether the package has `path`."""
+        if _leads_where(path, member):
+            return True
+        if not self._make_room(path, member):
+            return False
+        self._make(path, member, data)
         self._owner[path] = one
         return True
 
@@ -245,6 +253,17 @@ class Placer:
 
     def _refuse(self, code: str, path: bytes, detail: str) -> BadArchive:
         return BadArchive(code, title(self._package), f'"{printable(path)}" {detail}')
+
+
+def _leads_where(path: bytes, member: Member) -> bool:
+    """Whether `path` is the same symlink to a directory as `member`: like directories, several packages may have it."""
+    place = b"/" + path
+    return (
+        member.kind == SYMLINK
+        and os.path.islink(place)
+        and os.readlink(place) == member.link
+        and is_directory(place)
+    )
 
 
 def _replaces(control: Control, other: Package) -> bool:

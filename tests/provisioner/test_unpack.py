@@ -178,6 +178,26 @@ def test_a_file_belongs_to_the_package_that_replaces_the_other(
     assert place.read("var/lib/dpkg/info/new.list") == "/x\n"
 
 
+@pytest.mark.parametrize("fields", [{}, {"Replaces": "aa"}], ids=["strangers", "replaces"])
+def test_the_same_link_to_a_directory_is_of_both_packages(
+    place: Place, fields: dict[str, str]
+) -> None:
+    first = HostileDeb(name="aa", items=[directory(b"./d/"), symlink(b"./l", b"d")])
+    second = HostileDeb(name="bb", items=[symlink(b"./l", b"d")], fields=fields)
+
+    place.unpack([first, second])
+
+    for name in ("aa", "bb"):
+        assert "/l\n" in place.read(f"var/lib/dpkg/info/{name}.list")
+
+
+def test_the_same_link_to_a_file_is_not(place: Place) -> None:
+    first = HostileDeb(name="aa", items=[file(b"./f"), symlink(b"./l", b"f")])
+    second = HostileDeb(name="bb", items=[symlink(b"./l", b"f")])
+
+    assert refusal(place, first, second) == "E_ARCHIVE_DUP"
+
+
 def test_a_replaces_of_another_version_does_not_count(place: Place) -> None:
     first = HostileDeb(name="old", items=[file(b"./x")])
     second = HostileDeb(name="new", items=[file(b"./x")], fields={"Replaces": "old (<< 1)"})
