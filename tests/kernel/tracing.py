@@ -84,7 +84,8 @@ def _first(files: Mapping[int, Path]) -> int:
     """Return the process that was started: the one that nobody gave birth to, or only by a number of its own."""
     calls = {pid: list(_calls(path)) for pid, path in files.items()}
     born = {result for each in calls.values() for name, _, result in each if name in _BIRTHS}
-    [first] = [pid for pid, each in calls.items() if pid not in born and "python" in each[0][1]]
+    unborn = [pid for pid, each in calls.items() if each and pid not in born]  # some did nothing
+    [first] = [pid for pid in unborn if "python" in calls[pid][0][1]]
     return first
 
 
