@@ -2,9 +2,9 @@
 
     stop  -  SCRIPT  --in-python  stop  NAME
 
-It asks init by the signal of its configuration and waits for the monitor, which gives everything back. Whatever is not
-as it was when this was written (boot, files), or is no matter of asking and waiting (a container that is frozen, does
-not run, or would not notice the signal), is left to SCRIPT with the words that follow it.
+It asks init by the signal of its configuration, or kills one that would not notice it, and waits for the monitor, which
+gives everything back. Whatever is not as it was when this was written (boot, files), or is no matter of asking and
+waiting (a container that is frozen, or does not run), is left to SCRIPT with the words that follow it.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def write(duties: Duties) -> bytes:
     s.do("pidfd_send_signal", Slot("target"), duties.stop_signal, 0, 0)
     startothers.until_dead(s, _GRACE)
     s.when("dead", 1, "ended")
+    s.mark("deaf")
     s.do("pidfd_send_signal", Slot("target"), signal.SIGKILL, 0, 0)
     startothers.until_dead(s, _GONE)
     s.mark("ended")
@@ -66,7 +67,7 @@ def write(duties: Duties) -> bytes:
 
 
 def _find(s: Scribe, duties: Duties) -> None:
-    """Open init as slot `target` and the monitor as slot `pidfd`, where the one runs and would hear the signal."""
+    """Open init as slot `target`, the monitor as slot `pidfd`; go on at `deaf` where init would not hear a signal."""
     phase = startothers.read_phase(s, duties, FALL_BACK)
     s.when("phase", startothers.RUNNING, "it runs")
     s.go(FALL_BACK)
@@ -99,3 +100,4 @@ def _hears(s: Scribe, number: int) -> None:
         for digit in heard:
             s.when("digit", ord(digit), "it hears")
         s.mark(f"no {word!r}")
+    s.go("deaf")

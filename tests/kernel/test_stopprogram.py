@@ -100,12 +100,15 @@ def test_who_hears_and_stays_is_killed_ten_seconds_later(make: Make, script: Pat
     assert container.exit_status == 137
 
 
-def test_who_would_not_hear_is_left_to_python_which_kills_at_once(make: Make, script: Path) -> None:
+def test_who_would_not_hear_is_killed_at_once(make: Make, script: Path) -> None:
     container = make("one", "/bin/sleep 1000")
     container.start()
+    began = time.monotonic()
 
-    assert stop(container, script) == fell_back(container)
-    assert container.state() == "RUNNING"
+    assert stop(container, script) == (0, "mktemplate: one: stopped\n")
+    assert time.monotonic() - began < 10, "the time that is given to who hears"
+    assert container.state() == "STOPPED"
+    assert container.exit_status == 137
 
 
 def test_what_is_no_matter_of_asking_and_waiting_is_left_to_python(
