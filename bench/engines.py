@@ -51,7 +51,7 @@ def ours(place: Place, kind: str) -> Engine:
         prepare=prepare,
         start=start,
         commands=commands,
-        stop=lambda name: (SCRIPT, "stop", "--timeout", "0", f"{name}-{kind}"),
+        stop=lambda name: (SCRIPT, "stop", f"{name}-{kind}"),
         clean=lambda name: container(name).destroy(force=True),
         environment=path,
     )

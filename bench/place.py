@@ -140,7 +140,9 @@ def config(place: Place, rootfs: str, command: str = COMMAND) -> str:
         "lxc.rootfs.options = idmap=container",
         f"lxc.seccomp.profile = {place.folder / 'profile'}",
     ]
-    (place.folder / "profile").write_text(seccomp_profile.default_profile(PROFILE))
+    profile = place.folder / "profile"
+    if not profile.exists():  # written anew it would make every start program stale
+        profile.write_text(seccomp_profile.default_profile(PROFILE))
     return "\n".join(lines) + "\n"
 
 

@@ -11,9 +11,14 @@ from runtime.errors import HostError
 
 
 def read(path: str) -> str:
-    """Return the text of a control file."""
+    """Return the text of a control file; FileNotFoundError also where its group goes while it is read."""
     with open(path, "rb") as file:
-        return file.read().decode("ascii", "replace")
+        try:
+            return file.read().decode("ascii", "replace")
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
 
 
 def write(path: str, value: str) -> None:

@@ -98,6 +98,7 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
             return None
         seen += startfile.looks([usernet.PASTA])
     grouped = os.geteuid() != 0 and not usergroup.lacking()
+    unread = _code_but_one()
     with ExitStack() as undo:
         order = prepare.order(place, settings, found, undo, join=_JOIN if grouped else ())
         if grouped:  # each start has a group of its own
@@ -114,7 +115,7 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
             loopback=any(nic.up for nic in settings.nics) and not shares_host(settings),
             network=state.key(place.path, place.name) if wired else "",
             carrier=usernet.record_of(place.path, place.name) if carried else None,
-            seen=tuple(one for one in seen if one[0] not in _code_but_one()),
+            seen=tuple(one for one in seen if one[0] not in unread),
             delegated=cgroupfs.delegates(settings) and not grouped,
             deed=prepare.deed(settings, found),
             lent=found.record.lent,
