@@ -123,6 +123,7 @@ def config(place: Place, rootfs: str, command: str = COMMAND) -> str:
     lines = [
         "lxc.uts.name = bench",
         f"lxc.init.cmd = {command}",
+        "lxc.signal.halt = SIGTERM",
         "lxc.no_new_privs = 1",
         f"lxc.cap.drop = {dropped}",
         f"lxc.idmap = u 0 {place.first_id} 65536",

@@ -43,7 +43,7 @@ What comes with mktemplate. Each is proved by the client that people use (`tests
 FOOT = """
 **packages, installed**: of Debian {release}, with its Essential set of {base}, which the services of a machine share.
 **built**: the first `up` on a machine that has downloaded the packages. **ready**: every other `up`, the whole command,
-until the service answers. **memory**: what its processes hold when idle, without page cache.
+until the service answers. **memory**: what its processes hold when idle, without page cache.{lacking}
 
 Written by `python bench/services.py` on {cores} processors at a load of {load}, Linux {kernel}.
 """
@@ -109,18 +109,20 @@ def main() -> None:
         }
         size = mib(installed(run("create", "base", "--distro", "debian", "--release", RELEASE)))
         run("destroy", "base")
-        rows = []
+        rows, lacking = [], []
         for name in arguments.templates or sorted(known):
             try:
                 rows.append(measured(run, name, known[name], arguments.n))
             except subprocess.CalledProcessError as error:
                 print(f"{name}: {error.stderr.decode()}", file=sys.stderr)
+                lacking.append(f"`{name}`")
                 for left in run("list"):
                     run("destroy", "--force", left["name"])
                 continue
             print(rows[-1], file=sys.stderr)
     load = f"{os.getloadavg()[0]:.1f}"
     told = {"release": RELEASE, "base": size, "load": load, "kernel": platform.release()}
+    told["lacking"] = f" Not measured, out of reach: {', '.join(lacking)}." if lacking else ""
     print(
         HEAD + "\n".join(map(str, rows)) + "\n" + FOOT.format(cores=os.cpu_count(), **told), end=""
     )
