@@ -53,20 +53,7 @@ def owned(slot: str, source: str, idmap: str, ids: tuple[IdMap, ...]) -> tuple[C
     namespace = f"{slot}_ids"
     work: list[Call] = []
     for name, data in maps:
-        work += (
-            Call(
-                name="openat",
-                args=(
-                    Slot("host_proc"),
-                    Text(f"%d/{name}", (Slot("helper"),)),
-                    os.O_WRONLY | os.O_CLOEXEC,
-                ),
-                result="map",
-                failure=failure,
-            ),
-            Call(name="write", args=(Slot("map"), data, len(data)), failure=failure),
-            steps.close("map"),
-        )
+        work += steps.map_ids(Slot("helper"), name, data, failure)
     work += (
         Call(
             name="openat",

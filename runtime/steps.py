@@ -10,7 +10,7 @@ import errno
 import os
 
 from runtime.kernel import mount as m
-from runtime.program import Argument, Call, Expect, Failure, Out, Slot, Step
+from runtime.program import Argument, Call, Expect, Failure, Out, Slot, Step, Text
 
 BENEATH = m.RESOLVE_BENEATH | m.RESOLVE_NO_MAGICLINKS
 ORDINARY = BENEATH | m.RESOLVE_NO_SYMLINKS
@@ -42,6 +42,23 @@ def open_directory(directory: Argument, name: str, result: str, failure: Failure
 def close(slot: str) -> Call:
     """Close the descriptor in `slot`."""
     return Call(name="close", args=(Slot(slot),))
+
+
+def map_ids(
+    process: Slot, name: str, data: bytes, failure: Failure, *, why: str = ""
+) -> tuple[Call, ...]:
+    """Write `data` to uid_map, gid_map or setgroups of a process, by the procfs in slot `host_proc`."""
+    return (
+        Call(
+            name="openat",
+            args=(Slot("host_proc"), Text(f"%d/{name}", (process,)), os.O_WRONLY | os.O_CLOEXEC),
+            result="map",
+            why=why,
+            failure=failure,
+        ),
+        Call(name="write", args=(Slot("map"), data, len(data)), failure=failure),
+        close("map"),
+    )
 
 
 def attach(source: str, directory: Argument, name: str = "") -> Call:

@@ -68,21 +68,7 @@ def map_ids(idmap: IdMap) -> tuple[Call, ...]:
     if is_alone(idmap):
         files.insert(0, ("setgroups", b"deny"))  # else a user may map no group (user_namespaces(7))
     for name, data in files:
-        calls += (
-            Call(
-                name="openat",
-                args=(
-                    Slot("host_proc"),
-                    Text(f"%d/{name}", (Slot("init"),)),
-                    os.O_WRONLY | os.O_CLOEXEC,
-                ),
-                result="map",
-                why=_WHY[name],
-                failure=failure,
-            ),
-            Call(name="write", args=(Slot("map"), data, len(data)), failure=failure),
-            steps.close("map"),
-        )
+        calls += steps.map_ids(Slot("init"), name, data, failure, why=_WHY[name])
     return (
         *calls,
         Call(

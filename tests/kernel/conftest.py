@@ -77,6 +77,16 @@ def log_of(container: Container, wanted: str = "", seconds: float = 60) -> str:
 
 
 Make = Callable[..., Container]
+FELL_BACK = '#!/bin/sh\necho "fell back: $*, HERE=$HERE"\nexit 42\n'
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """Return what stands in the place of scripts/mktemplate: it says what it was asked."""
+    path = tmp_path / "script"
+    path.write_text(FELL_BACK)
+    path.chmod(0o755)
+    return path
 
 
 @pytest.fixture

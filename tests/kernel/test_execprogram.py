@@ -35,16 +35,6 @@ LOOKS = """
 cat /proc/self/status /proc/self/limits /proc/self/mountinfo /proc/self/cgroup /proc/self/uid_map
 id; env; pwd; umask; hostname; ls -l --time-style=+ /proc/self/fd
 """
-FELL_BACK = '#!/bin/sh\necho "fell back: $*, HERE=$HERE"\nexit 42\n'
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> Path:
-    """Return what stands in the place of scripts/mktemplate: it says what it was asked."""
-    path = tmp_path / "script"
-    path.write_text(FELL_BACK)
-    path.chmod(0o755)
-    return path
 
 
 def running(make: Make, *lines: str) -> Container:

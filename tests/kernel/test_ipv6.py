@@ -17,7 +17,14 @@ from runtime import bridges, config, ipv6, names, network
 from runtime.bundle import Port
 from runtime.errors import ContainerError
 from runtime.kernel import namespace
-from tests.kernel.test_network import BRIDGED, Guest, ask, from_inside, in_a_host_of_its_own
+from tests.kernel.test_network import (
+    BRIDGED,
+    Guest,
+    ask,
+    from_inside,
+    in_a_host_of_its_own,
+    send_from_inside,
+)
 
 pytestmark = pytest.mark.root
 BOTH = BRIDGED + "lxc.net.0.ipv6.address = fd00::1/64\n"
@@ -345,15 +352,7 @@ def test_t56_nobody_answers_for_another_or_is_a_router_in_ipv6(tmp_path: Path) -
             )
             listener.bind(("mkt0", 0))
             listener.settimeout(5)
-            child = os.fork()
-            if child == 0:
-                namespace.setns(guest.netns, namespace.CLONE_NEWNET)
-                sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-                sender.bind(("eth0", 0))
-                for frame in frames.values():
-                    sender.send(frame)
-                os._exit(0)
-            os.waitpid(child, 0)
+            send_from_inside(guest, lambda _: frames.values())
             seen: list[str] = []
             while "honest datagram" not in seen:
                 data = listener.recv(2048)

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +77,19 @@ def from_inside(guest: Guest, ip: str, port: int, ask: Callable[[str, int], str]
     os.waitpid(child, 0)
     with os.fdopen(reader) as file:
         return file.read()
+
+
+def send_from_inside(guest: Guest, frames: Callable[[bytes], Iterable[bytes]]) -> None:
+    """Send the frames, made for the address of its eth0, as they are: no kernel has made them."""
+    child = os.fork()
+    if child == 0:
+        namespace.setns(guest.netns, namespace.CLONE_NEWNET)
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        sender.bind(("eth0", 0))
+        for frame in frames(sender.getsockname()[4]):
+            sender.send(frame)
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 def in_a_host_of_its_own(work: Callable[[], object]) -> object:
@@ -200,16 +213,8 @@ def test_t56_a_container_is_no_router_dhcp_server_or_somebody_else(tmp_path: Pat
             listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             listener.bind(("mkt0", 0))
             listener.settimeout(5)
-            child = os.fork()
-            if child == 0:
-                namespace.setns(guest.netns, namespace.CLONE_NEWNET)
-                sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-                sender.bind(("eth0", 0))
-                mac, ip = sender.getsockname()[4], socket.inet_aton(attached.ips[0])
-                for kind in kinds:
-                    sender.send(frame(kind, mac, ip))
-                os._exit(0)
-            os.waitpid(child, 0)
+            ip = socket.inet_aton(attached.ips[0])
+            send_from_inside(guest, lambda mac: [frame(kind, mac, ip) for kind in kinds])
             seen: list[str] = []
             while "honest" not in seen:
                 data = listener.recv(2048)

@@ -15,7 +15,7 @@ from runtime import halt
 from runtime.container import Container
 from runtime.kernel.libc import MACHINE
 from runtime.kernel.syscall_names import numbers
-from tests.kernel.test_execprogram import FELL_BACK, WAITS
+from tests.kernel.test_execprogram import WAITS
 
 pytestmark = [
     pytest.mark.root,
@@ -25,15 +25,6 @@ pytestmark = [
 Make = Callable[..., Container]
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/mktemplate"
 DEAF = "/bin/sh -c 'trap : TERM; while :; do sleep 0.1; done'"
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> Path:
-    """Return what stands in the place of scripts/mktemplate: it says what it was asked."""
-    path = tmp_path / "script"
-    path.write_text(FELL_BACK)
-    path.chmod(0o755)
-    return path
 
 
 def start(container: Container) -> int:
