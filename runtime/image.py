@@ -6,6 +6,7 @@ that file system is good. A normal user may have nothing mounted so.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from runtime.fstab import MountFlags
 from runtime.kernel import mount as m
 from runtime.program import Call, Failure, Slot, Struct, Text
 from runtime.steps import c
-from valuetypes import dataclass
+from valuetypes import dataclass, replace
 
 _HEAD = 4096  # bytes of a file that tell what it is
 # offset and magic of the file systems that a root may be, and whether one can be written
@@ -30,6 +31,7 @@ _CONFIGURE, _GET_FREE = 0x4C0A, 0x4C82
 _READ_ONLY, _AUTOCLEAR = 1, 4
 _CONFIG = "=II5Q4I22Q8Q"  # struct loop_config: descriptor, block size, struct loop_info64, reserved
 _LOCK_EX = 2
+_TRIES = 8
 _DEVICE = Text("/dev/loop%d", (Slot("free"),))
 _OURS = frozenset({"volatile"})  # of lxc.rootfs.options: nothing of the file system's
 
@@ -143,8 +145,18 @@ def _loop(image: Image) -> tuple[Call, ...]:
     missing = Failure(
         "E_KERNEL_FEATURE", "loop devices", "there are none", hints=("as root: modprobe loop",)
     )
-    flags = _AUTOCLEAR | (_READ_ONLY if image.read_only else 0)
-    values: tuple[int | Slot, ...] = (Slot(image.slot), 0, *[0] * 5, 0, 0, 0, flags, *[0] * 30)
+    *tries, last = [_try(image, missing)] * _TRIES
+    calls = list(last)
+    for found, opened, configure in reversed(tries):
+        taken = replace(configure, ignore=(errno.EBUSY,), skip=1)
+        past = Call(
+            name="close",
+            args=(-1,),  # fails by design
+            ignore=(errno.EBADF,),
+            skip=1 + len(calls),
+            why="it is ours: the other tries are left out",
+        )
+        calls = [found, opened, taken, past, steps.close("loop"), *calls]
     return (
         Call(
             name="openat",
@@ -157,6 +169,17 @@ def _loop(image: Image) -> tuple[Call, ...]:
             args=(Slot("control"), _LOCK_EX),
             why="or two starts at once were given the same device",
         ),
+        *calls,
+        steps.close(image.slot),
+        steps.close("control"),
+    )
+
+
+def _try(image: Image, missing: Failure) -> tuple[Call, Call, Call]:
+    """Take the device that is free now, unless one that locks nothing, as mount(8), takes it first."""
+    flags = _AUTOCLEAR | (_READ_ONLY if image.read_only else 0)
+    values: tuple[int | Slot, ...] = (Slot(image.slot), 0, *[0] * 5, 0, 0, 0, flags, *[0] * 30)
+    return (
         Call(name="ioctl", args=(Slot("control"), _GET_FREE, 0), result="free", failure=missing),
         Call(
             name="openat",
@@ -170,6 +193,4 @@ def _loop(image: Image) -> tuple[Call, ...]:
             why="the device is free again when its last user goes, however he goes",
             failure=Failure("E_MOUNT_SOURCE", str(image.path), "a loop device does not take it"),
         ),
-        steps.close(image.slot),
-        steps.close("control"),
     )

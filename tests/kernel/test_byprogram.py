@@ -110,13 +110,18 @@ def test_with_streams_a_failure_is_raised_all_the_same(tmp_path: Path) -> None:
         byprogram.start(start, lock.fileno(), None, (0, 1, 2))
 
 
+def children() -> set[str]:
+    return set(Path("/proc/thread-self/children").read_text().split())
+
+
 def test_a_starter_that_is_killed_takes_the_start_with_it(tmp_path: Path) -> None:
     start = written(tmp_path, program(*NETWORK, SLEEP), network=True)
     inits = []
+    before = children()
 
     def attach(_: int, init: int) -> dict[str, object]:
         inits.append(os.pidfd_open(init))
-        [starter] = Path("/proc/thread-self/children").read_text().split()
+        [starter] = children() - before
         os.kill(int(starter), signal.SIGKILL)
         os.waitid(os.P_PID, int(starter), os.WEXITED | os.WNOWAIT)
         return {}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -212,20 +215,41 @@ def test_containers_that_start_at_once_get_a_device_each(
         make(f"one{number}", WAITS, f"lxc.rootfs.path = {path}", userns=False)
         for number in range(6)
     ]
-    children = []
-    for container in made:
-        child = os.fork()
-        if child == 0:
-            try:
-                container.start()
-            finally:
-                os._exit(0)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
+    with ThreadPoolExecutor(len(made)) as starters:
+        list(starters.map(Container.start, made))
 
     assert [container.state() for container in made] == ["RUNNING"] * len(made)
     assert len(devices(path)) == len(made)
+
+
+@pytest.mark.parametrize("hook", ["", "lxc.hook.pre-start = /bin/true"], ids=["program", "python"])
+def test_a_device_that_another_program_takes_first_is_left_to_it(
+    make: Make, image: Callable[[str], Path], hook: str
+) -> None:
+    path = image("squashfs")
+    others = Path(shutil.copy(path, path.with_name("others")))
+    container = make("one", WAITS, f"lxc.rootfs.path = {path}", hook, userns=False)
+    ended = threading.Event()
+
+    def attach() -> int:
+        """Take devices as mount(8) does, which locks nothing, and give them back."""
+        taken = 0
+        while not ended.is_set():
+            done = subprocess.run(["losetup", "-f", "--show", others], capture_output=True)
+            if not done.returncode:
+                subprocess.run(["losetup", "-d", done.stdout.decode().strip()], check=True)
+                taken += 1
+        return taken
+
+    with ThreadPoolExecutor(3) as threads:
+        takers = [threads.submit(attach) for _ in range(3)]
+        try:
+            for _ in range(20):
+                container.start()
+                container.stop(0)
+        finally:
+            ended.set()
+        assert all(taker.result() for taker in takers)
 
 
 def test_what_holds_it_is_in_use_and_named_by_its_path(
