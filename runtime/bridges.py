@@ -17,12 +17,15 @@ _SYSCTL = "/proc/sys/net/ipv4"
 
 
 def choose(host: Netlink, book: lease.Ledger, bridge: str, wanted: str, *, six: bool) -> str:
-    """Return the network of `bridge`, chosen now where it has none, and written down; so is one of IPv6 if `six`."""
-    known = book.book.networks.get(bridge)
-    if known is None:
+    """Return the network of `bridge`, and write it down; so is one of IPv6 if `six`.
+
+    It is the one that its leases are of, unless the host has a route there that is not the bridge's; else a new one.
+    """
+    known = book.book.networks.get(bridge, "")
+    if not known or host.link(bridge) is None:
         routed = [f"{net}/{prefix}" for net, prefix in host.routes() if prefix]
-        taken = list(book.book.networks.values())
-        known = lease.choose_network(routed, taken, wanted)
+        taken = [network for name, network in book.book.networks.items() if name != bridge]
+        known = lease.choose_network(routed, taken, known.partition("/")[0] or wanted)
         book.save(replace(book.book, networks={**book.book.networks, bridge: known}))
     if six and bridge not in book.book.networks6:
         chosen = ipv6.choose_network(int(bridge == INTERNAL))
@@ -92,7 +95,10 @@ def gateway(network: str) -> str:
 
 
 def remove_if_unused(folder: Path = lease.FOLDER) -> bool:
-    """Take down our bridges and rules when nothing is on them; return whether there was anything."""
+    """Take down our bridges and rules when nothing is on them; return whether there was anything.
+
+    A network of which somebody holds an address stays known: what is stopped finds its address again.
+    """
     if not folder.is_dir():
         return False
     with lease.ledger(folder) as book, Netlink() as host:
@@ -104,5 +110,7 @@ def remove_if_unused(folder: Path = lease.FOLDER) -> bool:
             host.delete(bridge.name)
         if ours:
             firewall.remove()
-        book.save(replace(book.book, networks={}, networks6={}))
+        held = {one.bridge for one in book.book.leases.values()}
+        kept = {name: network for name, network in book.book.networks.items() if name in held}
+        book.save(replace(book.book, networks=kept, networks6={}))
     return bool(ours)

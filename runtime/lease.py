@@ -26,6 +26,7 @@ FOLDER = Path("/run/mktemplate/net")
 PREFIX = 24
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _ADDRESSES = range(2, 255)  # .1 is the bridge's
+_PRIVATE = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +190,7 @@ def choose_network(routed: Sequence[str], taken: Sequence[str], prefer: str = ""
 
 
 def _pool(prefer: str) -> Iterator[ipaddress.IPv4Network]:
-    private = ipaddress.IPv4Network("10.0.0.0/8")
-    if prefer and ipaddress.IPv4Address(prefer) in private:
+    if prefer and any(ipaddress.IPv4Address(prefer) in private for private in _PRIVATE):
         yield ipaddress.IPv4Network(f"{prefer}/{PREFIX}", strict=False)
     start = int.from_bytes(
         hashlib.sha256(machine()).digest()[:2], "big"

@@ -252,6 +252,32 @@ def test_release_is_idempotent_and_the_address_stays(tmp_path: Path) -> None:
     assert in_a_host_of_its_own(work) == [True, False, True, "", 1]
 
 
+def test_an_address_outlives_a_prune_unless_its_network_is_routed_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    elsewhere = BRIDGED + "lxc.net.0.ipv4.address = 10.250.9.9/24\n"
+
+    def work() -> object:
+        one, two = Guest(), Guest()
+        first = network.reserve("k.one", folder=folder).ip
+        bridges.remove_if_unused(folder)
+        other = network.connect(config.parse(elsewhere), "k.two", two.netns, (), folder).ips[0]
+        again = network.connect(config.parse(BRIDGED), "k.one", one.netns, (), folder).ips[0]
+        for guest, key in ((one, "k.one"), (two, "k.two")):
+            network.release(key, folder)
+            guest.end()
+        bridges.remove_if_unused(folder)
+        near = first.rpartition(".")[0]
+        subprocess.run(["ip", "link", "add", "vpn", "type", "bridge"], check=True)
+        subprocess.run(["ip", "addr", "add", f"{near}.200/24", "dev", "vpn"], check=True)
+        subprocess.run(["ip", "link", "set", "vpn", "up"], check=True)
+        guest = Guest()
+        moved = network.connect(config.parse(BRIDGED), "k.one", guest.netns, (), folder).ips[0]
+        guest.end()
+        return [again == first, other.startswith(f"{near}."), moved.startswith(f"{near}.")]
+
+    assert in_a_host_of_its_own(work) == [True, True, False]
+
+
 def test_a_flushed_ruleset_is_made_whole_by_the_next_start(tmp_path: Path) -> None:
     folder = tmp_path / "net"
 

@@ -30,6 +30,7 @@ def test_a_host_that_routes_all_of_ten_gets_another_private_network() -> None:
 
 def test_a_containers_own_network_is_chosen_again_where_it_is_free() -> None:
     assert lease.choose_network([], [], "10.77.66.55") == "10.77.66.0/24"
+    assert lease.choose_network([], [], "172.20.1.9") == "172.20.1.0/24"
     assert lease.choose_network(["10.77.0.0/16"], [], "10.77.66.55") != "10.77.66.0/24"
 
 
