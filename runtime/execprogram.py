@@ -31,7 +31,7 @@ def keep(container: Container) -> None:
     if startfile.current(path) is not None:
         return
     files = filter(None, (str(found.config), settings.seccomp_profile, startprogram.__file__))
-    seen = startfile.looks(files)
+    seen = startfile.settled(files)
     with enter.joined(container) as target:
         look = _passwd(target.root)
         if not look:
@@ -54,7 +54,7 @@ def keep(container: Container) -> None:
             ),
         )
         program = startprogram.write(target.join(account, before, ()), duties, lambda _: _FAILED)
-    startfile.write(path, program, [*seen, *startfile.looks(startfile.code())], run)
+    startfile.write(path, program, [*seen, *startfile.settled(startfile.code())], run)
 
 
 def _passwd(root: int) -> tuple[int, ...]:

@@ -86,17 +86,17 @@ def write(place: Place, look: Look, path: Path) -> StartFile | None:
     nothing is written, where only Python can start it.
     """
     own = [str(path.with_name(name)) for name in ("config", "state.json")]
-    seen = startfile.looks([*own, *_RESOLVERS, *startfile.code()])
+    seen = startfile.settled([*own, *_RESOLVERS, *startfile.code()])
     settings, found = look[0](), look[1]()
     if not suffices(settings, found.config):
         return None
-    seen += startfile.looks(filter(None, (settings.mount_fstab, settings.seccomp_profile)))
-    seen += startfile.looks(path for path in settings.rootfs_layers if image.is_image(Path(path)))
+    seen += startfile.settled(filter(None, (settings.mount_fstab, settings.seccomp_profile)))
+    seen += startfile.settled(path for path in settings.rootfs_layers if image.is_image(Path(path)))
     wired = is_wired(settings, found.record.ports)
     if carried := wired and os.geteuid() != 0:
         if usernet.check() != usernet.PASTA:
             return None
-        seen += startfile.looks([usernet.PASTA])
+        seen += startfile.settled([usernet.PASTA])
     grouped = os.geteuid() != 0 and not usergroup.lacking()
     unread = _code_but_one()
     with ExitStack() as undo:

@@ -11,6 +11,7 @@ import os
 import resource
 import stat
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from valuetypes import asdict, dataclass
 _MARK = b"\nmktemplate start program, written from:\n"
 _TAIL = 64 << 10  # bytes at the end of the file in which the mark is looked for
 Looks = list[tuple[str, tuple[int, ...]]]
+_COARSE = 5  # CLOCK_REALTIME_COARSE, clock_gettime(2): what files are stamped by
+_TICK = 20_000_000  # ns, more than one of the slowest timer
 _LIMITS = 16  # kinds of them, getrlimit(2)
 
 
@@ -47,6 +50,16 @@ def looks(files: Iterable[str]) -> Looks:
         else:
             found.append((name, (status.st_ino, status.st_size, status.st_mtime_ns)))
     return found
+
+
+def settled(files: Iterable[str]) -> Looks:
+    """Return how `files` look once any later change shows: before Linux 6.13 mtime moves with the timer's tick only."""
+    names = list(files)
+    while True:
+        found, now = looks(names), time.clock_gettime_ns(_COARSE)
+        if not any(0 <= look[2] - now < _TICK for _, look in found if look):
+            return found
+        time.sleep(0.001)
 
 
 def code() -> list[str]:

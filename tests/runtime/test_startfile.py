@@ -21,7 +21,7 @@ RUN = RunState(name="web", path="/nowhere", phase="STARTING", notes=("a note",))
 def written(tmp_path: Path) -> Path:
     (tmp_path / "config").write_text("lxc.uts.name = web\n")
     start = tmp_path / "start"
-    seen = startfile.looks([str(tmp_path / "config"), str(tmp_path / "fstab")])
+    seen = startfile.settled([str(tmp_path / "config"), str(tmp_path / "fstab")])
     startfile.write(start, b"\x7fELF", seen, RUN)
     return start
 
