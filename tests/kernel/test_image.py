@@ -244,7 +244,7 @@ def test_a_device_that_another_program_takes_first_is_left_to_it(
     with ThreadPoolExecutor(3) as threads:
         takers = [threads.submit(attach) for _ in range(3)]
         try:
-            for _ in range(20):
+            for _ in range(8):
                 container.start()
                 container.stop(0)
         finally:
