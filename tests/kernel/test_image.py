@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -83,11 +84,12 @@ def says(script: str) -> str:
 
 def devices(image: Path) -> list[str]:
     """Return the loop devices that `image` is attached to."""
-    return [
-        place.parts[3]
-        for place in Path("/sys/block").glob("loop*/loop/backing_file")
-        if place.read_text().strip() == str(image)
-    ]
+    found = []
+    for place in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # given back just now
+            if place.read_text().strip() == str(image):
+                found.append(place.parts[3])
+    return found
 
 
 def freed(image: Path) -> bool:

@@ -154,16 +154,3 @@ def test_an_interrupted_create_leaves_nothing(cold: Mkt) -> None:
     assert process.wait(timeout=10) == 130, rest
     assert "Traceback" not in rest
     assert leftovers(cold) == []
-
-
-def test_a_user_without_subordinate_ids_is_told_so(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    checkout = Path(__file__).parent.parent.parent
-    done = subprocess.run(
-        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-P", "-m",
-         "mktemplate", "--path", str(tmp_path / "path"), "create", "base", "--distro", "debian"],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(checkout)},
-        cwd="/", capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-
-    refused(done, "E_SUBUID_MISSING", 6)

@@ -21,17 +21,31 @@ FILES = {
     "subuid": "mktuser:{2}:65536\n",
     "subgid": "mktuser:{2}:65536\n",
 }
-# What lies in a closed home of root's, as a Python may, is shown to the user in a mount namespace that ends with it.
+# Python and its packages, where they lie in a closed home, are shown in a mount namespace that ends with the user.
 BECOME = """
-place=$1 closed=$2 wanted=$3; shift 3
+place=$1; shift
 for file in passwd group subuid subgid; do mount --bind "$place/$file" "/etc/$file"; done
-if [ -n "$closed" ]; then
-    mkdir -p "$place/kept"; mount --bind "$wanted" "$place/kept"
-    mount -t tmpfs -o mode=755 none "$closed"; mkdir -p "$wanted"; mount --bind "$place/kept" "$wanted"
-fi
+IFS='
+'
+kept() { mkdir -p "$place/kept$1"; echo "$place/kept$1"; }
+for shown in $SHOWN; do mount --bind "$shown" "$(kept "$shown")"; done
+for closed in $CLOSED; do mount -t tmpfs -o mode=755 none "$closed"; done
+for shown in $SHOWN; do mkdir -p "$shown"; mount --bind "$(kept "$shown")" "$shown"; done
+unset IFS
 [ ! -e "$place/tun" ] || mount --bind "$place/tun" /dev/net/tun
 exec setpriv --reuid 54321 --regid 54321 $GROUPS_OF --inh-caps=-all "$@"
 """
+
+
+def closed_homes() -> dict[str, str]:
+    """Return what the user needs of what root alone may enter, each by the topmost closed folder that it lies in."""
+    found = {}
+    for needed in {sys.base_prefix, sys.prefix}:
+        parents = reversed(Path(needed).parents)
+        closed = next((str(one) for one in parents if not one.stat().st_mode & 0o001), None)
+        if closed:
+            found[needed] = closed
+    return found
 
 
 def free_ids() -> int:
@@ -49,6 +63,7 @@ class UserMkt(Mkt):
     def __init__(self, place: Path, groups: str = "--clear-groups") -> None:
         super().__init__(place / "home/.local/share/mktemplate")
         self.place = place
+        homes = closed_homes()
         self.environment = {
             "HOME": str(place / "home"),
             "XDG_RUNTIME_DIR": str(place / "run"),
@@ -57,6 +72,8 @@ class UserMkt(Mkt):
             "PYTHONDONTWRITEBYTECODE": "1",
             "LANG": "C.UTF-8",
             "GROUPS_OF": groups,
+            "SHOWN": "\n".join(homes),
+            "CLOSED": "\n".join(set(homes.values())),
         }
 
     def __call__(
@@ -69,12 +86,10 @@ class UserMkt(Mkt):
         self, name: str, *argv: str, timeout: float = 300, stdin: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a module of Python's as the user and return how it ended."""
-        base = Path(sys.base_prefix)
-        closed = next((p for p in reversed(base.parents) if not p.stat().st_mode & 0o001), "")
         return subprocess.run(
             [
                 *("unshare", "-m", "--propagation", "private", "sh", "-ec", BECOME, "sh"),
-                *(str(self.place), str(closed), str(base), sys.executable, "-P", "-m", name),
+                *(str(self.place), sys.executable, "-P", "-m", name),
                 *argv,
             ],
             env=self.environment | environment, cwd="/", input=stdin, text=True, capture_output=True,
