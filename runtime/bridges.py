@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runtime import firewall, ipv6, lease
 from runtime.errors import HostError
-from runtime.kernel.netlink import AF_INET6, Netlink
+from runtime.kernel.netlink import AF_INET6, Link, Netlink
 from runtime.kernel.nftables import Change
 from valuetypes import replace
 
@@ -16,17 +16,21 @@ _MAC = "02:6d:6b:74:00:{:02x}"
 _SYSCTL = "/proc/sys/net/ipv4"
 
 
-def choose(host: Netlink, book: lease.Ledger, bridge: str, wanted: str, *, six: bool) -> str:
-    """Return the network of `bridge`, and write it down; so is one of IPv6 if `six`.
+def choose(
+    host: Netlink, book: lease.Ledger, bridge: str, link: Link | None, wanted: str, *, six: bool
+) -> str:
+    """Return the network of `bridge`, there as `link` if at all, and write it down; so is one of IPv6 if `six`.
 
     It is the one that its leases are of, unless the host has a route there that is not the bridge's; else a new one.
     """
     known = book.book.networks.get(bridge, "")
-    if not known or host.link(bridge) is None:
+    if not known or link is None:
         routed = [f"{net}/{prefix}" for net, prefix in host.routes() if prefix]
         taken = [network for name, network in book.book.networks.items() if name != bridge]
-        known = lease.choose_network(routed, taken, known.partition("/")[0] or wanted)
-        book.save(replace(book.book, networks={**book.book.networks, bridge: known}))
+        network = lease.choose_network(routed, taken, known.partition("/")[0] or wanted)
+        if network != known:
+            book.save(replace(book.book, networks={**book.book.networks, bridge: network}))
+        known = network
     if six and bridge not in book.book.networks6:
         chosen = ipv6.choose_network(int(bridge == INTERNAL))
         book.save(replace(book.book, networks6={**book.book.networks6, bridge: chosen}))
@@ -38,8 +42,8 @@ def ensure(
 ) -> tuple[str, ...]:
     """Make the bridge, forwarding and the rules where they are missing; return what was changed on the host."""
     notes: tuple[str, ...] = ()
-    network = choose(host, book, name, wanted, six=six)
     link = host.link(name)
+    network = choose(host, book, name, link, wanted, six=six)
     if link is None:
         host.add_bridge(name, _MAC.format(name == INTERNAL))
         link = host.link(name)

@@ -31,6 +31,7 @@ _CONFIGURE, _GET_FREE = 0x4C0A, 0x4C82
 _READ_ONLY, _AUTOCLEAR = 1, 4
 _CONFIG = "=II5Q4I22Q8Q"  # struct loop_config: descriptor, block size, struct loop_info64, reserved
 _LOCK_EX = 2
+# Each is lost only to a program that takes a device in the microseconds between two calls.
 _TRIES = 8
 _DEVICE = Text("/dev/loop%d", (Slot("free"),))
 _OURS = frozenset({"volatile"})  # of lxc.rootfs.options: nothing of the file system's

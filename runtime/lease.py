@@ -198,10 +198,8 @@ def _pool(prefer: str) -> Iterator[ipaddress.IPv4Network]:
     for step in range(1 << 16):
         number = (start + step) % (1 << 16)
         yield ipaddress.IPv4Network(f"10.{number >> 8}.{number & 255}.0/{PREFIX}")
-    for number in range(16 * 256):
-        yield ipaddress.IPv4Network(f"172.{16 + (number >> 8)}.{number & 255}.0/{PREFIX}")
-    for number in range(256):
-        yield ipaddress.IPv4Network(f"192.168.{number}.0/{PREFIX}")
+    for private in _PRIVATE[1:]:
+        yield from private.subnets(new_prefix=PREFIX)
 
 
 def machine() -> bytes:

@@ -61,7 +61,7 @@ def reserve(
 ) -> Lease:
     """Return the address that `key` will have on our bridge, `six`: IPv6, too; nothing is made yet."""
     with Netlink() as host, lease.ledger(folder) as book:
-        bridges.choose(host, book, bridge, "", six=six)
+        bridges.choose(host, book, bridge, host.link(bridge), "", six=six)
         new, leased = lease.take(book.book, key, bridge)
         book.save(new)
     return replace(leased, ip6=ipv6.address(new.networks6[bridge], leased.ip)) if six else leased

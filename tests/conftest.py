@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(rootless)
         if item.get_closest_marker("slow") and not config.getoption("--all"):
             item.add_marker(slow)
+
+
+def children() -> set[str]:
+    """Return our children: a server of other tests may be among them."""
+    return set(Path("/proc/thread-self/children").read_text().split())
 
 
 def lacking(what: str) -> None:

@@ -18,6 +18,7 @@ from runtime.kernel import mount
 from runtime.kernel import namespace as ns
 from runtime.program import Call, Expect, Failure, Out, Pointer, Program, Slot, Struct
 from runtime.startentry import GROUP
+from tests.conftest import children
 from valuetypes import replace
 
 pytestmark = pytest.mark.root
@@ -108,10 +109,6 @@ def test_with_streams_a_failure_is_raised_all_the_same(tmp_path: Path) -> None:
     start = written(tmp_path, program(NO_FILE))
     with open(tmp_path / "lock", "w") as lock, pytest.raises(HostError, match="refuses it"):
         byprogram.start(start, lock.fileno(), None, (0, 1, 2))
-
-
-def children() -> set[str]:
-    return set(Path("/proc/thread-self/children").read_text().split())
 
 
 def test_a_starter_that_is_killed_takes_the_start_with_it(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ import select
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from provisioner.apart import apart, beside
+from tests.conftest import children
 
 
 def test_it_runs_beside_the_block() -> None:
@@ -38,11 +38,6 @@ def test_where_it_dies_the_function_is_called_here() -> None:
 
     with apart(die_elsewhere) as answer:
         assert answer() == b"done"
-
-
-def children() -> set[str]:
-    """Return our children: a server of other tests may be among them."""
-    return set(Path("/proc/thread-self/children").read_text().split())
 
 
 def test_nothing_is_left_where_the_block_fails() -> None:

@@ -25,8 +25,11 @@ def alone() -> Iterator[UserMkt]:
         yield found
 
 
-def test_without_ids_create_and_doctor_say_what_mends_it(alone: UserMkt) -> None:
-    done = alone("create", "busybox")
+@pytest.mark.parametrize("words", [("busybox",), ("base", "--distro", "debian")], ids=" ".join)
+def test_without_ids_create_and_doctor_say_what_mends_it(
+    alone: UserMkt, words: tuple[str, ...]
+) -> None:
+    done = alone("create", *words)
 
     refused(done, "E_SUBUID_MISSING", 6)
     assert "hint: as root: usermod --add-subuids " in done.stderr
