@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.parity import fetch, requests, suites
 from provisioner.deb.archive import parse_stanza
 from provisioner.deb.relation import parse_clauses, parse_relations
+from provisioner.errors import StoreFailed
 from provisioner.flatten import flatten
 from provisioner.index import Package
 from provisioner.provision import Facts, Tools, provision
@@ -52,6 +54,7 @@ SETS = {
 EPOCH = 1_767_225_600  # told to both: passwd(1) dates new accounts with it
 # Their lines stand in the order in which packages were unpacked, and here that is the alphabet's.
 SORTED = ("var/lib/dpkg/triggers/File", "etc/shells")
+ENDS = ("same", "different", "not compared", "that mmdebstrap refuses")
 DEFAULT = ("sshd", "minbase", "nginx")
 LIST = Path(__file__).parent.parent / "docs" / "differences.md"
 
@@ -229,25 +232,31 @@ def main() -> int:
     asked = parser.parse_args()
     includes = [*asked.include, *singles(asked.release, asked.singles, asked.seed)]
     sets = [SETS[name] for name in asked.sets or ([] if includes else DEFAULT)]
-    different = unbuilt = 0
-    for variant, include in [*sets, *(("essential", names) for names in includes)]:
-        place = Path(tempfile.mkdtemp(prefix="tree-diff.", dir=asked.tmpdir))
-        place.chmod(0o755)
-        try:
-            different += _one(variant, include, asked, place)
-        except NotBuilt as problem:
-            unbuilt += 1
-            print(f"{variant} {include}: mmdebstrap cannot build it: {problem}", flush=True)
-        finally:
-            if asked.keep:
-                print(f"  kept in {place}")
-            else:
-                shutil.rmtree(place)
-    total = len(sets) + len(includes)
-    print(
-        f"{total} sets: {total - different - unbuilt} same, {different} different, {unbuilt} that mmdebstrap refuses"
+    ends = Counter(
+        _tried(variant, include, asked)
+        for variant, include in [*sets, *(("essential", names) for names in includes)]
     )
-    return int(bool(different))
+    print(f"{ends.total()} sets:", ", ".join(f"{ends[end]} {end}" for end in ENDS))
+    return int(bool(ends["different"] or ends["not compared"]))
+
+
+def _tried(variant: str, include: str, asked: argparse.Namespace) -> str:
+    """Build and compare one set in a folder of its own; return how it ended."""
+    place = Path(tempfile.mkdtemp(prefix="tree-diff.", dir=asked.tmpdir))
+    place.chmod(0o755)
+    try:
+        return "different" if _one(variant, include, asked, place) else "same"
+    except NotBuilt as problem:
+        print(f"{variant} {include}: mmdebstrap cannot build it: {problem}", flush=True)
+        return "that mmdebstrap refuses"
+    except StoreFailed as problem:
+        print(f"{variant} {include}: not compared: {problem}", flush=True)
+        return "not compared"
+    finally:
+        if asked.keep:
+            print(f"  kept in {place}")
+        else:
+            shutil.rmtree(place)
 
 
 def _one(variant: str, include: str, asked: argparse.Namespace, place: Path) -> bool:

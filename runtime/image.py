@@ -150,13 +150,7 @@ def _loop(image: Image) -> tuple[Call, ...]:
     calls = list(last)
     for found, opened, configure in reversed(tries):
         taken = replace(configure, ignore=(errno.EBUSY,), skip=1)
-        past = Call(
-            name="close",
-            args=(-1,),  # fails by design
-            ignore=(errno.EBADF,),
-            skip=1 + len(calls),
-            why="it is ours: the other tries are left out",
-        )
+        past = steps.past(1 + len(calls), why="it is ours: the other tries are left out")
         calls = [found, opened, taken, past, steps.close("loop"), *calls]
     return (
         Call(

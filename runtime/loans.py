@@ -13,10 +13,12 @@ from runtime.hierarchy import Group
 from runtime.kernel import mount as m
 from runtime.limits import Limit, Limits, device_policy
 from runtime.program import Call, Expect, Failure, Out, Pointer, Slot, Struct
+from runtime.steps import past
 from valuetypes import dataclass, replace
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _ANY = tuple(errno.errorcode)
+_TRIES = 8  # each is missed only where yet another container ends in that moment
 _PROG_LOAD, _PROG_ATTACH, _CGROUP_DEVICE, _ATTACH_DEVICE, _ALLOW_MULTI = 5, 8, 15, 6, 2
 
 
@@ -61,21 +63,18 @@ def groups(group: Cgroup, limits: Limits, name: str) -> Loan:
     take: list[Call] = []
     for one in group.groups:
         folders = [Path(folder) for folder in hierarchy.above(one.path)]
-        for folder in folders[1:]:
-            take.append(_mkdir(folder, 0o755, ignore=(errno.EEXIST,)))
-            take += _cpuset(folder, one, ignore=_ANY)
-        if one.version == 2:
-            words = [f"+{controller}" for controller in one.controllers]
-            for folder in folders:
-                for word in words:
-                    take += _put(folder / "cgroup.subtree_control", word, ignore=_ANY)
-        take += _made(one, Path(one.path))
+        take += _made_below(folders[1:], Path(one.path))
+        take += _handed_down(folders, one)
+        take += _cpuset(Path(one.path), one, failure=Failure("E_CGROUP", one.path))
     for path, limit in _limits(group, limits):
         failure = Failure("E_CGROUP", limit.file, repr(limit.value))
         take += _put(path, limit.value, ignore=() if limit.asked else _ANY, failure=failure)
     take += _device_filter(group, limits)
     for one in group.groups:
-        take += _made(one, Path(one.innermost)) if one.inner else ()
+        if one.inner:
+            failure = Failure("E_CGROUP", one.innermost)
+            take.append(_mkdir(Path(one.innermost), 0o755, failure=failure))
+            take += _cpuset(Path(one.innermost), one, failure=failure)
     return Loan(
         claim=tuple(
             call for one in group.groups for path in _own(one) for call in _free(path, name)
@@ -126,13 +125,27 @@ def _free(path: Path, name: str) -> tuple[Call, ...]:
     )
 
 
-def _made(group: Group, path: Path) -> tuple[Call, ...]:
-    """Make the folder `path` of a group."""
-    failure = Failure("E_CGROUP", str(path))
-    return (
-        _mkdir(path, 0o755, failure=failure),
-        *_cpuset(path, group, failure=failure),
-    )
+def _made_below(above: list[Path], path: Path) -> tuple[Call, ...]:
+    """Make the folder `path` of a group, and those `above` it.
+
+    Until the group keeps them, the end of another container may take an empty folder away: then all is made again.
+    """
+    folders = [_mkdir(folder, 0o755, ignore=(errno.EEXIST,)) for folder in above]
+    made = _mkdir(path, 0o755, failure=Failure("E_CGROUP", str(path)))
+    calls = [*folders, made]
+    for _ in range(_TRIES - 1):
+        missed = replace(made, ignore=(errno.ENOENT,), skip=1)
+        calls = [*folders, missed, past(len(calls), why="it is made"), *calls]
+    return tuple(calls)
+
+
+def _handed_down(folders: list[Path], group: Group) -> Iterator[Call]:
+    """Give what the group needs from the root of its hierarchy down; what is refused shows in a limit."""
+    for folder in folders[1:]:
+        yield from _cpuset(folder, group, ignore=_ANY)
+    for folder in folders if group.version == 2 else ():
+        for controller in group.controllers:
+            yield from _put(folder / "cgroup.subtree_control", f"+{controller}", ignore=_ANY)
 
 
 def _cpuset(

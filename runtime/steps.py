@@ -44,6 +44,11 @@ def close(slot: str) -> Call:
     return Call(name="close", args=(Slot(slot),))
 
 
+def past(calls: int, why: str) -> Call:
+    """Leave the next `calls` out: a call that always fails."""
+    return Call(name="close", args=(-1,), ignore=(errno.EBADF,), skip=calls, why=why)
+
+
 def map_ids(
     process: Slot, name: str, data: bytes, failure: Failure, *, why: str = ""
 ) -> tuple[Call, ...]:

@@ -7,12 +7,13 @@ import re
 import select
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from runtime import byprogram, standalone, startfile, state
+from runtime import byprogram, hierarchy, standalone, startfile, state
 from runtime.container import Container
 from runtime.errors import ContainerError, StateError
 from runtime.kernel.libc import MACHINE
@@ -25,6 +26,22 @@ pytestmark = [
 
 Make = Callable[..., Container]
 WAITS = "/bin/sh -c 'trap \"exit 7\" TERM; echo up; while :; do sleep 0.1; done'"
+REMOVES = """\
+import os, signal, sys
+ended, taken = [], dict.fromkeys(sys.argv[1:], 0)
+signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
+while not ended:
+    for folder in taken:
+        try:
+            if os.stat(folder).st_nlink > 2:
+                taken[folder] = 0
+            elif taken[folder] < 4:
+                os.rmdir(folder)
+                taken[folder] += 1
+                os.write(1, b".")
+        except OSError:
+            pass
+"""  # as the ends of four last containers do
 LOOKS = {
     "who it is": "cat /proc/self/status",
     "what it may use": "ulimit -a; cat /proc/1/limits",
@@ -128,6 +145,24 @@ def test_a_running_container_is_not_started_again(make: Make) -> None:
     assert container.pid == pid
     assert container.state() == "RUNNING"
     assert leftovers(container) != []
+
+
+def test_ends_of_others_do_not_take_the_folder_above_its_groups_away(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hierarchy, "PARENT", f"mktemplate-test-{os.getpid()}")
+    container = make("between", WAITS)
+    by_program = written(container)
+    parents = [f"{tree.path}/{hierarchy.PARENT}" for tree in hierarchy.mounted()]
+    ending = subprocess.Popen([sys.executable, "-c", REMOVES, *parents], stdout=subprocess.PIPE)
+    try:
+        for _ in range(40):
+            start_it(by_program)
+            container.stop(0)
+    finally:
+        ending.terminate()
+
+    assert ending.communicate()[0]
 
 
 def test_what_python_started_is_not_started_again(make: Make) -> None:

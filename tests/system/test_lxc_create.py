@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.system.command import CHECKOUT, Mkt
+from tests.system.user import closed
 
 pytestmark = pytest.mark.system
 TEMPLATE = CHECKOUT / "scripts/lxc-mktemplate"
@@ -78,6 +80,8 @@ def answers(address: str) -> bool:
 def test_lxc_creates_starts_and_destroys_a_service_that_answers(
     lxc: Lxc, tmp_path: Path, ids: str
 ) -> None:
+    if ids == "mapped" and (home := closed(TEMPLATE) or closed(sys.prefix)):
+        pytest.skip(f"LXC runs a template as the mapped root, who may not enter {home}")
     config = tmp_path / "config"
     config.write_text(mapped() if ids == "mapped" else "lxc.net.0.type = empty\nlxc.net =\n")
 

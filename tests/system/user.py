@@ -37,15 +37,16 @@ exec setpriv --reuid 54321 --regid 54321 $GROUPS_OF --inh-caps=-all "$@"
 """
 
 
+def closed(path: str | Path) -> str | None:
+    """Return the topmost folder above `path` that root alone may enter."""
+    parents = reversed(Path(path).parents)
+    return next((str(one) for one in parents if not one.stat().st_mode & 0o001), None)
+
+
 def closed_homes() -> dict[str, str]:
-    """Return what the user needs of what root alone may enter, each by the topmost closed folder that it lies in."""
-    found = {}
-    for needed in {sys.base_prefix, sys.prefix}:
-        parents = reversed(Path(needed).parents)
-        closed = next((str(one) for one in parents if not one.stat().st_mode & 0o001), None)
-        if closed:
-            found[needed] = closed
-    return found
+    """Return what the user needs of what root alone may enter, each by the closed folder that it lies in."""
+    places = {needed: closed(needed) for needed in (sys.base_prefix, sys.prefix)}
+    return {needed: place for needed, place in places.items() if place}
 
 
 def free_ids() -> int:
