@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Podman and Docker take a hybrid cgroup layout for version 2 and then miss its controllers. LXC and Incus look for
-# links below /sys, which shows those of the network namespace that it was mounted in.
+# links below /sys, which shows those of the network namespace that it was mounted in; AppArmor's are below security.
 _ENTER = """\
 ip link set lo up; ip addr add 192.0.2.1/32 dev lo
 umount /sys/fs/cgroup/unified 2>/dev/null
-mount --rbind /sys/fs/cgroup /mnt && mount -t sysfs sysfs /sys && mount --move /mnt /sys/fs/cgroup && echo in
+mount --rbind /sys/fs/cgroup /mnt && mount -t sysfs sysfs /sys && mount --move /mnt /sys/fs/cgroup
+mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
+echo in
 exec cat
 """
 

@@ -119,7 +119,8 @@ def test_podman_runs_the_oci_archive_and_it_answers(
     apart.ok(*podman, "load", "-q", "-i", tmp_path / "web.tar")
     apart.ok(*podman, "run", "-d", "--name", "web", "--network", "host", "localhost/web.1")
     try:
-        until(lambda: answers(apart, key, "127.0.0.1"), 20)
+        logs = (*podman, "logs", "web")
+        until(lambda: answers(apart, key, "127.0.0.1"), 20, lambda: repr(apart.run(*logs)))
 
         told = apart.ok(
             *ssh(key, "127.0.0.1"), "cat /etc/machine-id; tr '\\0' ' ' </proc/1/cmdline"
