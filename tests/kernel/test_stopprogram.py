@@ -121,6 +121,9 @@ def test_what_is_no_matter_of_asking_and_waiting_is_left_to_python(
     assert [frozen, changed, stopped] == [fell_back(container)] * 3
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/syscall").exists(), reason="this kernel lacks /proc/PID/syscall"
+)
 def test_where_the_monitor_is_killed_meanwhile_python_gives_back(make: Make, script: Path) -> None:
     container = make("one", DEAF)
     monitor = start(container)
