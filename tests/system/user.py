@@ -61,13 +61,13 @@ def free_ids() -> int:
 class UserMkt(Mkt):
     """`mktemplate` as the user, run as a process of its own."""
 
-    def __init__(self, place: Path, groups: str = "--clear-groups") -> None:
+    def __init__(self, place: Path, run: Path, groups: str) -> None:
         super().__init__(place / "home/.local/share/mktemplate")
         self.place = place
         homes = closed_homes()
         self.environment = {
             "HOME": str(place / "home"),
-            "XDG_RUNTIME_DIR": str(place / "run"),
+            "XDG_RUNTIME_DIR": str(run),
             "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
             "PYTHONPATH": str(place / "code"),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -111,9 +111,10 @@ def made(*, alone: bool = False) -> Iterator[UserMkt]:
         before = own.read_text() if own.exists() else ""
         given = "" if alone and name.startswith("sub") else line.format(USER, place, free_ids())
         (place / name).write_text(before + given)
-    for name in ("home", "run"):
-        (place / name).mkdir(0o700)
-        os.chown(place / name, USER, USER)
+    run = Path(tempfile.mkdtemp(prefix="mkt-run-", dir="/tmp"))  # where AppArmor lets pasta write
+    (place / "home").mkdir(0o700)
+    for folder in (place / "home", run):
+        os.chown(folder, USER, USER)
     (place / "code").mkdir()
     for package in ("mktemplate", "provisioner", "runtime", "templates", "fstabs", "valuetypes"):
         shutil.copytree(
@@ -125,7 +126,8 @@ def made(*, alone: bool = False) -> Iterator[UserMkt]:
     if Path("/dev/net/tun").exists():
         os.mknod(place / "tun", 0o020666, os.makedev(10, 200))
         (place / "tun").chmod(0o666)
-    found = UserMkt(place, f"--groups {GROUP}" if alone else "--clear-groups")
+    found = UserMkt(place, run, f"--groups {GROUP}" if alone else "--clear-groups")
     yield found
     found.sweep()
-    shutil.rmtree(place, ignore_errors=True)
+    for folder in (place, run):
+        shutil.rmtree(folder, ignore_errors=True)
