@@ -17,7 +17,7 @@ from runtime.fstab import MountFlags
 from runtime.kernel import mount as m
 from runtime.program import Call, Failure, Slot, Struct, Text
 from runtime.steps import c
-from valuetypes import dataclass, replace
+from valuetypes import dataclass
 
 _HEAD = 4096  # bytes of a file that tell what it is
 # offset and magic of the file systems that a root may be, and whether one can be written
@@ -31,8 +31,6 @@ _CONFIGURE, _GET_FREE = 0x4C0A, 0x4C82
 _READ_ONLY, _AUTOCLEAR = 1, 4
 _CONFIG = "=II5Q4I22Q8Q"  # struct loop_config: descriptor, block size, struct loop_info64, reserved
 _LOCK_EX = 2
-# Each is lost only to a program that takes a device in the microseconds between two calls.
-_TRIES = 8
 _DEVICE = Text("/dev/loop%d", (Slot("free"),))
 _OURS = frozenset({"volatile"})  # of lxc.rootfs.options: nothing of the file system's
 
@@ -146,12 +144,7 @@ def _loop(image: Image) -> tuple[Call, ...]:
     missing = Failure(
         "E_KERNEL_FEATURE", "loop devices", "there are none", hints=("as root: modprobe loop",)
     )
-    *tries, last = [_try(image, missing)] * _TRIES
-    calls = list(last)
-    for found, opened, configure in reversed(tries):
-        taken = replace(configure, ignore=(errno.EBUSY,), skip=1)
-        past = steps.past(1 + len(calls), why="it is ours: the other tries are left out")
-        calls = [found, opened, taken, past, steps.close("loop"), *calls]
+    *before, configure = _try(image, missing)
     return (
         Call(
             name="openat",
@@ -164,7 +157,7 @@ def _loop(image: Image) -> tuple[Call, ...]:
             args=(Slot("control"), _LOCK_EX),
             why="or two starts at once were given the same device",
         ),
-        *calls,
+        *steps.tried(before, configure, errno.EBUSY, undo=(steps.close("loop"),)),
         steps.close(image.slot),
         steps.close("control"),
     )

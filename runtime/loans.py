@@ -13,12 +13,11 @@ from runtime.hierarchy import Group
 from runtime.kernel import mount as m
 from runtime.limits import Limit, Limits, device_policy
 from runtime.program import Call, Expect, Failure, Out, Pointer, Slot, Struct
-from runtime.steps import past
+from runtime.steps import tried
 from valuetypes import dataclass, replace
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _ANY = tuple(errno.errorcode)
-_TRIES = 8  # each is missed only where yet another container ends in that moment
 _PROG_LOAD, _PROG_ATTACH, _CGROUP_DEVICE, _ATTACH_DEVICE, _ALLOW_MULTI = 5, 8, 15, 6, 2
 
 
@@ -132,11 +131,7 @@ def _made_below(above: list[Path], path: Path) -> tuple[Call, ...]:
     """
     folders = [_mkdir(folder, 0o755, ignore=(errno.EEXIST,)) for folder in above]
     made = _mkdir(path, 0o755, failure=Failure("E_CGROUP", str(path)))
-    calls = [*folders, made]
-    for _ in range(_TRIES - 1):
-        missed = replace(made, ignore=(errno.ENOENT,), skip=1)
-        calls = [*folders, missed, past(len(calls), why="it is made"), *calls]
-    return tuple(calls)
+    return tried(folders, made, errno.ENOENT)
 
 
 def _handed_down(folders: list[Path], group: Group) -> Iterator[Call]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 from runtime.kernel import mount as m
 from runtime.program import Argument, Call, Expect, Failure, Out, Slot, Step, Text
+from valuetypes import replace
 
 BENEATH = m.RESOLVE_BENEATH | m.RESOLVE_NO_MAGICLINKS
 ORDINARY = BENEATH | m.RESOLVE_NO_SYMLINKS
 PLAIN = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
+_TRIES = 8
 _STATFS_FLAGS, _ST_RDONLY = 80, 1  # struct statfs of 64-bit Linux
 
 
@@ -44,9 +47,24 @@ def close(slot: str) -> Call:
     return Call(name="close", args=(Slot(slot),))
 
 
-def past(calls: int, why: str) -> Call:
-    """Leave the next `calls` out: a call that always fails."""
-    return Call(name="close", args=(-1,), ignore=(errno.EBADF,), skip=calls, why=why)
+def tried(
+    before: Sequence[Call], attempt: Call, lost: int, undo: Sequence[Call] = ()
+) -> tuple[Call, ...]:
+    """Do `before` and `attempt`, and where that fails with errno `lost`, `undo` and all once more.
+
+    Each of the eight tries is lost only to another program that is quicker in the microseconds between two calls.
+    """
+    calls = (*before, attempt)
+    for _ in range(_TRIES - 1):
+        past = Call(
+            name="close",
+            args=(-1,),  # fails by design
+            ignore=(errno.EBADF,),
+            skip=len(undo) + len(calls),
+            why="it is ours: the other tries are left out",
+        )
+        calls = (*before, replace(attempt, ignore=(lost,), skip=1), past, *undo, *calls)
+    return calls
 
 
 def map_ids(

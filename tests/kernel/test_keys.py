@@ -21,6 +21,7 @@ from runtime.errors import ConfigError, ContainerError, HostError, StateError
 from runtime.hierarchy import is_pure, mounted
 from runtime.kernel.libc import MACHINE
 from runtime.kernel.syscall_names import numbers
+from tests.conftest import lacking
 from tests.kernel.conftest import log_of
 from valuetypes import replace
 
@@ -127,7 +128,7 @@ ROWS = (
 @pytest.mark.parametrize("one", ROWS, ids=lambda one: one.key)
 def test_what_a_key_does_is_seen_inside(make: Make, tmp_path: Path, one: Row) -> None:
     if one.key.startswith("time.") and not TIME_NAMESPACES:
-        pytest.skip("this kernel lacks time namespaces")
+        lacking("time namespaces")
     places = {name: tmp_path / name for name in ("fstab", "v1", "v2")}
     places["fstab"].write_text("etc mnt none bind,relative 0 0\n")
     made = {numbers(MACHINE)[name] for name in ("mkdir", "mkdirat") if name in numbers(MACHINE)}

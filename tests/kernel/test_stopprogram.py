@@ -15,6 +15,7 @@ from runtime import halt
 from runtime.container import Container
 from runtime.kernel.libc import MACHINE
 from runtime.kernel.syscall_names import numbers
+from tests.conftest import lacking
 from tests.kernel.test_execprogram import WAITS
 
 pytestmark = [
@@ -121,10 +122,9 @@ def test_what_is_no_matter_of_asking_and_waiting_is_left_to_python(
     assert [frozen, changed, stopped] == [fell_back(container)] * 3
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/syscall").exists(), reason="this kernel lacks /proc/PID/syscall"
-)
 def test_where_the_monitor_is_killed_meanwhile_python_gives_back(make: Make, script: Path) -> None:
+    if not Path("/proc/self/syscall").exists():
+        lacking("/proc/PID/syscall")
     container = make("one", DEAF)
     monitor = start(container)
     words = (container.directory / "stop", "-", script, "--in-python", "stop", "one")

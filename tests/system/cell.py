@@ -14,7 +14,7 @@ from pathlib import Path
 _ENTER = """\
 ip link set lo up; ip addr add 192.0.2.1/32 dev lo
 umount /sys/fs/cgroup/unified 2>/dev/null
-mount --rbind /sys/fs/cgroup /mnt && mount -t sysfs sysfs /sys && mount --move /mnt /sys/fs/cgroup
+mount --rbind /sys/fs/cgroup /mnt && mount -t sysfs sysfs /sys && mount --move /mnt /sys/fs/cgroup || exit
 mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
 echo in
 exec cat
