@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -27,6 +28,7 @@ _SCAFFOLD = {
     b"/etc/hostname": (b"localhost\n", 0o644),
     b"/etc/resolv.conf": (b"# no resolver while packages are configured\n", 0o644),
 }
+_DPKG = re.compile(rb"^Package: dpkg\n(?:.+\n)*?Version: (.+)\n", re.MULTILINE)
 _UNPACKED = b"\nStatus: install ok unpacked\n"
 _INSTALLED = b"\nStatus: install ok installed\n"
 _NOTHING = b"#!/bin/sh\nexit 0\n"
@@ -72,6 +74,7 @@ def configure(
         environment=scripts.environment(epoch),
         timeout=timeout,
         covers=covers,
+        after=lambda: errand.packed(_clean),
     )
     who, how = scripts.blame(done.output)
     if done.timed_out:
@@ -81,7 +84,7 @@ def configure(
     if done.leftover:
         processes = ", ".join(sorted(set(done.leftover)))
         _fail("E_SCRIPT_LEFTOVER", who, f"left running: {processes}", b"")
-    errand.send(sandbox, root, _clean)
+    errand.opened(done.answer, root)
 
 
 def settle(root: Root, sandbox: Sandbox) -> None:
@@ -119,6 +122,8 @@ def _prepare(names: frozenset[str], *, shortcuts: bool) -> dict[str, str]:
     os.umask(0o022)
     os.makedirs(scripts.SHIMS, 0o755, exist_ok=True)
     put(scripts.DRIVER, scripts.SCRIPT, 0o755)
+    version = _DPKG.search(read(database.ADMIN + b"status"))
+    put(scripts.VERSION, version[1] + b"\n" if version else b"\n")
     put(scripts.SHIMS + b"/start-stop-daemon", _NOTHING, 0o755)
     for path, (body, mode) in _SCAFFOLD.items():
         if not is_there(path):

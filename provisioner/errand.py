@@ -27,11 +27,12 @@ def send(sandbox: Sandbox, root: Root, function: Callable[[], T]) -> T:
 @contextmanager
 def begin(sandbox: Sandbox, root: Root, function: Callable[[], T]) -> Iterator[Callable[[], T]]:
     """Have `function` called inside `root` beside the block; what is yielded waits and answers as `send` does."""
-    with sandbox.begin(root, lambda: _answer(function)) as answered:
-        yield lambda: _opened(answered(), root)
+    with sandbox.begin(root, lambda: packed(function)) as answered:
+        yield lambda: opened(answered(), root)
 
 
-def _opened(packed: bytes, root: Root) -> Any:  # noqa: ANN401  # any JSON value
+def opened(packed: bytes, root: Root) -> Any:  # noqa: ANN401  # any JSON value
+    """Return what `packed` holds, or raise as `send` does."""
     answer = json.loads(packed)
     if "refused" in answer:
         kind, code, subject, detail, hints = answer["refused"]
@@ -41,8 +42,8 @@ def _opened(packed: bytes, root: Root) -> Any:  # noqa: ANN401  # any JSON value
     return answer["done"]
 
 
-def _answer(function: Callable[[], Any]) -> bytes:
-    """Run in the child, which may import nothing and raise nothing."""
+def packed(function: Callable[[], Any]) -> bytes:
+    """Return what `function` returns or refuses. Run in the child, which may import nothing and raise nothing."""
     answer: dict[str, Any]
     try:
         answer = {"done": function()}

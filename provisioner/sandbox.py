@@ -49,6 +49,11 @@ class Finished(Protocol):
         """Names of the processes that it left running; they were killed."""
         ...
 
+    @property
+    def answer(self) -> bytes:
+        """What was called `after` it returned; empty where it was not called."""
+        ...
+
 
 class Sandbox(Protocol):
     """A small container: own user, mount, pid, ipc, uts and net namespaces, no network, nothing but `root` in reach."""
@@ -66,11 +71,13 @@ class Sandbox(Protocol):
         environment: Mapping[str, str],
         timeout: float,
         covers: Mapping[str, str] = NOTHING,
+        after: Callable[[], bytes] | None = None,
     ) -> Finished:
         """Run `argv` (absolute path below `root`) as its root user; /dev, /proc and /tmp are there.
 
         `covers`: in place of which file of the root which other one is seen; where that can be had, for it only
-        saves time.
+        saves time. `after`: what is called in the same root when it has succeeded and left nothing running, as by
+        `call`: each way into a root takes 15 ms.
         """
         ...
 

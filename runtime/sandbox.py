@@ -37,7 +37,7 @@ from valuetypes import dataclass
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 TAIL = 64 << 10  # bytes of output that are kept
-_ENDED = struct.Struct("=i")
+_ENDED = struct.Struct("=iI")  # exit status, how many bytes of names follow
 _SYNCS = frozenset(("fsync", "fdatasync", "sync", "syncfs", "sync_file_range", "msync"))
 
 
@@ -68,6 +68,7 @@ class Finished:
     output: bytes
     timed_out: bool = False
     leftover: tuple[str, ...] = ()
+    answer: bytes = b""
 
 
 class KernelSandbox:
@@ -90,20 +91,21 @@ class KernelSandbox:
         environment: Mapping[str, str],
         timeout: float,
         covers: Mapping[str, str] = _NOTHING,
+        after: Callable[[], bytes] | None = None,
     ) -> Finished:
         """Run `argv` (absolute path below `root`) as its root user for at most `timeout` seconds.
 
-        `covers`: in place of which file of the root which other one is seen.
+        `covers`: in place of which file of the root which other one is seen; `after`: what pid 1 calls at the end.
         """
         output = Pipe.open()
 
         def body(report: int) -> NoReturn:
-            _reap(argv, environment, output.write, report)
+            _reap(argv, environment, output.write, report, after)
 
         try:
             with self._born(root, body, (*_system(), *_covered(covers))) as born:
                 output.close_write()
-                return _watch(born, output.read, time.monotonic() + timeout)
+                return _watch(born, output.read, time.monotonic() + timeout, str(root.upper))
         finally:
             output.close()
 
@@ -223,7 +225,7 @@ def _covered(covers: Mapping[str, str]) -> Iterator[Call]:
         yield from map(steps.close, ("cover", "source", "target"))
 
 
-def _watch(born: Born, output: int, deadline: float) -> Finished:
+def _watch(born: Born, output: int, deadline: float, subject: str) -> Finished:
     """Collect what it writes to `output` until it ends, or kill it at `deadline`."""
     tail = bytearray()
     os.set_blocking(output, False)
@@ -246,6 +248,8 @@ def _watch(born: Born, output: int, deadline: float) -> Finished:
     report = born.heard()
     if report[:1] == FAILURE:
         raise failure(born.program, report, "sandbox")
+    if report[:1] == TRACE:
+        raise _broken(report, subject)
     return _finished(report, bytes(tail), timed_out)
 
 
@@ -264,9 +268,14 @@ def _answered(born: Born, subject: str) -> bytes:
     if report[:1] == FAILURE:
         raise failure(born.program, report, subject)
     if report[:1] != ANSWER:
-        trace = report[1:].decode(errors="replace") or "it was killed"
-        raise LaunchError("E_SCRIPT_FAILED", subject, f"sandboxed function: {trace}")
+        raise _broken(report, subject)
     return report[1:]
+
+
+def _broken(report: bytes, subject: str) -> LaunchError:
+    """Return what became of a function that did not answer."""
+    trace = report[1:].decode(errors="replace") or "it was killed"
+    return LaunchError("E_SCRIPT_FAILED", subject, f"sandboxed function: {trace}")
 
 
 def _drain(descriptor: int, tail: bytearray) -> bool:
@@ -285,18 +294,27 @@ def _drain(descriptor: int, tail: bytearray) -> bool:
 def _finished(answer: bytes, output: bytes, timed_out: bool) -> Finished:
     if answer[:1] != ANSWER:
         return Finished(status=128 + signal.SIGKILL, output=output, timed_out=timed_out)
-    (status,) = _ENDED.unpack_from(answer, 1)
-    names = answer[1 + _ENDED.size :].decode(errors="replace").split("\0")
+    status, size = _ENDED.unpack_from(answer, 1)
+    rest = answer[1 + _ENDED.size :]
     return Finished(
-        status=status, output=output, timed_out=timed_out, leftover=tuple(filter(None, names))
+        status=status,
+        output=output,
+        timed_out=timed_out,
+        leftover=tuple(filter(None, rest[:size].decode(errors="replace").split("\0"))),
+        answer=rest[size:],
     )
 
 
 def _answer(function: Callable[[], bytes], report: int) -> NoReturn:
     """Be init for `call`: answer with what `function` returns."""
+    os.umask(0o022)
+    _tell(report, function)
+
+
+def _tell(report: int, function: Callable[[], bytes], before: bytes = b"") -> NoReturn:
+    """Report `before` and what `function` returns, or what it raised; and end."""
     try:
-        os.umask(0o022)
-        answer = ANSWER + function()
+        answer = ANSWER + before + function()
     except BaseException:  # noqa: BLE001  # whatever it is, the caller must hear of it
         answer = TRACE + traceback.format_exc().encode()
     view = memoryview(answer)
@@ -306,9 +324,16 @@ def _answer(function: Callable[[], bytes], report: int) -> NoReturn:
 
 
 def _reap(
-    argv: Sequence[str], environment: Mapping[str, str], output: int, report: int
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    output: int,
+    report: int,
+    after: Callable[[], bytes] | None,
 ) -> NoReturn:
-    """Be init for `run`: start the program, reap whatever ends, and name what the program leaves behind."""
+    """Be init for `run`: start the program, reap whatever ends, and name what the program leaves behind.
+
+    Where it succeeded and left nothing, `after` is called: nobody else is in the root then.
+    """
     os.umask(0o022)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     child = os.fork()
@@ -323,8 +348,9 @@ def _reap(
         if pid == child:
             status = os.waitstatus_to_exitcode(ended)
     status = status if status >= 0 else 128 - status
-    os.write(report, ANSWER + _ENDED.pack(status) + b"\0".join(_others()))
-    os._exit(0)
+    names = b"\0".join(_others())
+    done = after if after and not status and not names else bytes
+    _tell(report, done, _ENDED.pack(status, len(names)) + names)
 
 
 def _others() -> list[bytes]:

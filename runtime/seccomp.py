@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from runtime import filterprogram
 from runtime.errors import ConfigError, raise_all
@@ -91,12 +91,13 @@ def compile_profile(text: str, source: str = "seccomp", machine: str = os.uname(
         )
     numbers = syscall_names.numbers(machine)
     verdicts: dict[int, list[Verdict]] = {}
+    verdict = cache(Verdict)  # most are alike
     for rule in profile.rules:
         number = int(rule.name) if rule.name.isdigit() else numbers.get(rule.name)
         if (
             number is not None and machine in rule.machines
         ):  # libseccomp, too, skips names it does not know
-            verdicts.setdefault(number, []).append(Verdict(tests=rule.tests, action=rule.action))
+            verdicts.setdefault(number, []).append(verdict(tests=rule.tests, action=rule.action))
     return filterprogram.assemble(machine, verdicts, profile.default, syscall_names.NEWEST)
 
 
@@ -178,6 +179,8 @@ def _rule(line: str, usual: int, machines: tuple[str, ...]) -> Rule:
         return Rule(name="umount2", action=errno_action(_EACCES), tests=(force,), machines=machines)
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a system call")
+    if not words and not bracket:
+        return Rule(name=name, action=usual, machines=machines)
     action, rest = _action(words, usual)
     if rest:
         raise ValueError(f"{' '.join(rest)!r} is too much")

@@ -67,6 +67,7 @@ class ChrootSandbox:
         environment: Mapping[str, str],
         timeout: float,
         covers: Mapping[str, str] = NOTHING,  # nothing can be mounted here
+        after: Callable[[], bytes] | None = None,
     ) -> Finished:
         """Run `argv` (absolute path below `root`) as root for at most `timeout` seconds."""
         top = self._assemble(root)
@@ -91,9 +92,15 @@ class ChrootSandbox:
         if len(answer) < _ENDED.size:
             return Finished(status=128 + signal.SIGKILL, output=said)
         status, timed_out = _ENDED.unpack_from(answer)
-        left = answer[_ENDED.size :].decode(errors="replace").split("\0")
+        names = answer[_ENDED.size :].decode(errors="replace").split("\0")
+        left = tuple(filter(None, names))
+        done = after if not (status or timed_out or left) else None
         return Finished(
-            status=status, output=said, timed_out=timed_out, leftover=tuple(filter(None, left))
+            status=status,
+            output=said,
+            timed_out=timed_out,
+            leftover=left,
+            answer=self.call(root, done) if done else b"",
         )
 
     def call(self, root: Root, function: Callable[[], bytes]) -> bytes:

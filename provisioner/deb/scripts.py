@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from provisioner.tar import printable
 
 BUILD = b"/.mktemplate"
+VERSION = BUILD + b"/version"  # of the dpkg inside
 QUEUE = (
     BUILD + b"/preinst/"
 )  # one numbered directory per preinst, with notes beside it, filled by unpack
@@ -32,13 +33,19 @@ for server in /.mktemplate/perl/*.server; do
     residents="$residents $!"
 done
 [ -z "$residents" ] || trap "{ kill $residents; wait $residents; } 2>/dev/null" EXIT
-export DPKG_RUNNING_VERSION="$(dpkg-query -W -f '${Version}' dpkg)"
+read -r DPKG_RUNNING_VERSION </.mktemplate/version
+export DPKG_RUNNING_VERSION
+configured=' '
 for queued in /.mktemplate/preinst/*/; do
     [ -d "$queued" ] || break
     queued=${queued%/}
     if [ -s "$queued.before" ]; then
         read -r before <"$queued.before"
-        pending=$(dpkg-query -W -f '${db:Status-Status} ${Package}\\n' $before | sed -n 's/^unpacked //p')
+        pending=
+        for name in $before; do
+            case $configured in *" $name "*) ;; *) pending="$pending $name" ;; esac
+        done
+        configured="$configured$before "
         [ -z "$pending" ] || dpkg --configure $pending </dev/null || exit
     fi
     read -r name arch <"$queued.name"

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,46 @@ def test_a_cover_is_not_laid_through_a_symlink(root: Root) -> None:
 
     with pytest.raises(ContainerError, match="/alias/own"):
         run(root, "true", covers={"/alias/own": "/other"})
+
+
+def _remove_it() -> bytes:
+    os.unlink("/made")
+    return b"gone"
+
+
+def _fail_at_it() -> bytes:
+    raise ValueError("of its own")
+
+
+def followed(root: Root, script: str, after: Callable[[], bytes]) -> Finished:
+    return KernelSandbox(for_build()).run(
+        root, ["/bin/sh", "-c", script], environment=ENVIRONMENT, timeout=10, after=after
+    )
+
+
+def test_what_comes_after_is_called_in_the_same_root(root: Root) -> None:
+    finished = followed(root, "echo said; touch /made /kept", _remove_it)
+
+    assert (finished.status, finished.output, finished.answer) == (0, b"said\n", b"gone")
+    assert sorted(os.listdir(root.upper)) == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "leftover"),
+    [("touch /made; exit 3", 3, ()), ("touch /made; sleep 60 & exit 0", 0, ("sleep",))],
+)
+def test_what_comes_after_is_not_called_after_a_failure_nor_beside_others(
+    root: Root, script: str, status: int, leftover: tuple[str, ...]
+) -> None:
+    finished = followed(root, script, _remove_it)
+
+    assert (finished.status, finished.leftover, finished.answer) == (status, leftover, b"")
+    assert (root.upper / "made").exists()
+
+
+def test_what_comes_after_and_fails_is_an_error_of_ours(root: Root) -> None:
+    with pytest.raises(ContainerError, match="ValueError: of its own"):
+        followed(root, "true", _fail_at_it)
 
 
 def test_there_is_no_network_and_no_right_to_mount(root: Root) -> None:
