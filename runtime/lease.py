@@ -176,8 +176,9 @@ def _candidates(key: str, network: ipaddress.IPv4Network, first: Sequence[str]) 
     """Yield the addresses of `first` that are any, then every other one from a place that follows from `key`."""
     yield from filter(None, first)
     start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
+    subnet = str(network.network_address).rpartition(".")[0]
     for step in range(len(_ADDRESSES)):
-        yield str(network[_ADDRESSES[(start + step) % len(_ADDRESSES)]])
+        yield f"{subnet}.{_ADDRESSES[(start + step) % len(_ADDRESSES)]}"
 
 
 def choose_network(routed: Sequence[str], taken: Sequence[str], prefer: str = "") -> str:
