@@ -51,6 +51,8 @@ SETS = {
     "mariadb": ("essential", "mariadb-server"),
     "apache": ("essential", "apache2,php"),
 }
+# Both build on hosts of one name, that of the sandbox: mailers' scripts write it down.
+NAMELESS = 'mount --bind "$1" /etc/hostname; hostname build; shift; exec "$@"'
 # Told to both: passwd(1) dates new accounts with it. No file of a package is younger, else ours would be of that day,
 # and an index of such files (mandb(8)) another one.
 EPOCH = int(time.time()) // 86400 * 86400
@@ -94,9 +96,12 @@ def mmdebstrap(variant: str, include: str, release: str, place: Path) -> tuple[B
     command += [f"--essential-hook={first}", f"--customize-hook={hook}"]
     if include:
         command.append(f"--include={include}")
+    name = place / "hostname"
+    name.write_text("localhost\n")
+    apart = ["unshare", "--mount", "--uts", "sh", "-c", NAMELESS, "sh", str(name)]
     start = time.monotonic()
     done = subprocess.run(
-        [*command, release, str(root)],
+        [*apart, *command, release, str(root)],
         env={**os.environ, "TMPDIR": str(place), "SOURCE_DATE_EPOCH": str(EPOCH)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
