@@ -149,6 +149,8 @@ def _rules(
                 machines = _section(section[1].lower())
             elif version == "1":
                 rules.append(_numbered(line))
+            elif _NAME.fullmatch(line):
+                rules.append(Rule(name=line, action=usual, machines=machines))
             else:
                 rules.append(_rule(line, usual, machines))
         except ValueError as error:
@@ -179,8 +181,6 @@ def _rule(line: str, usual: int, machines: tuple[str, ...]) -> Rule:
         return Rule(name="umount2", action=errno_action(_EACCES), tests=(force,), machines=machines)
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a system call")
-    if not words and not bracket:
-        return Rule(name=name, action=usual, machines=machines)
     action, rest = _action(words, usual)
     if rest:
         raise ValueError(f"{' '.join(rest)!r} is too much")

@@ -19,6 +19,8 @@ DRIVER = BUILD + b"/configure"
 SHIMS = BUILD + b"/bin"
 LINES = 20  # of a failed script's output
 
+# A perl that stays compiles its program beside what goes on; preinsts have use for the one alone, and two would leave
+# them no processor.
 # What a package pre-depends on is configured before its preinst (Policy 7.2; adduser for mariadb-server).
 # A preinst is run as dpkg runs it: from tmp.ci with the control files beside it, else debconf records no owner. A link
 # there is one program for each of them, where a directory that is moved there and deleted again would be two.
@@ -26,13 +28,16 @@ SCRIPT = b"""\
 set -u
 cd /
 ci=/var/lib/dpkg/tmp.ci
-residents=
-for server in /.mktemplate/perl/*.server; do
-    [ -e "$server" ] || break
-    perl "$server" </dev/null >/dev/null 2>&1 &
+residents= staying=' '
+stay() {
+    case $staying in *" $1 "*) return ;; esac
+    staying="$staying$1 "
+    [ -e "/.mktemplate/perl/$1.server" ] || return
+    perl "/.mktemplate/perl/$1.server" </dev/null >/dev/null 2>&1 &
     residents="$residents $!"
-done
-[ -z "$residents" ] || trap "{ kill $residents; wait $residents; } 2>/dev/null" EXIT
+}
+trap '[ -z "$residents" ] || { kill $residents; wait $residents; } 2>/dev/null' EXIT
+stay frontend
 read -r DPKG_RUNNING_VERSION </.mktemplate/version
 export DPKG_RUNNING_VERSION
 configured=' '
@@ -46,7 +51,10 @@ for queued in /.mktemplate/preinst/*/; do
             case $configured in *" $name "*) ;; *) pending="$pending $name" ;; esac
         done
         configured="$configured$before "
-        [ -z "$pending" ] || dpkg --configure $pending </dev/null || exit
+        if [ -n "$pending" ]; then
+            stay deb-systemd-helper
+            dpkg --configure $pending </dev/null || exit
+        fi
     fi
     read -r name arch <"$queued.name"
     if [ -e "$queued/package.deb" ]; then
@@ -65,6 +73,7 @@ for queued in /.mktemplate/preinst/*/; do
     }
 done
 [ ! -h "$ci" ] || rm "$ci"
+stay deb-systemd-helper
 dpkg --configure -a </dev/null || exit
 audit=$(dpkg --audit) && [ -z "$audit" ] && exit
 printf 'mktemplate: audit\\n%s\\n' "$audit"
