@@ -27,10 +27,8 @@ _BARE = r"""[^\s"'\\]+"""
 _WORD = re.compile(
     rf"""\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|({_BARE}))(?:\s+|$)""", re.ASCII
 )
-_ESCAPE = re.compile(
-    rb"\\(?:([abfnrtvs\\\"'])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.?))",
-    re.DOTALL,
-)
+# Compiled where a text has one, which is seldom.
+_ESCAPE = rb"\\(?:([abfnrtvs\\\"'])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.?))"
 _SIMPLE = dict(zip(b"abfnrtvs\\\"'", b"\a\b\f\n\r\t\v \\\"'", strict=True))
 _MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}", re.ASCII)
@@ -78,7 +76,8 @@ class _Line:
             return bytes([number])
 
         try:
-            return _ESCAPE.sub(decode, text.encode())
+            raw = text.encode()
+            return re.sub(_ESCAPE, decode, raw, flags=re.DOTALL) if b"\\" in raw else raw
         except (ValueError, OverflowError):
             raise self.wrong("an escape that is no character") from None
 

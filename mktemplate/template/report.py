@@ -19,11 +19,12 @@ class Report:
         self.path = path
         self._code = code
         self.failures: list[Exception] = []
-        self._lines = _line_table(text)
+        self._text = text
 
     def add(self, where: str, detail: str, hint: str = "") -> None:
         """Add that the value at `where` (`table.key`, `list[0].key`) is wrong."""
-        line = self._lines.get(where) or self._lines.get(where.rpartition(".")[0]) or 1
+        lines = _line_table(self._text)
+        line = lines.get(where) or lines.get(where.rpartition(".")[0]) or 1
         self.failures.append(
             CommandError(
                 self._code,
