@@ -56,8 +56,9 @@ NAMELESS = 'mount --bind "$1" /etc/hostname; hostname build; shift; exec "$@"'
 # Told to both: passwd(1) dates new accounts with it. No file of a package is younger, else ours would be of that day,
 # and an index of such files (mandb(8)) another one.
 EPOCH = int(time.time()) // 86400 * 86400
-# Their lines stand in the order in which packages were unpacked, and here that is the alphabet's.
-SORTED = ("var/lib/dpkg/triggers/File", "etc/shells")
+# Their lines stand in the order in which packages were unpacked, and here that is the alphabet's, or configured: apt
+# names them one by one to dpkg, which has an order of its own where it is asked for all.
+SORTED = ("var/lib/dpkg/triggers/File", "etc/shells", "etc/shadow", "etc/gshadow")
 ENDS = ("same", "different", "not compared", "that mmdebstrap refuses")
 DEFAULT = ("sshd", "minbase", "nginx")
 LIST = Path(__file__).parent.parent / "docs" / "differences.md"
