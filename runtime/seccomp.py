@@ -37,6 +37,7 @@ _FOREIGN = frozenset(
 _OPS = frozenset(("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"))
 _TEST = re.compile(r"\[\s*([0-5])\s*,\s*(\w+)\s*,\s*SCMP_CMP_(\w+)\s*(?:,\s*(\w+)\s*)?\]", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_FORCED = "reject_force_umount"  # LXC's name of a rule
 _COMMENT = re.compile(r"(^|\s)#.*")
 _EACCES = 13
 
@@ -149,7 +150,7 @@ def _rules(
                 machines = _section(section[1].lower())
             elif version == "1":
                 rules.append(_numbered(line))
-            elif _NAME.fullmatch(line):
+            elif _NAME.fullmatch(line) and line != _FORCED:
                 rules.append(Rule(name=line, action=usual, machines=machines))
             else:
                 rules.append(_rule(line, usual, machines))
@@ -176,7 +177,7 @@ def _numbered(line: str) -> Rule:
 def _rule(line: str, usual: int, machines: tuple[str, ...]) -> Rule:
     head, bracket, tail = line.partition("[")
     name, *words = head.split()
-    if name == "reject_force_umount":
+    if name == _FORCED:
         force = Test(argument=1, op="MASKED_EQ", value=1, mask=1)  # MNT_FORCE
         return Rule(name="umount2", action=errno_action(_EACCES), tests=(force,), machines=machines)
     if not _NAME.fullmatch(name):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def leftovers(container: Container) -> list[str]:
     key = state.key(container.path, container.name)
     return [
         *(line for line in mounts if str(container.directory) in line),
-        *map(str, Path("/sys/fs/cgroup").glob(f"**/{key}")),
+        *glob(f"/sys/fs/cgroup/**/{key}", recursive=True),  # pathlib's minds what goes meanwhile
         *map(str, state.root().glob(f"{key.partition('.')[0]}/{container.name}.*")),
     ]
 

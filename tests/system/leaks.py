@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import sys
+from glob import glob
 from pathlib import Path
 
 from runtime import state
@@ -30,7 +31,7 @@ def there(mkt: Mkt) -> dict[str, object]:
         "mounts": Path("/proc/self/mountinfo").read_text(),
         "links": sorted(name for _, name in socket.if_nameindex()),
         "rules": rules.stdout,
-        "control groups": sorted(map(str, Path("/sys/fs/cgroup").glob(f"**/*{key}*"))),
+        "control groups": sorted(glob(f"/sys/fs/cgroup/**/*{key}*", recursive=True)),
         "states": sorted(map(str, state.folder(mkt.path).glob("sshd*"))),
         "files": sorted(os.listdir(mkt.path)),
         "processes": sum(name.isdigit() for name in os.listdir("/proc")),  # zombies, too
