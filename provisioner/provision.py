@@ -92,16 +92,27 @@ def provision(
     layers: list[Layer] = []
     with ExitStack() as beside:
         if facts.scripts:
-            base = of_packages(chosen.essential, (), facts, tools, download, coming=chosen.added)
+            base = _of_packages(chosen.essential, (), facts, tools, download, coming=chosen.added)
             layers.append(beside.enter_context(building(*base, tools)))
         if chosen.added:
-            service = of_packages(chosen.added, layers, facts, tools, download)
-            layers.append(beside.enter_context(building(*service, tools)))
-        layers.append(tree_layer(tree, layers, tools))
-    return tuple(tools.store.held(layer.digest) for layer in layers)
+            layers.append(package_layer(chosen.added, layers, facts, tools, download))
+    layers = [tools.store.held(layer.digest) for layer in layers]
+    layers.append(tree_layer(tree, layers, tools))
+    return tuple(layers)
 
 
-def of_packages(
+def package_layer(
+    packages: Sequence[Package],
+    below: Sequence[Layer],
+    facts: Facts,
+    tools: Tools,
+    download: Download,
+) -> Layer:
+    """Return the layer of `packages` over the layers `below` (bottom first), built where the store lacks it."""
+    return build(*_of_packages(packages, below, facts, tools, download), tools)
+
+
+def _of_packages(
     packages: Sequence[Package],
     below: Sequence[Layer],
     facts: Facts,
@@ -109,7 +120,7 @@ def of_packages(
     download: Download,
     coming: Sequence[Package] = (),
 ) -> tuple[Recipe, Fill]:
-    """Return what names the layer of `packages` over the layers `below` (bottom first), and what fills it.
+    """Return what names the layer of `packages`, and what fills it.
 
     Scripts keep one processor busy at best, so what is `coming` next is decompressed beside them.
     """

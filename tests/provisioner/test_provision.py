@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from provisioner import collect, content, provision, recovery, tree
+from provisioner import collect, content, recovery, tree
 from provisioner.configure import configure, surroundings
 from provisioner.errors import ConfigureFailed, ProvisionError
 from provisioner.flatten import flatten
 from provisioner.index import Package
-from provisioner.provision import Facts, Tools, of_packages, tree_layer
+from provisioner.provision import Facts, Tools, package_layer, tree_layer
 from provisioner.sandbox import Root
 from provisioner.store import Layer, Store
 from provisioner.unpack import Layout, unpack
@@ -71,9 +71,7 @@ class PlainPerl(KernelSandbox):
 def build(store: Store, base: Layer, *debs: HostileDeb, sandbox: KernelSandbox = SANDBOX) -> Layer:
     packages = [cached(deb, store.cache) for deb in debs]
     tools = Tools(store=store, sandbox=sandbox)
-    return provision.build(
-        *of_packages(packages, [base], FACTS, tools, lambda packages: None), tools
-    )
+    return package_layer(packages, [base], FACTS, tools, lambda packages: None)
 
 
 def run(store: Store, layers: Sequence[Layer], command: str) -> Finished:
@@ -157,9 +155,7 @@ def test_scripts_run_and_their_triggers_too(made: Store, base: Layer) -> None:
     ]
     tools = Tools(store=made, sandbox=SANDBOX)
 
-    speaker = provision.build(
-        *of_packages(packages, [base, listener], FACTS, tools, lambda packages: None), tools
-    )
+    speaker = package_layer(packages, [base, listener], FACTS, tools, lambda packages: None)
 
     assert (speaker.path / "var/lib/listener").read_text() == (
         "configure \ntriggered /usr/share/heard\n"
@@ -192,9 +188,7 @@ def test_what_a_package_pre_depends_on_is_configured_before_its_preinst(
     )
     tools = Tools(store=made, sandbox=SANDBOX)
 
-    layer = provision.build(
-        *of_packages([needy, needed], [base], FACTS, tools, lambda packages: None), tools
-    )
+    layer = package_layer([needy, needed], [base], FACTS, tools, lambda packages: None)
 
     assert "Status: install ok installed" in (layer.path / "var/lib/dpkg/status").read_text()
 
@@ -286,7 +280,7 @@ def test_a_killed_build_leaves_no_process_and_nothing_after_recover(
         "facts = Facts(distro='debian', release='trixie', arch='amd64')\n"
         "tools = Tools(store=store, sandbox=KernelSandbox(single_range(1_000_000)))\n"
         f"package = Package(name='orphans', version='1', arch='all', sha256={package.sha256!r})\n"
-        "build(*of_packages([package], [base], facts, tools, lambda packages: None), tools)\n"
+        "package_layer([package], [base], facts, tools, lambda packages: None)\n"
     )
     builder = subprocess.Popen([sys.executable, "-c", code], cwd=Path.cwd())
     deadline = time.monotonic() + 30
