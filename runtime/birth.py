@@ -240,7 +240,7 @@ def _map(commands: tuple[tuple[str, ...], ...], init: int) -> None:
 
 def _default_signals() -> None:
     """Undo what Python and our callers ignore or block: it would pass on to every program (I-23)."""
-    for number in signal.valid_signals():
+    for number in range(1, signal.NSIG):  # valid_signals() makes an enum of each
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
