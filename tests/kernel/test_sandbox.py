@@ -88,7 +88,8 @@ def test_a_cover_is_not_laid_through_a_symlink(root: Root) -> None:
         run(root, "true", covers={"/alias/own": "/other"})
 
 
-_IS_SLEEP = "until grep -q sleep /proc/$!/comm; do :; done"  # it was a shell before
+# Leaves a sleep running, which was a shell before.
+_LEAVE = "sleep 1234 & while read n </proc/$!/comm; [ $n != sleep ]; do :; done; exit 0"
 
 
 def _remove_it() -> bytes:
@@ -117,7 +118,7 @@ def test_what_comes_after_is_called_in_the_same_root(root: Root) -> None:
     ("script", "status", "leftover"),
     [
         ("touch /made; exit 3", 3, ()),
-        (f"touch /made; sleep 60 & {_IS_SLEEP}", 0, ("sleep",)),
+        (f"touch /made; {_LEAVE}", 0, ("sleep",)),
     ],
 )
 def test_what_comes_after_is_not_called_after_a_failure_nor_beside_others(
@@ -186,9 +187,7 @@ def test_a_program_that_is_not_there_is_127(root: Root) -> None:
 
 
 def test_what_is_left_running_is_named_and_killed(root: Root) -> None:
-    finished = run(
-        root, "sleep 1234 & while read n </proc/$!/comm; [ $n != sleep ]; do :; done; exit 0"
-    )
+    finished = run(root, _LEAVE)
 
     assert finished.leftover == ("sleep",)
     assert not _running("sleep 1234")
