@@ -31,9 +31,9 @@ def begin(sandbox: Sandbox, root: Root, function: Callable[[], T]) -> Iterator[C
         yield lambda: opened(answered(), root)
 
 
-def opened(packed: bytes, root: Root) -> Any:  # noqa: ANN401  # any JSON value
-    """Return what `packed` holds, or raise as `send` does."""
-    answer = json.loads(packed)
+def opened(told: bytes, root: Root) -> Any:  # noqa: ANN401  # any JSON value
+    """Return what was `packed` in the child, or raise as `send` does."""
+    answer = json.loads(told)
     if "refused" in answer:
         kind, code, subject, detail, hints = answer["refused"]
         raise getattr(errors, kind, ProvisionError)(code, subject, detail, hints=tuple(hints))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from runtime import filterprogram
 from runtime.errors import ConfigError, raise_all
@@ -37,7 +37,6 @@ _FOREIGN = frozenset(
 _OPS = frozenset(("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"))
 _TEST = re.compile(r"\[\s*([0-5])\s*,\s*(\w+)\s*,\s*SCMP_CMP_(\w+)\s*(?:,\s*(\w+)\s*)?\]", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_FORCED = "reject_force_umount"  # LXC's name of a rule
 _COMMENT = re.compile(r"(^|\s)#.*")
 _EACCES = 13
 
@@ -92,13 +91,12 @@ def compile_profile(text: str, source: str = "seccomp", machine: str = os.uname(
         )
     numbers = syscall_names.numbers(machine)
     verdicts: dict[int, list[Verdict]] = {}
-    verdict = cache(Verdict)  # most are alike
     for rule in profile.rules:
         number = int(rule.name) if rule.name.isdigit() else numbers.get(rule.name)
         if (
             number is not None and machine in rule.machines
         ):  # libseccomp, too, skips names it does not know
-            verdicts.setdefault(number, []).append(verdict(tests=rule.tests, action=rule.action))
+            verdicts.setdefault(number, []).append(Verdict(tests=rule.tests, action=rule.action))
     return filterprogram.assemble(machine, verdicts, profile.default, syscall_names.NEWEST)
 
 
@@ -150,8 +148,6 @@ def _rules(
                 machines = _section(section[1].lower())
             elif version == "1":
                 rules.append(_numbered(line))
-            elif _NAME.fullmatch(line) and line != _FORCED:
-                rules.append(Rule(name=line, action=usual, machines=machines))
             else:
                 rules.append(_rule(line, usual, machines))
         except ValueError as error:
@@ -177,7 +173,7 @@ def _numbered(line: str) -> Rule:
 def _rule(line: str, usual: int, machines: tuple[str, ...]) -> Rule:
     head, bracket, tail = line.partition("[")
     name, *words = head.split()
-    if name == _FORCED:
+    if name == "reject_force_umount":
         force = Test(argument=1, op="MASKED_EQ", value=1, mask=1)  # MNT_FORCE
         return Rule(name="umount2", action=errno_action(_EACCES), tests=(force,), machines=machines)
     if not _NAME.fullmatch(name):

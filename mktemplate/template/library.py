@@ -269,7 +269,7 @@ def _whole(own: OnDisk | Packaged) -> Folder:
 
 def packaged(name: str) -> Packaged:
     """Return the files of the built-in template `name`."""
-    return Packaged(_came_with("templates") / name, name)
+    return Packaged(built_in().root / name, name)
 
 
 def _extend(facts: Mapping[str, object], report: Report) -> Mapping[str, object]:

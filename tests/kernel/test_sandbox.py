@@ -39,10 +39,19 @@ def root(tiny: Path, tmp_path: Path) -> Root:
 
 
 def run(
-    root: Root, script: str, timeout: float = 10, covers: Mapping[str, str] = NOTHING
+    root: Root,
+    script: str,
+    timeout: float = 10,
+    covers: Mapping[str, str] = NOTHING,
+    after: Callable[[], bytes] | None = None,
 ) -> Finished:
     return KernelSandbox(for_build()).run(
-        root, ["/bin/sh", "-c", script], environment=ENVIRONMENT, timeout=timeout, covers=covers
+        root,
+        ["/bin/sh", "-c", script],
+        environment=ENVIRONMENT,
+        timeout=timeout,
+        covers=covers,
+        after=after,
     )
 
 
@@ -101,14 +110,8 @@ def _fail_at_it() -> bytes:
     raise ValueError("of its own")
 
 
-def followed(root: Root, script: str, after: Callable[[], bytes]) -> Finished:
-    return KernelSandbox(for_build()).run(
-        root, ["/bin/sh", "-c", script], environment=ENVIRONMENT, timeout=10, after=after
-    )
-
-
 def test_what_comes_after_is_called_in_the_same_root(root: Root) -> None:
-    finished = followed(root, "echo said; touch /made /kept", _remove_it)
+    finished = run(root, "echo said; touch /made /kept", after=_remove_it)
 
     assert (finished.status, finished.output, finished.answer) == (0, b"said\n", b"gone")
     assert sorted(os.listdir(root.upper)) == ["kept"]
@@ -124,7 +127,7 @@ def test_what_comes_after_is_called_in_the_same_root(root: Root) -> None:
 def test_what_comes_after_is_not_called_after_a_failure_nor_beside_others(
     root: Root, script: str, status: int, leftover: tuple[str, ...]
 ) -> None:
-    finished = followed(root, script, _remove_it)
+    finished = run(root, script, after=_remove_it)
 
     assert (finished.status, finished.leftover, finished.answer) == (status, leftover, b"")
     assert (root.upper / "made").exists()
@@ -132,7 +135,7 @@ def test_what_comes_after_is_not_called_after_a_failure_nor_beside_others(
 
 def test_what_comes_after_and_fails_is_an_error_of_ours(root: Root) -> None:
     with pytest.raises(ContainerError, match="ValueError: of its own"):
-        followed(root, "true", _fail_at_it)
+        run(root, "true", after=_fail_at_it)
 
 
 def test_there_is_no_network_and_no_right_to_mount(root: Root) -> None:
