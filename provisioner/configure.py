@@ -24,7 +24,7 @@ TIMEOUT = 900.0  # seconds for all scripts of one layer
 # What is there only while scripts run, and only where no package has the file: nothing starts (invoke-rc.d(8)), and
 # the host has a neutral name (postfix writes it into main.cf, and fails without one).
 _SCAFFOLD = {
-    b"/usr/sbin/policy-rc.d": (b"#!/bin/sh\nexit 101\n", 0o755),
+    b"/usr/sbin/policy-rc.d": (upkeep.POLICY, 0o755),
     b"/etc/hostname": (b"localhost\n", 0o644),
     b"/etc/resolv.conf": (b"# no resolver while packages are configured\n", 0o644),
 }
@@ -84,7 +84,9 @@ def configure(
     if done.leftover:
         processes = ", ".join(sorted(set(done.leftover)))
         _fail("E_SCRIPT_LEFTOVER", who, f"left running: {processes}", b"")
-    errand.opened(done.answer, root)
+    unfinished = errand.opened(done.answer, root)
+    if unfinished:
+        _fail("E_SCRIPT_FAILED", "dpkg", f"left unfinished: {', '.join(unfinished)}", done.output)
 
 
 def settle(root: Root, sandbox: Sandbox) -> None:
@@ -140,8 +142,11 @@ def _prepare(names: frozenset[str], *, shortcuts: bool) -> dict[str, str]:
     return resident.lay(scripts.SHIMS)
 
 
-def _clean() -> None:
-    """Take away the build's own files, identities and noise."""
+def _clean() -> list[str]:
+    """Take away the build's own files, identities and noise; return what dpkg has not finished, and leave that all."""
+    unfinished = database.unfinished(read(database.ADMIN + b"status"))
+    if unfinished:
+        return unfinished
     delete(scripts.BUILD)
     for path, (body, _) in _SCAFFOLD.items():
         if read(path) == body:
@@ -153,6 +158,7 @@ def _clean() -> None:
     if is_there(b"/etc/machine-id"):
         put(b"/etc/machine-id", b"")
     _empty_logs()
+    return []
 
 
 def _empty_logs() -> None:

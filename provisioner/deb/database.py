@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 from provisioner.deb.archive import Control
 from provisioner.index import Package
 from provisioner.inside import append, is_there, listed, put, read
+from provisioner.tar import printable
 from valuetypes import dataclass, field
 
 ADMIN = b"/var/lib/dpkg/"
 _FLAG = b"remove-on-upgrade"
+_STATUS = re.compile(
+    rb"^Package: (.*)\n(?:[^\n].*\n)*?Status: [a-z]+ ([a-z-]+) ([a-z-]+)$", re.MULTILINE
+)
+_ENDS = (b"installed", b"config-files", b"not-installed")  # dpkg(1), package states
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,6 +105,19 @@ def _register_interests(installed: Sequence[Unpacked]) -> None:
                 append(ADMIN + b"triggers/" + os.path.basename(name), who + b"\n")
     if files:
         append(ADMIN + b"triggers/File", b"".join(files))
+
+
+def unfinished(status: bytes) -> list[str]:
+    """Return `package: state` of each in the file `status` that dpkg has begun with and not brought to an end.
+
+    Of what `dpkg --audit` looks for it is all that scripts decide; the command reads every file list for the rest.
+    """
+    found = _STATUS.findall(status)
+    return [
+        f"{printable(name)}: {printable(want + b' ' + state)}"
+        for name, want, state in found
+        if want != b"ok" or state not in _ENDS
+    ]
 
 
 def directives(control: Control) -> list[tuple[bytes, bytes]]:

@@ -1,4 +1,4 @@
-"""What the shim answers is what dpkg-maintscript-helper answers; all else is handed on to it."""
+"""What the shims answer is what the programs answer; all else is handed on to them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ HANDED_ON = [
 def shim(tmp_path: Path) -> Path:
     """Return the shim, made to print what it would hand on."""
     path = tmp_path / "dpkg-maintscript-helper"
-    path.write_bytes(upkeep._SHIM.replace(b"exec /usr/bin/dpkg-maintscript-helper", b"echo on"))
+    path.write_bytes(upkeep._HELPER.replace(b"exec /usr/bin/dpkg-maintscript-helper", b"echo on"))
     path.chmod(0o755)
     return path
 
@@ -111,3 +111,83 @@ def test_the_shim_hands_on_where_a_backup_lies(shim: Path, tmp_path: Path) -> No
     words = ["symlink_to_dir", str(tmp_path / "conf"), "/old", "1.0", "--"]
 
     assert ask(shim, POSTINST, words).stdout.startswith(b"on ")
+
+
+INVOKE = Path("/usr/sbin/invoke-rc.d")
+ASKED = [
+    "nginx start", "nginx stop", "nginx status", "nginx upgrade", "--quiet nginx status", "--quiet nginx start",
+    "--skip-systemd-native nginx restart", "--quiet --skip-systemd-native nginx force-reload", "plain start",
+    "plain status", "--quiet plain status", "absent start", "absent status", "absent@1.x reload",
+]  # fmt: skip
+NOT_ASKED = [
+    "", "nginx", "--help", "--query nginx start", "--force nginx start", "--try-anyway nginx start",
+    "--disclose-deny nginx start", "--no-fallback nginx start", "nginx --quiet start", "nginx start more", "--quiet",
+    "nginx --help", "--quiet nginx --force start", "a/b start",
+]  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a root with our policy, an init script that can be executed and one that cannot."""
+    for name, mode in (("nginx", 0o755), ("plain", 0o644)):
+        script = tmp_path / "etc/init.d" / name
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text("#!/bin/sh\necho started\n")
+        script.chmod(mode)
+    policy = tmp_path / "usr/sbin/policy-rc.d"
+    policy.parent.mkdir(parents=True)
+    policy.write_bytes(upkeep.POLICY)
+    policy.chmod(0o755)
+    return tmp_path
+
+
+def within(text: bytes, root: Path) -> Path:
+    """Return a program of `text` that finds what it looks at below `root`."""
+    program = root / "usr/sbin/invoke-rc.d"
+    for folder in (b"/etc/init.d/", b"/usr/sbin/", b"/run/", b"/sbin/runlevel"):
+        text = text.replace(b" " + folder, b" %b%b" % (bytes(root), folder))
+        text = text.replace(b"=" + folder, b"=%b%b" % (bytes(root), folder))
+        text = text.replace(b'"' + folder, b'"%b%b' % (bytes(root), folder))
+        text = text.replace(b"<" + folder, b"<%b%b" % (bytes(root), folder))
+        text = text.replace(b"$DPKG_ROOT" + folder, b"%b%b" % (bytes(root), folder))
+    program.write_bytes(text)
+    return program
+
+
+def invoked(text: bytes, root: Path, words: str) -> tuple[int, bytes, bytes]:
+    done = ask(within(text, root), ("postinst",), words.split())
+    return done.returncode, done.stdout, done.stderr.replace(bytes(root), b"")
+
+
+SHORT = upkeep._INVOKE.replace(b"exec /usr/sbin/invoke-rc.d", b"echo on")
+
+
+@pytest.mark.parametrize("words", ASKED)
+def test_a_service_is_not_started_in_the_words_of_invoke_rc_d(root: Path, words: str) -> None:
+    if not INVOKE.exists():
+        lacking("init-system-helpers")
+    theirs = invoked(INVOKE.read_bytes(), root, words)
+
+    assert invoked(SHORT, root, words) == theirs
+    assert theirs[0] == (4 if words.endswith("status") else 0)
+
+
+@pytest.mark.parametrize("words", NOT_ASKED)
+def test_what_invoke_rc_d_must_judge_is_handed_on_to_it(root: Path, words: str) -> None:
+    assert invoked(SHORT, root, words)[1].decode() == " ".join(["on", *words.split()]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["run/systemd/system/", "run/openrc/softlevel", "sbin/runlevel", "usr/sbin/policy-rc.d"],
+)
+def test_where_something_could_start_invoke_rc_d_is_asked(root: Path, other: str) -> None:
+    path = root / other
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if other.endswith("/"):
+        path.mkdir()
+    else:
+        path.write_text("#!/bin/sh\nexit 0\n")
+        path.chmod(0o755)
+
+    assert invoked(SHORT, root, "nginx start")[1] == b"on nginx start\n"
