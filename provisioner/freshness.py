@@ -32,6 +32,7 @@ _KINDS: dict[str, type] = {
     "date": int,
     "valid_until": int,
     "checked": int,
+    "until": int,
     "accept_info": bool,
 }
 
@@ -63,6 +64,8 @@ class TrustState:
     signers: tuple[str, ...]
     mirror: str
     question: str = ""  # of the signed file and its keys, see `trust.question`
+    until: int = 0  # and when it has to be asked again; 0 = never
+    extract: str = ""  # of the signed text, see `deb.trust.extract`
     accept_info: bool = False  # `trust accept`: the next Origin, Label and Codename are taken
 
 
@@ -254,6 +257,8 @@ def record(
         signers=release.signers,
         mirror=release.mirror,
         question=question,
+        until=release.until,
+        extract=release.extract,
     )
     before = read_state(store, key)
     if before is None or replace(before, checked=state.checked) != state:

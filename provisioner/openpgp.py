@@ -68,9 +68,14 @@ class Key:
     def _algorithm_is_strong(self) -> bool:
         return self.algorithm in {_ECDSA, _EDDSA} or (self.algorithm == _RSA and self.bits >= 2048)
 
+    @property
+    def end(self) -> int:
+        """When its validity ends, seconds since the epoch; 0 = never."""
+        return self.created + self.lifetime if self.lifetime else 0
+
     def expired(self, now: float) -> bool:
         """Whether its validity ended before `now`."""
-        return bool(self.lifetime) and self.created + self.lifetime < now
+        return 0 < self.end < now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from provisioner.deb.trust import MAX_INRELEASE, Release, Verified, parse
 from provisioner.disk import disk_failures
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import Fetch, HttpFetch, Missing
-from provisioner.freshness import Policy, TrustState
+from provisioner.freshness import Policy
 from provisioner.indexes import fetch_index, fetch_indexes
 from provisioner.keys import Keyring
 from provisioner.sources import Source
@@ -42,6 +42,7 @@ class _Accepted:
     key: str
     fingerprints: tuple[str, ...]
     question: str  # see `trust.question`; "" where it was not clear-signed
+    known: bool  # it is what was accepted last
 
 
 def read_suites(
@@ -104,9 +105,10 @@ def verified_releases(
     releases = freshness.check_siblings(tuple(each.release for each in accepted), policy)
     for each in accepted:
         fetch.learn(each.release.mirrors)
-    if not offline and accepted:
+    new = [each for each in accepted if not suites.is_kept(each)]
+    if new and not offline:
         with freshness.recording(store):
-            for each in accepted:
+            for each in new:
                 suites.keep(each)
     if releases and missing:
         releases = (replace(releases[0], notes=(*releases[0].notes, *missing)), *releases[1:])
@@ -232,28 +234,25 @@ class _Suites:
         key = freshness.state_key(source, fingerprints)
         state = freshness.read_state(self._store, key)
         asked = ""
+        known: Verified | None = None
         if keyring is None:
             verified = _unverified(files, subject)
         elif len(files) == 1:
             asked = question(files[0], keyring)
-            verified = self._verified(files[0], keyring, f"{subject}/InRelease", asked, state)
+            now = self._policy.now
+            known = verified_before(asked, keyring, now, state) if state else None
+            verified = known or verify(files[0], keyring, f"{subject}/InRelease", now)
         else:
             verified = verify_detached(
                 (files[0], files[1]), keyring, f"{subject}/Release", self._policy.now
             )
         release = freshness.check(parse(verified, source), state, self._policy)
-        return _Accepted(release, files, key, fingerprints, asked)
+        return _Accepted(release, files, key, fingerprints, asked, known is not None)
 
-    def _verified(
-        self, data: bytes, keyring: Keyring, subject: str, asked: str, state: TrustState | None
-    ) -> Verified:
-        """Verify a clear-signed file, unless it is byte for byte what was verified last under the same keys."""
-        now = self._policy.now
-        if state is not None and state.question == asked:
-            found = verified_before(data, keyring, subject, now, state.signers)
-            if found is not None:
-                return found
-        return verify(data, keyring, subject, now)
+    def is_kept(self, accepted: _Accepted) -> bool:
+        """Whether a Release is what was kept last, and its file is there."""
+        place = self._store / "cache" / "lists" / f"{accepted.key}.InRelease"
+        return accepted.known and place.exists()
 
     def keep(self, accepted: _Accepted) -> None:
         """Record an accepted Release, and keep its files for a run without a network."""

@@ -26,6 +26,8 @@ _FIELD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*):[ \t]*(.*)", re.ASCII)
 _HASH_LINE = re.compile(
     r"^([0-9a-f]{64})[ \t]+(0|[1-9][0-9]{0,12})[ \t]+([!-~]+)$", re.ASCII | re.MULTILINE
 )
+_HASHES = ("md5sum", "sha1", "sha256", "sha512")
+_PACKAGES = re.compile(r"[ \t][^ \t/]+/binary-[^/]+/Packages[^/]*$")
 _DATE = re.compile(
     r"(?:[A-Z][a-z]{2}, )?([ 0-3]?[0-9]) ([A-Z][a-z]{2}) ([0-9]{4}) "
     r"([0-9]{2}):([0-9]{2}):([0-9]{2}) (?:UTC|GMT|Z|\+0000)",
@@ -47,10 +49,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A text, and the primary fingerprints whose signatures on it were accepted."""
+    """A text, or the `extract` of one, and the primary fingerprints whose signatures on it were accepted."""
 
     text: bytes
     signers: tuple[str, ...]
+    until: int = 0  # seconds since the epoch when signatures must be judged again; 0 = never
+    sha256: str = ""  # of the whole text, where this is an extract
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +63,10 @@ class Release:
 
     source: Source  # the one, of a suite's mirrors, where it was found
     mirrors: tuple[str, ...] = ()  # all of them, in the order in which they are tried
-    text: str = field(repr=False)
+    extract: str = field(repr=False)
     sha256: str  # of the signed text
     signers: tuple[str, ...]
+    until: int  # see Verified
     date: int  # seconds since the epoch, as is valid_until
     valid_until: int | None
     origin: str
@@ -172,9 +177,10 @@ def parse(verified: Verified, source: Source) -> Release:
     fields = _fields(text, subject)
     release = Release(
         source=source,
-        text=text,
-        sha256=hashlib.sha256(verified.text).hexdigest(),
+        extract=text if verified.sha256 else extract(text),
+        sha256=verified.sha256 or hashlib.sha256(verified.text).hexdigest(),
         signers=verified.signers,
+        until=verified.until,
         date=_time(fields, "date", subject),
         valid_until=_time(fields, "valid-until", subject) if "valid-until" in fields else None,
         origin=fields.get("origin", ""),
@@ -188,6 +194,19 @@ def parse(verified: Verified, source: Source) -> Release:
     _check_identity(release, source, subject)
     _check_components(fields, source, subject)
     return release
+
+
+def extract(text: str) -> str:
+    """Return of a Release what `parse` looks at: of its hashes, which are most of it, those of Packages files."""
+    lines = []
+    block = ""
+    for line in text.split("\n"):
+        if line[:1] not in {" ", "\t"}:
+            block = line.partition(":")[0].lower()
+        elif block in _HASHES and (block != "sha256" or not _PACKAGES.search(line)):
+            continue
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _fields(text: str, subject: str) -> dict[str, str]:

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from provisioner import keys, openpgp, trust
+from provisioner import freshness, keys, openpgp, trust, verifier
+from provisioner.deb import trust as trust_of
 from provisioner.deb.trust import Release, Verified, parse
 from provisioner.errors import DownloadFailed, ProvisionError, UntrustedIndex
 from provisioner.fetch import HttpFetch, Limits
@@ -372,6 +374,63 @@ def test_a_file_that_was_verified_is_known_by_its_bytes_and_keys(
     assert (again.sha256, again.signers) == (first.sha256, first.signers)
     assert trust_list(store) == (state,)
     assert state.question == trust.question(inrelease, ring)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"until": 1}, {"extract": ""}, {"question": "0" * 64}, {"signers": ()}], ids=str
+)
+def test_what_is_not_known_for_certain_is_verified_again(
+    served: Served,
+    archive_key: Key,
+    read: Callable[..., Release],
+    store: Path,
+    change: dict[str, Any],
+) -> None:
+    publish(served.root, MAIN, archive_key)
+    first = read()
+    [state] = trust_list(store)
+    freshness.write_state(store, replace(state, **change))
+    asked: list[str] = []
+    find = verifier.find
+
+    def noted() -> verifier.Verifier:
+        asked.append("")
+        return find()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verifier, "find", noted)
+        again = read()
+
+    assert len(asked) == bool(change)
+    assert (again.sha256, again.signers, again.date) == (first.sha256, first.signers, first.date)
+    assert again.index("main", "amd64") == first.index("main", "amd64")
+    assert again.plain_index("main", "amd64") == first.plain_index("main", "amd64")
+
+
+def test_of_a_release_its_fields_and_packages_files_are_kept() -> None:
+    digest, other = "a" * 64, "b" * 64
+    names = (
+        "main/binary-amd64/Packages.xz",
+        "main/binary-all/Packages",
+        "contrib/binary-arm64/Packages.gz",
+    )
+    left_out = (
+        "main/Contents-amd64.gz",
+        "main/debian-installer/binary-amd64/Packages",
+        "main/i18n/Translation-en",
+    )
+    blocks = "".join(f" {digest} 12 {name}\n" for name in (*names, *left_out))
+    text = f"Origin: Debian\nMD5Sum:\n {other[:32]} 12 {names[0]}\nSHA256:\n{blocks}Suite: stable\nDescription: a\n b\n"
+
+    kept = trust_of.extract(text)
+
+    assert (
+        kept
+        == "Origin: Debian\nMD5Sum:\nSHA256:\n"
+        + "".join(f" {digest} 12 {name}\n" for name in names)
+        + "Suite: stable\nDescription: a\n b\n"
+    )
+    assert trust_of.extract(kept) == kept
 
 
 def test_the_same_text_under_a_damaged_signature_is_verified_and_refused(

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from provisioner import trust
+from provisioner.deb.trust import split
 from provisioner.errors import UntrustedIndex
 from provisioner.keys import Keyring, read
 from provisioner.openpgp import certificates
-from provisioner.trust import question, verified_before, verify, verify_detached
+from provisioner.trust import question, verify, verify_detached
 from provisioner.verifier import Gpgv, Sequoia, Sqv, Verifier
 from tests.archive import Key, new_key
 
@@ -126,33 +128,30 @@ def test_an_unknown_signer_is_refused_and_named(signers: Signers, tool: Verifier
     assert "keyring test" in refused.value.detail
 
 
-def test_what_was_verified_before_has_the_same_text_and_signers(signers: Signers) -> None:
-    ring = signers.keyring(signers.second, signers.third)
-    message = signers.sign(signers.second, signers.third)
-
-    verified = verify(message, ring, "InRelease", NOW)
-
-    assert verified_before(message, ring, "InRelease", NOW, verified.signers) == verified
-
-
-def test_a_signature_that_did_not_count_before_is_verified(signers: Signers) -> None:
-    ring = signers.keyring(signers.second, signers.third)
-    message = signers.sign(signers.second, signers.third)
-
-    assert verified_before(message, ring, "InRelease", NOW, (signers.second,)) is None
-
-
-def test_a_key_that_expired_since_counts_no_more(signers: Signers) -> None:
-    ring = signers.keyring(signers.expired)
+def test_a_verdict_holds_until_the_first_key_expires(signers: Signers) -> None:
+    ring = signers.keyring(signers.expired, signers.second)
     then = ("--faked-system-time", "20200601T000000!")
-    message = signers.sign(signers.expired, options=then)
     before = time.mktime((2020, 7, 1, 0, 0, 0, 0, 0, 0))
-    assert verified_before(message, ring, "InRelease", before, (signers.expired,)) is not None
 
-    with pytest.raises(UntrustedIndex) as refused:
-        verified_before(message, ring, "InRelease", NOW, (signers.expired,))
+    of_both = verify(signers.sign(signers.expired, options=then), ring, "InRelease", before).until
+    of_one = verify(signers.sign(signers.second), ring, "InRelease", NOW).until
 
-    assert _code(refused) == "E_TRUST_EXPKEY"
+    certificate, _ = ring.find(signers.expired) or pytest.fail("no such key")
+    assert of_both == certificate.primary.end
+    assert before < of_both < NOW
+    assert of_one == 0
+
+
+def test_a_verdict_holds_until_a_signature_of_tomorrow_counts(signers: Signers) -> None:
+    ring = signers.keyring(signers.second, signers.third)
+    message = signers.sign(signers.second, signers.third)
+    _, made = trust._packets(split(message, "").signatures, "")
+    tomorrow = replace(made[1], created=int(NOW) + 86400)
+
+    _, counted, until = trust._judge((made[0], tomorrow), ring, "InRelease", NOW)
+
+    assert list(counted.values()) == [1]
+    assert until == tomorrow.created - 10
 
 
 def test_other_bytes_or_other_keys_are_another_question(signers: Signers) -> None:
