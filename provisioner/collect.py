@@ -20,7 +20,7 @@ from provisioner.store import Store
 from valuetypes import dataclass
 
 _ARCHIVES = ("cache/sha256", "cache/tar", "cache/partial")
-_MADE = ("cache/jinja",)  # what is made anew in no time
+_MADE = ("cache/jinja", "cache/texts")  # what is made anew in no time
 _LISTS = "cache/lists"
 _SIGNED = (".InRelease", ".Release")  # what was accepted last of each suite
 _DIGEST = re.compile("[0-9a-f]{64}")

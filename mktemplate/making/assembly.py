@@ -22,8 +22,8 @@ from mktemplate.making.supply import Supply, to_lock
 from mktemplate.template import keys, library, sharehost, texts
 from mktemplate.template.facts import Facts, login_user, port
 from mktemplate.template.facts import packages as packages_of
+from mktemplate.template.plan import Plan
 from mktemplate.template.spec import TemplateSpec
-from mktemplate.template.texts import Plan
 from provisioner.lock import write as write_lock
 from provisioner.sandbox import Root
 from provisioner.store import Draft, Layer, Store
@@ -243,7 +243,7 @@ def write_texts(
     place = hostpart.Place(
         path=path / plan.facts.name,
         layers=tuple(layer.path for layer in built.layers),
-        no_new_privs=plan.config.no_new_privs,
+        no_new_privs=plan.no_new_privs,
         flat=build.flat,
         idmap=allotted.lines if allotted else (),
         network=parts.address,
@@ -302,7 +302,7 @@ def record_of(parts: Parts, request: Request, notes: tuple[str, ...]) -> Record:
         ready=Ready() if facts.idle else _ready(parts.built.plan),
         stop_signal=spec.stop_signal,
         sockets=spec.sockets,
-        connect=built.plan.rendered.connect,
+        connect=built.plan.rendered.connect.replace("{name}", facts.name),
         login_keys=facts.keys,
         login_user=login_user(spec, facts) if spec.login_keys else "root",
         options=given_options(

@@ -15,8 +15,8 @@ from mktemplate.making import hostpart, volumes, workshop
 from mktemplate.making.volumes import Place
 from mktemplate.template import grants, secretfiles
 from mktemplate.template.declared import NeededDevice
+from mktemplate.template.plan import Plan
 from mktemplate.template.spec import TemplateSpec
-from mktemplate.template.texts import Plan
 from mktemplate.template.values import read as read_value
 from provisioner.sandbox import Root
 from runtime import fstab as fstabs
@@ -100,7 +100,7 @@ def hand_over(plan: Plan, handed: Handed, build: Build, place: Place) -> Lines:
     settled = settle(handed.asked, handed.volumes, handed.devices, place.root)
     taken = {entry.target for entry in settled.volumes}
     managed = volumes.lay(plan.spec.volumes, taken, place, userns=plan.facts.userns)
-    return lines(settled, managed, plan.config.mount_entries)
+    return lines(settled, managed, plan.mount_entries)
 
 
 def devices(spec: TemplateSpec, build: Build) -> tuple[Device, ...]:

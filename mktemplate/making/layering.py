@@ -12,7 +12,7 @@ from mktemplate.console import Console
 from mktemplate.making import workshop
 from mktemplate.making.asking import Asking
 from mktemplate.making.supply import Supply, supply
-from mktemplate.template.texts import Plan
+from mktemplate.template.plan import Plan
 from provisioner import distro as distros
 from provisioner import provision as provisioning
 from provisioner.store import Layer, Store

@@ -18,7 +18,7 @@ from mktemplate.making import asking, localdeb, locks, origins
 from mktemplate.making.asking import Asking
 from mktemplate.making.origins import UNVERIFIED
 from mktemplate.template.facts import Target
-from mktemplate.template.texts import Plan
+from mktemplate.template.plan import Plan
 from provisioner import lock as lock_file
 from provisioner import release as releases
 from provisioner.deb.index import DebIndex, read_index

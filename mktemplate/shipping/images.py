@@ -17,9 +17,9 @@ from mktemplate.making import workshop
 from mktemplate.template import facts as facts_
 from mktemplate.template import library
 from mktemplate.template.facts import Facts, Target
+from mktemplate.template.plan import Plan, Rendered
 from mktemplate.template.render import renderer
 from mktemplate.template.spec import Readiness, TemplateSpec
-from mktemplate.template.texts import Plan, Rendered
 from provisioner.image.config import ImageConfig
 from provisioner.image.furnish import Furniture
 from provisioner.member import IDS
@@ -203,13 +203,15 @@ def plan(image: ImageConfig, facts: Facts, found: Inhabitant, made: TemplateSpec
     config = f"{jinja.file('_image/config.j2')}\n# the image's own\n{configs.render(lines)}"
     fstab = jinja.file("fstabs/provisioned.fstab.j2")
     rendered = Rendered(packages=(), tree="", fstab=fstab, config=config, files={})
+    fstabs.parse(fstab, "fstab", from_template=True)
+    parsed = configs.parse(config, "config")
     return Plan(
         spec=made,
         facts=facts,
         rendered=rendered,
         tree=Tree(),
-        mounts=fstabs.parse(fstab, "fstab", from_template=True),
-        config=configs.parse(config, "config"),
+        no_new_privs=parsed.no_new_privs,
+        mount_entries=parsed.mount_entries,
     )
 
 

@@ -7,6 +7,7 @@ an untrusted template may cost is limited in `mktemplate.template.jail`.
 from __future__ import annotations
 
 import shlex
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ from jinja2.exceptions import (
     TemplateSyntaxError,
     UndefinedError,
 )
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mktemplate.errors import CommandError, escape
@@ -33,8 +35,21 @@ _LARGEST_OUTPUT = 4 << 20
 _SHARED = ("_distro", "_image", "_macros", "_init", library.MOUNTS)
 
 
+class _Context(Context):
+    """Where a template's code finds values; it notes which code looked at the container's name."""
+
+    def resolve_or_missing(self, key: str) -> object:
+        """Return the value that is called `key`."""
+        if key == "name" and isinstance(self.environment, Sandbox):
+            self.environment.named.add(sys._getframe(1).f_code.co_filename)  # as traceback does
+        return super().resolve_or_missing(key)
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja without str.format, without attribute filters, with short ranges."""
+
+    context_class = _Context
+    named: set[str]  # which files looked at `name`
 
     intercepted_binops = frozenset(("*", "**", "%"))
 
@@ -165,6 +180,7 @@ def renderer(
         newline_sequence="\n",
         bytecode_cache=compiled,
     )
+    environment.named = set()
     for banned in _BANNED:
         environment.filters.pop(banned, None)
     environment.filters["quote"] = shlex.quote

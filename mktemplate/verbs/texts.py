@@ -12,7 +12,7 @@ from mktemplate.errors import CommandError
 from mktemplate.making import asked
 from mktemplate.template import keys, library, texts
 from mktemplate.template.firststart import Fill
-from mktemplate.template.texts import Rendered
+from mktemplate.template.plan import Rendered
 from provisioner import distro as distros
 from provisioner.keys import has_keyring
 from valuetypes import replace
@@ -99,7 +99,9 @@ def _filling(template: library.Template, request: Request) -> Fill:
         _, told = asked.understood(request)
     except CommandError:  # an option that must be given
         return str
-    return texts.filling(template, told)
+    from mktemplate.template.rendering import filling
+
+    return filling(template, told)
 
 
 def list_distros(request: Request, console: Console) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import marshal
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType
@@ -13,8 +14,9 @@ import pytest
 
 from mktemplate.cli.parsing import parse
 from mktemplate.making import asked
-from mktemplate.template import texts
-from mktemplate.template.compiled import FOLDER, is_ours
+from mktemplate.template import known, rendering, texts
+from mktemplate.template.compiled import FOLDER, compiled
+from mktemplate.template.keeping import is_ours
 
 
 @pytest.fixture
@@ -26,6 +28,7 @@ def cache(tmp_path: Path) -> Path:
 
 def plan(cache: Path, template: str = "nginx", *more: str) -> texts.Plan:
     request = parse(["create", template, "--distro", "debian", *more])
+    shutil.rmtree(cache / known.FOLDER, ignore_errors=True)  # else nothing is compiled
     return texts.plan(*asked.understood(request), (), cache)
 
 
@@ -62,12 +65,11 @@ def test_what_is_kept_is_what_runs(cache: Path) -> None:
     [config] = [name for name, body in kept(cache).items() if shown(body) == "nginx/config.j2"]
     (cache / FOLDER / config).write_bytes(planted("lxc.uts.name = planted\n"))
 
-    rendered = texts.render(
-        *asked.understood(parse(["create", "nginx", "--distro", "debian"])),
-        compiled=texts.kept(cache),
+    made = rendering.render(
+        *asked.understood(parse(["create", "nginx", "--distro", "debian"])), compiled(cache)
     )
 
-    assert rendered.config == "lxc.uts.name = planted\n"
+    assert made.rendered.config == "lxc.uts.name = planted\n"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,8 @@ def test_the_code_of_a_changed_text_is_another(cache: Path, tmp_path: Path) -> N
 
     texts.plan(template, facts, (), cache)
     rendered = texts.plan(changed, facts, (), cache).rendered
+
+    assert texts.plan(template, facts, (), cache).rendered != rendered
 
     assert rendered.files["index.html"].endswith(b"changed\n")
 

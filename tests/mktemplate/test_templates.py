@@ -10,6 +10,7 @@ from mktemplate.cli.parsing import parse
 from mktemplate.errors import CommandError, Several
 from mktemplate.making import asked, given
 from mktemplate.template import library, sharehost, spec, texts
+from runtime import config as configs
 
 FACTS = 'summary = "a test"\ndistros = ["debian"]\n'
 
@@ -45,7 +46,7 @@ def plan(tmp_path: Path, *more: str) -> texts.Plan:
 def test_a_users_template_may_extend_a_built_in_one(tmp_path: Path) -> None:
     folder(tmp_path, config__j2=service("lxc.cap.drop = kill"))
 
-    assert "kill" in plan(tmp_path).config.cap_drop
+    assert "kill" in configs.parse(plan(tmp_path).rendered.config, "config").cap_drop
 
 
 @pytest.mark.parametrize("origin", ["own", "a stranger's"])
@@ -312,7 +313,7 @@ def test_a_path_of_the_host_is_mounted_where_it_was_granted(tmp_path: Path) -> N
 
     made = plan(tmp_path, "--grant", "mount:/srv/a")
 
-    assert "/srv/a/b" in [entry.source for entry in made.config.mount_entries]
+    assert "/srv/a/b" in [entry.source for entry in made.mount_entries]
 
 
 @pytest.mark.parametrize(
@@ -334,7 +335,7 @@ def test_a_template_that_is_not_trusted_gets_more_than_a_service_has_by_grant_on
         plan(tmp_path)
 
     assert raised.value.hints == (f"--grant {grant} gives it",)
-    assert plan(tmp_path, "--grant", grant).config
+    assert plan(tmp_path, "--grant", grant).rendered.config
 
 
 @pytest.mark.parametrize(
