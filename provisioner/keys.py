@@ -32,12 +32,15 @@ class Keyring:
     @property
     def fingerprints(self) -> tuple[str, ...]:
         """Their primary fingerprints, sorted."""
-        return tuple(sorted(each.primary.fingerprint for each in self.certificates))
+        return tuple(sorted(each.fingerprint for each in self.certificates))
 
     def find(self, issuer: str) -> tuple[Certificate, Key] | None:
         """Return the certificate and key that `issuer` (key id or fingerprint) means."""
         for certificate in self.certificates:
-            key = certificate.key(issuer)
+            try:
+                key = certificate.key(issuer)
+            except Malformed as problem:
+                raise _unusable(self.name, problem) from None
             if key is not None:
                 return certificate, key
         return None
@@ -54,9 +57,7 @@ def load(source: Source) -> Keyring:
 
 def _chosen(source: Source, name: str, found: tuple[Certificate, ...]) -> Keyring:
     """Return the keys of one file: those whose fingerprint is named, or all of them."""
-    taken = tuple(
-        each for each in found if not source.keys or each.primary.fingerprint in source.keys
-    )
+    taken = tuple(each for each in found if not source.keys or each.fingerprint in source.keys)
     if not taken:
         raise UntrustedIndex(
             "E_TRUST_NOKEYRING",
@@ -75,8 +76,8 @@ def _pinned(source: Source) -> Keyring:
     taken: dict[str, Certificate] = {}
     for place in _places(row):
         for each in place:
-            if each.primary.fingerprint in source.keys:
-                taken.setdefault(each.primary.fingerprint, each)
+            if each.fingerprint in source.keys:
+                taken.setdefault(each.fingerprint, each)
         if len(taken) == len(set(source.keys)):
             break
     if not taken:
@@ -142,12 +143,16 @@ def _parsed(data: bytes, name: str) -> tuple[Certificate, ...]:
     try:
         found = _certificates(data)
     except Malformed as problem:
-        raise UntrustedIndex(
-            "E_TRUST_KEYRING",
-            name,
-            f"is no OpenPGP keyring: {problem}",
-            hints=("export one with `gpg --export FINGERPRINT > FILE`",),
-        ) from None
+        raise _unusable(name, problem) from None
     if not found:
         raise UntrustedIndex("E_TRUST_KEYRING", name, "holds no key")
     return found
+
+
+def _unusable(name: str, problem: Malformed) -> UntrustedIndex:
+    return UntrustedIndex(
+        "E_TRUST_KEYRING",
+        name,
+        f"is no OpenPGP keyring: {problem}",
+        hints=("export one with `gpg --export FINGERPRINT > FILE`",),
+    )

@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote
 from provisioner.deb import index, relation
 from provisioner.deb.trust import Release
 from provisioner.errors import ProvisionError, UntrustedIndex
-from provisioner.index import Clause, Package, Relation
+from provisioner.index import Clause, Package
 from provisioner.resolver import PackageSet
 from provisioner.url import check_url
 from valuetypes import dataclass, replace
@@ -151,13 +151,13 @@ def _stanza(package: Package, file: str, layer: str) -> str:
         ("Essential", "yes" if package.essential else ""),
         ("Protected", "yes" if package.protected else ""),
         ("Priority", package.priority),
-        ("Pre-Depends", _clauses(package.pre_depends)),
-        ("Depends", _clauses(package.depends)),
-        ("Recommends", _clauses(package.recommends)),
-        ("Suggests", _clauses(package.suggests)),
-        ("Provides", _relations(package.provides)),
-        ("Conflicts", _relations(package.conflicts)),
-        ("Breaks", _relations(package.breaks)),
+        ("Pre-Depends", relation.spell_clauses(package.pre_depends)),
+        ("Depends", relation.spell_clauses(package.depends)),
+        ("Recommends", relation.spell_clauses(package.recommends)),
+        ("Suggests", relation.spell_clauses(package.suggests)),
+        ("Provides", relation.spell_relations(package.provides)),
+        ("Conflicts", relation.spell_relations(package.conflicts)),
+        ("Breaks", relation.spell_relations(package.breaks)),
         ("Installed-Size", str(package.installed_size // 1024)),
         ("Filename", file),
         ("Size", str(package.size)),
@@ -175,14 +175,6 @@ def _fields(rows: list[tuple[str, str]]) -> str:
         for name, value in rows
         if value
     )
-
-
-def _clauses(clauses: Sequence[Clause]) -> str:
-    return ", ".join(" | ".join(map(relation.spell, each.alternatives)) for each in clauses)
-
-
-def _relations(relations: Sequence[Relation]) -> str:
-    return ", ".join(map(relation.spell, relations))
 
 
 def _is_web(url: str) -> bool:

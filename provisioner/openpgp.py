@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterator
+from functools import cached_property
 
 from valuetypes import dataclass, field
 
@@ -78,17 +79,26 @@ class Key:
         return 0 < self.end < now
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """A primary key with its subkeys, and the bytes that a verifier takes."""
+    """A primary key with its subkeys: the bytes that a verifier takes, read further when somebody looks."""
 
-    primary: Key
-    subkeys: tuple[Key, ...] = ()
+    fingerprint: str  # of the primary key
     data: bytes = field(repr=False)
+
+    @cached_property
+    def keys(self) -> tuple[Key, ...]:
+        """The primary key, and its subkeys; Malformed where they cannot be read."""
+        return _keys(self.fingerprint, self.data)
+
+    @property
+    def primary(self) -> Key:
+        """The primary key."""
+        return self.keys[0]
 
     def key(self, issuer: str) -> Key | None:
         """Return the key that `issuer`, a key id or fingerprint, means."""
-        for key in (self.primary, *self.subkeys):
+        for key in self.keys:
             if len(issuer) >= 16 and key.fingerprint.endswith(issuer):
                 return key
         return None
@@ -231,32 +241,33 @@ def certificates(data: bytes) -> tuple[Certificate, ...]:
     """Return the certificates of a keyring, binary or armored."""
     if data[:1] == b"-":
         data = dearmor(data.replace(b"\r\n", b"\n"))
-    groups: list[list[tuple[int, bytes, bytes]]] = []
-    for packet in packets(data):
-        if packet[0] == PUBLIC_KEY:
-            groups.append([packet])
-        elif not groups:
+    found: list[tuple[bytes, list[bytes]]] = []  # a primary key, and the packets of its certificate
+    for kind, body, packet in packets(data):
+        if kind == PUBLIC_KEY:
+            found.append((body, [packet]))
+        elif not found:
             raise Malformed("it does not begin with a public key")
         else:
-            groups[-1].append(packet)
-    return tuple(_certificate(group) for group in groups if group[0][1][:1] == b"\x04")
+            found[-1][1].append(packet)
+    return tuple(
+        Certificate(fingerprint=_fingerprint(body), data=b"".join(whole))
+        for body, whole in found
+        if body[:1] == b"\x04"
+    )
 
 
-def _certificate(group: list[tuple[int, bytes, bytes]]) -> Certificate:
-    """Read keys, their lifetimes (the newest self-signature's) and revocations."""
+def _keys(own: str, data: bytes) -> tuple[Key, ...]:
+    """Read keys, their lifetimes (the newest self-signature's) and revocations; `own`: the primary's fingerprint."""
     keys: list[tuple[bytes, list[Signature]]] = []
-    for kind, body, _ in group:
+    for kind, body, _ in packets(data):
         if kind in {PUBLIC_KEY, PUBLIC_SUBKEY}:
             keys.append((body, []))
         elif kind == SIGNATURE and body[:1] == b"\x04":
             keys[-1][1].append(signature(body))
-    own = _fingerprint(keys[0][0])
-    primary, *subkeys = (
+    return tuple(
         _key(body, [each for each in made if each.issuer and own.endswith(each.issuer)])
         for body, made in keys
     )
-    whole = b"".join(packet for _, _, packet in group)
-    return Certificate(primary=primary, subkeys=tuple(subkeys), data=whole)
 
 
 def _fingerprint(body: bytes) -> str:

@@ -98,6 +98,7 @@ class Store:
         self.sandbox = sandbox
         self._sync = sync
         self._leases: dict[str, int] = {}
+        self._prepared = False
 
     @property
     def cache(self) -> Path:
@@ -109,6 +110,8 @@ class Store:
 
         Raises StoreFailed E_READONLY, E_NOSPACE …, E_FS_UNSUITABLE (no directory), E_STORE_VERSION (newer).
         """
+        if self._prepared:
+            return
         try:
             self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
             for name in _FOLDERS:
@@ -123,6 +126,7 @@ class Store:
         except OSError as problem:
             raise disk_error(problem, self.path) from problem
         self._check_version(version)
+        self._prepared = True
 
     def _check_version(self, version: Path) -> None:
         found = version.read_bytes().strip()

@@ -135,8 +135,8 @@ def _judge(
                 ends.add(signature.created - _SKEW)
             continue
         ends |= {signature.expires, certificate.primary.end, key.end}
-        able[certificate.primary.fingerprint] = certificate
-        counted[certificate.primary.fingerprint] += 1
+        able[certificate.fingerprint] = certificate
+        counted[certificate.fingerprint] += 1
     if flaws and not counted:
         raise UntrustedIndex(flaws[0], subject, _WORDS[flaws[0]], hints=(_OTHER,))
     if not counted:

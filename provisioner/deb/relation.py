@@ -16,6 +16,9 @@ _ATOM = re.compile(
     rf"(?:[ \t]*\([ \t]*(<<|<=|<|=|>=|>>|>)[ \t]*({VERSION})[ \t]*\))?",
     re.ASCII,
 )
+# What would be spelt as it stands; relations that are no clauses have no alternatives.
+_SPELT = rf"[A-Za-z0-9][A-Za-z0-9+.-]+(?::[a-z0-9-]+)?(?: \((?:<<|<=|=|>=|>>) {VERSION}\))?"
+_SPELT_CLAUSES = re.compile(rf"{_SPELT}(?:(?:,| \|) {_SPELT})*", re.ASCII)
 T = TypeVar("T")
 
 _OLD = {"<": "<=", ">": ">="}  # the deprecated spellings mean these, as dpkg and apt read them
@@ -54,6 +57,10 @@ class Field(Sequence[T]):
         self.text = text
         self._parse = parse
         self._values: tuple[T, ...] | None = None
+
+    def is_spelt(self) -> bool:
+        """Whether the text is, unread, as it would be spelt."""
+        return self._values is None and _SPELT_CLAUSES.fullmatch(self.text) is not None
 
     def _parsed(self) -> tuple[T, ...]:
         if self._values is None:
@@ -96,3 +103,17 @@ def spell(relation: Relation) -> str:
     qualifier = f":{relation.qualifier}" if relation.qualifier else ""
     condition = f" ({relation.operator} {relation.version})" if relation.operator else ""
     return f"{relation.name}{qualifier}{condition}"
+
+
+def spell_clauses(clauses: Sequence[Clause]) -> str:
+    """Return a field with alternatives as a person writes it."""
+    if isinstance(clauses, Field) and clauses.is_spelt():
+        return clauses.text
+    return ", ".join(" | ".join(map(spell, each.alternatives)) for each in clauses)
+
+
+def spell_relations(relations: Sequence[Relation]) -> str:
+    """Return a field without alternatives as a person writes it."""
+    if isinstance(relations, Field) and relations.is_spelt() and "|" not in relations.text:
+        return relations.text
+    return ", ".join(map(spell, relations))

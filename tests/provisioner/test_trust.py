@@ -429,6 +429,6 @@ def test_a_keyring_is_read_as_gpg_writes_it(
     file.write_bytes(signers.key.gpg(*options, "--export", signers.second, signers.third))
     file.chmod(0o644)  # whatever the umask is
 
-    found = {each.primary.fingerprint for each in read(file)}
+    found = {each.fingerprint for each in read(file)}
 
     assert found == {signers.second, signers.third}

@@ -9,6 +9,8 @@ from provisioner.deb.relation import (
     parse_relation,
     parse_relations,
     spell,
+    spell_clauses,
+    spell_relations,
 )
 from provisioner.errors import UntrustedIndex
 from provisioner.index import Clause, Relation
@@ -61,3 +63,26 @@ def test_a_relation_is_spelled_as_it_was_read(text: str) -> None:
 def test_what_is_no_relation_is_refused(text: str) -> None:
     with pytest.raises(UntrustedIndex, match="E_TRUST_FIELD"):
         tuple(parse_relations(f"good, {text}, good"))
+
+
+@pytest.mark.parametrize(
+    ("text", "spelt"),
+    [
+        ("a1, b2 (>= 1.0-1) | c3:any, d4 (<< 2:3~)", "a1, b2 (>= 1.0-1) | c3:any, d4 (<< 2:3~)"),
+        ("a1,b2(>=1)|c3", "a1, b2 (>= 1) | c3"),
+        ("a1 (> 1), b2 (< 2)", "a1 (>= 1), b2 (<= 2)"),
+        ("a1,\n b2,", "a1, b2"),
+        ("", ""),
+    ],
+)
+def test_a_field_is_spelt_the_same_whether_it_was_looked_at_or_not(text: str, spelt: str) -> None:
+    read = tuple(parse_clauses(text))
+
+    assert spell_clauses(parse_clauses(text)) == spell_clauses(read) == spelt
+    if "|" not in text:
+        assert spell_relations(parse_relations(text)) == spelt
+
+
+def test_a_relation_with_alternatives_is_refused_where_it_is_spelt() -> None:
+    with pytest.raises(UntrustedIndex):
+        spell_relations(parse_relations("a1 | b2"))
