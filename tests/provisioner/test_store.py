@@ -225,7 +225,7 @@ def test_a_newer_store_is_left_alone(store: Store) -> None:
     (store.path / "version").write_text("2\n")
 
     with pytest.raises(StoreFailed, match="E_STORE_VERSION"):
-        store.prepare()
+        Store(store.path).prepare()
 
 
 def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
