@@ -72,18 +72,22 @@ def settle(top: Path, newest: int, *, overlaid: bool) -> None:
     it only needs whiteouts and `opaque`.
     """
     for entry in walk(top):
-        _settle(entry, newest, overlaid=overlaid)
+        if overlaid and entry.status.st_mode & _TYPES in (stat.S_IFDIR, stat.S_IFREG):
+            fd = os.open(entry.name, _FILE, dir_fd=entry.directory)
+            try:
+                _attributes(fd, noted=True)
+            finally:
+                os.close(fd)
+        _clamp(entry, newest)
 
 
 def settled(top: Path, newest: int, *, overlaid: bool) -> str:
-    """Do as `settle` and return the `digest`, in one walk."""
-    return _digest(top, partial(_settle, newest=newest, overlaid=overlaid))
+    """Do as `settle` and return the `digest`, in one walk that opens each object once."""
+    return _digest(top, partial(_clamp, newest=newest), noted=overlaid)
 
 
-def _settle(entry: Entry, newest: int, *, overlaid: bool) -> int:
-    """Settle one object; return the time in seconds that it has then."""
-    if overlaid and entry.status.st_mode & _TYPES in (stat.S_IFDIR, stat.S_IFREG):
-        _drop_notes(entry)
+def _clamp(entry: Entry, newest: int) -> int:
+    """Let one object be no later than `newest`; return the time in seconds that it has then."""
     limit = newest * 1_000_000_000
     if entry.status.st_mtime_ns <= limit:
         return _seconds(entry)
@@ -95,28 +99,19 @@ def _seconds(entry: Entry) -> int:
     return entry.status.st_mtime_ns // 1_000_000_000
 
 
-def _drop_notes(entry: Entry) -> None:
-    fd = os.open(entry.name, _FILE, dir_fd=entry.directory)
-    try:
-        for name in os.listxattr(fd):
-            if name.startswith("user.overlay.") and name != OPAQUE:
-                os.removexattr(fd, name)
-    finally:
-        os.close(fd)
-
-
 def digest(top: Path) -> str:
     """Return the sha256 of all that `top` consists of: names, types, modes, owners, times, links, xattrs, contents."""
     return _digest(top, _seconds)
 
 
-def _digest(top: Path, time_of: Callable[[Entry], int]) -> str:
+def _digest(top: Path, time_of: Callable[[Entry], int], *, noted: bool = False) -> str:
+    """Return the digest; where an overlay's own notes are in what is `noted`, they are dropped."""
     links: dict[tuple[int, int], str] = {}
     whole = hashlib.sha256()
     waiting: deque[tuple[str, str | Future[str]]] = deque()
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for entry in walk(top):
-            waiting.append((_head(entry, time_of(entry)), _content(entry, links, pool)))
+            waiting.append((_head(entry, time_of(entry)), _content(entry, links, pool, noted)))
             if len(waiting) > _WAITING:
                 _count(whole, waiting)
         _count(whole, waiting)
@@ -132,16 +127,16 @@ def _count(whole: hashlib._Hash, waiting: deque[tuple[str, str | Future[str]]]) 
 
 
 def _content(
-    entry: Entry, links: dict[tuple[int, int], str], pool: ThreadPoolExecutor
+    entry: Entry, links: dict[tuple[int, int], str], pool: ThreadPoolExecutor, noted: bool
 ) -> str | Future[str]:
     """Return what `entry` is, hashed by the pool where it is large."""
-    what = _describe(entry, links)
+    what = _describe(entry, links, noted)
     if what is not None:
         return what
     fd = os.open(entry.name, _FILE, dir_fd=entry.directory)
     if entry.status.st_size > _SMALL:
-        return pool.submit(_hash, fd, _PIECE)
-    return _hash(fd, entry.status.st_size + 1)
+        return pool.submit(_hash, fd, _PIECE, noted)
+    return _hash(fd, entry.status.st_size + 1, noted)
 
 
 def _head(entry: Entry, seconds: int) -> str:
@@ -150,7 +145,7 @@ def _head(entry: Entry, seconds: int) -> str:
     return f"{path} {s.st_mode:o} {s.st_uid}:{s.st_gid} {seconds}"
 
 
-def _describe(entry: Entry, links: dict[tuple[int, int], str]) -> str | None:
+def _describe(entry: Entry, links: dict[tuple[int, int], str], noted: bool) -> str | None:
     """Return what `entry` is beside its metadata; None for a regular file, whose content says it."""
     s = entry.status
     if stat.S_ISLNK(s.st_mode):
@@ -158,7 +153,7 @@ def _describe(entry: Entry, links: dict[tuple[int, int], str]) -> str | None:
     if stat.S_ISDIR(s.st_mode):
         fd = os.open(entry.name, _DIRECTORY, dir_fd=entry.directory)
         try:
-            return _attributes(fd)
+            return _attributes(fd, noted)
         finally:
             os.close(fd)
     if not stat.S_ISREG(s.st_mode):
@@ -170,9 +165,9 @@ def _describe(entry: Entry, links: dict[tuple[int, int], str]) -> str | None:
     return None
 
 
-def _hash(fd: int, piece: int) -> str:
+def _hash(fd: int, piece: int, noted: bool) -> str:
     try:
-        attributes = _attributes(fd)
+        attributes = _attributes(fd, noted)
         return f"{_sha256(fd, piece)}{attributes}"
     finally:
         os.close(fd)
@@ -189,7 +184,15 @@ def _sha256(fd: int, piece: int) -> str:
     return found.hexdigest()
 
 
-def _attributes(fd: int) -> str:
-    """Return the extended attributes of an open file; those that a security module adds by itself do not count."""
+def _attributes(fd: int, noted: bool) -> str:
+    """Return the extended attributes of an open file; those that a security module adds by itself do not count.
+
+    `noted`: an overlay's notes are dropped.
+    """
     names = sorted(name for name in os.listxattr(fd) if name != "security.selinux")
+    if noted and names:
+        notes = [name for name in names if name.startswith("user.overlay.") and name != OPAQUE]
+        for name in notes:
+            os.removexattr(fd, name)
+        names = [name for name in names if name not in notes]
     return "".join(f" {name}={os.getxattr(fd, name).hex()}" for name in names)

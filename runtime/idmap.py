@@ -147,8 +147,12 @@ def allocate(
             return Allocation(first=os.geteuid(), count=1, idmap=alone())
         idmap = of_user(files)
         return Allocation(first=os.geteuid(), count=COUNT, idmap=idmap)
-    notes = _give_root_a_range(files)
-    first, count = _common([_own(file) for file in files], files)
+    own = [_own(file) for file in files]
+    notes: tuple[str, ...] = ()
+    if None in own:
+        notes = _give_root_a_range(files)
+        own = [_own(file) for file in files]
+    first, count = _common(own, files)
     ranges = count // COUNT
     start = int.from_bytes(hashlib.sha256(os.fsencode(path / name)).digest()[:8], "big") % ranges
     folder = path / _RESERVED
@@ -242,8 +246,6 @@ def _common(lines: list[Line | None], files: tuple[Path, Path]) -> tuple[int, in
 
 def _give_root_a_range(files: tuple[Path, Path]) -> tuple[str, ...]:
     """Add root's line where it is missing; return a note of it."""
-    if all(_own(file) for file in files):
-        return ()
     lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX)
