@@ -10,8 +10,9 @@ import fnmatch
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from provisioner import errand
 from provisioner.deb import database, resident, scripts, upkeep
@@ -19,8 +20,10 @@ from provisioner.errors import ConfigureFailed
 from provisioner.index import Package
 from provisioner.inside import delete, is_there, listed, put, read
 from provisioner.sandbox import Root, Sandbox
+from valuetypes import dataclass
 
 TIMEOUT = 900.0  # seconds for all scripts of one layer
+Unpacked = Mapping[str, Any]  # a JSON object; `newest` is the latest time of what was unpacked
 # What is there only while scripts run, and only where no package has the file: nothing starts (invoke-rc.d(8)), and
 # the host has a neutral name (postfix writes it into main.cf, and fails without one).
 _SCAFFOLD = {
@@ -48,34 +51,32 @@ _NOISE = (
 )  # fmt: skip
 
 
-def surroundings(packages: Iterable[Package], sandbox: Sandbox) -> Callable[[], dict[str, str]]:
-    """Return what lays out, inside the unpacked root, what `configure` needs there, and answers its `covers`."""
-    names = frozenset(package.name for package in packages)
-    shortcuts = not sandbox.degraded  # a plain chroot has no /proc, and can bind nothing
-    return partial(_prepare, names, shortcuts=shortcuts)
-
-
 def configure(
     root: Root,
+    packages: Sequence[Package],
     *,
     sandbox: Sandbox,
-    covers: Mapping[str, str],
-    epoch: int,
+    unpack: Callable[[], Unpacked],
+    epoch: Callable[[int], int],
     timeout: float = TIMEOUT,
-) -> None:
-    """Configure what is unpacked in `root`, with its surroundings, and take away what a layer may not carry.
+) -> Unpacked:
+    """Configure `packages` in `root`, and take away what a layer may not carry; return what `unpack` returns.
 
-    `covers`: what the surroundings answered; `epoch`: what the scripts are told as SOURCE_DATE_EPOCH.
-    Raises ConfigureFailed E_SCRIPT_FAILED, E_SCRIPT_TIMEOUT, E_SCRIPT_LEFTOVER; StoreFailed for the disk.
+    `unpack` is called inside the root, and unpacks what is not unpacked; the perls that stay begin beside it. `epoch`:
+    what the scripts are told as SOURCE_DATE_EPOCH, by the latest time of what was unpacked. Raises ConfigureFailed
+    E_SCRIPT_FAILED, E_SCRIPT_TIMEOUT, E_SCRIPT_LEFTOVER; StoreFailed for the disk; and what `unpack` raises.
     """
+    names = frozenset(package.name for package in packages)
+    # A plain chroot has no /proc, and can bind nothing.
+    around = _Around(names=names, shortcuts=not sandbox.degraded, unpack=unpack, epoch=epoch)
     done = sandbox.run(
         root,
         ["/bin/sh", scripts.DRIVER.decode()],
-        environment=scripts.environment(epoch),
+        environment=scripts.environment(),
         timeout=timeout,
-        covers=covers,
-        after=lambda: errand.packed(_clean),
+        around=around,
     )
+    unpacked: Unpacked = errand.opened(done.begun, root) if done.begun else {}
     who, how = scripts.blame(done.output)
     if done.timed_out:
         _fail("E_SCRIPT_TIMEOUT", who, f"still running after {timeout:.0f} s", done.output)
@@ -87,6 +88,44 @@ def configure(
     unfinished = errand.opened(done.answer, root)
     if unfinished:
         _fail("E_SCRIPT_FAILED", "dpkg", f"left unfinished: {', '.join(unfinished)}", done.output)
+    return unpacked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Around:
+    """What the driver finds, and what is called around it; see `sandbox.Around`."""
+
+    names: frozenset[str]  # of the packages
+    shortcuts: bool  # also what saves scripts time and changes no byte
+    unpack: Callable[[], Unpacked]
+    epoch: Callable[[int], int]
+
+    @property
+    def covers(self) -> Mapping[str, str]:
+        """The shims of residents that are called by their path."""
+        return resident.covers(scripts.SHIMS) if self.shortcuts else {}
+
+    def before(self, start: Callable[[], None], originals: Mapping[str, int]) -> tuple[bool, bytes]:
+        """Start the driver, and have all unpacked and laid out that it needs when it goes on."""
+        return errand.tried(lambda: self._begin(start, originals))
+
+    def after(self) -> bytes:
+        """Clean up."""
+        return errand.packed(_clean)
+
+    def _begin(self, start: Callable[[], None], originals: Mapping[str, int]) -> Unpacked:
+        os.umask(0o022)
+        os.makedirs(scripts.SHIMS, 0o755, exist_ok=True)
+        put(scripts.DRIVER, scripts.SCRIPT, 0o755)
+        put(scripts.SHIMS + b"/start-stop-daemon", _NOTHING, 0o755)
+        if self.shortcuts:
+            upkeep.lay(scripts.SHIMS)
+            resident.lay(scripts.SHIMS, originals)
+        start()
+        began = time.monotonic()
+        unpacked = self.unpack()
+        _prepare(self.names, self.epoch(unpacked["newest"]))
+        return {**unpacked, "seconds": time.monotonic() - began}
 
 
 def settle(root: Root, sandbox: Sandbox) -> None:
@@ -116,17 +155,11 @@ def _fail(code: str, subject: str, detail: str, output: bytes) -> None:
     raise ConfigureFailed(code, subject, f"{detail}\n{tail}" if tail else detail, hints=hints)
 
 
-def _prepare(names: frozenset[str], *, shortcuts: bool) -> dict[str, str]:
-    """Lay out the driver, and keep services from starting and host keys from being made for nothing.
-
-    `shortcuts`: also what saves them time and changes no byte. Return what is to be bound over which file meanwhile.
-    """
-    os.umask(0o022)
-    os.makedirs(scripts.SHIMS, 0o755, exist_ok=True)
-    put(scripts.DRIVER, scripts.SCRIPT, 0o755)
+def _prepare(names: frozenset[str], epoch: int) -> None:
+    """Tell the driver what it asks, and keep services from starting and host keys from being made for nothing."""
     version = _DPKG.search(read(database.ADMIN + b"status"))
     put(scripts.VERSION, version[1] + b"\n" if version else b"\n")
-    put(scripts.SHIMS + b"/start-stop-daemon", _NOTHING, 0o755)
+    put(scripts.EPOCH, b"%d\n" % epoch)
     for path, (body, mode) in _SCAFFOLD.items():
         if not is_there(path):
             put(path, body, mode)
@@ -136,10 +169,6 @@ def _prepare(names: frozenset[str], *, shortcuts: bool) -> dict[str, str]:
                 put(
                     key, b"", 0o600
                 )  # a key made here would be everybody's; the container makes its own
-    if not shortcuts:
-        return {}
-    upkeep.lay(scripts.SHIMS)
-    return resident.lay(scripts.SHIMS)
 
 
 def _clean() -> list[str]:

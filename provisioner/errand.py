@@ -44,6 +44,11 @@ def opened(told: bytes, root: Root) -> Any:  # noqa: ANN401  # any JSON value
 
 def packed(function: Callable[[], Any]) -> bytes:
     """Return what `function` returns or refuses. Run in the child, which may import nothing and raise nothing."""
+    return tried(function)[1]
+
+
+def tried(function: Callable[[], Any]) -> tuple[bool, bytes]:
+    """Return whether `function` returned, and what it returned or refused, `packed`."""
     answer: dict[str, Any]
     try:
         answer = {"done": function()}
@@ -59,4 +64,4 @@ def packed(function: Callable[[], Any]) -> bytes:
     except OSError as problem:
         detail = f"{problem.strerror}: {problem.filename!r}" if problem.filename else str(problem)
         answer = {"errno": problem.errno or 0, "detail": detail}
-    return json.dumps(answer).encode()
+    return "done" in answer, json.dumps(answer).encode()

@@ -18,6 +18,13 @@ def read(path: bytes, limit: int = -1) -> bytes:
         fd = os.open(path, _READ)
     except FileNotFoundError:
         return b""
+    return content(fd, limit)
+
+
+def content(fd: int, limit: int = -1) -> bytes:
+    """Return what the open file `fd` holds, if it is a regular one, and close it; -1: nothing."""
+    if fd < 0:
+        return b""
     with open(fd, "rb") as file:
         return file.read(limit) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
 

@@ -142,15 +142,18 @@ def _of_packages(
 
     def fill(draft: Draft) -> int:
         # What builds is not imported where all is there.
-        from provisioner.configure import configure, settle, surroundings
+        from provisioner.configure import settle
         from provisioner.unpack import Layout, unpack
 
         tools.store.need(*_needs((*packages, *coming)))
         root = overlay_of(draft, below)
+        scripts = _Scripts(packages, root, tools, lambda newest: _epoch(newest, below, facts))
+        # Where a perl is there already, and nothing must be planted first, both are done in one way into the root.
+        at_once = bool(below) and facts.scripts and not preseed
         layout = Layout(
             merged_usr=() if below else merged,
             exclude=slim.leaves_out if facts.slim else None,
-            surroundings=surroundings(packages, tools.sandbox) if facts.scripts else dict,
+            last=scripts.after if at_once else None,
         )
         with tools.store.lock("downloads", shared=True):  # over both: what came is not collected
             with tools.timed("download"):
@@ -160,22 +163,59 @@ def _of_packages(
                     packages, root, cache=tools.store.cache, sandbox=tools.sandbox,
                     layout=layout, progress=tools.progress,
                 )  # fmt: skip
-        epoch = facts.epoch or max(contents.newest, *(layer.epoch for layer in below), 0)
+        epoch = _epoch(contents.newest, below, facts)
         with tools.timed("configure"), _ahead(coming, tools):
             if preseed:
                 _plant(_files(preseed), epoch, root, tools)
-            if facts.scripts:
-                with tools.progress.phase("configure", len(packages)) as advance:
-                    configure(root, sandbox=tools.sandbox, covers=contents.covers, epoch=epoch)
-                    advance(len(packages))
-            else:
+            if not facts.scripts:
                 settle(root, tools.sandbox)
+            elif not at_once:
+                scripts.run(lambda: {"newest": contents.newest})
             notes = _notes(facts, sources, is_base=not below)
             if notes.nodes:
                 _plant(notes, epoch, root, tools)
         return epoch
 
     return recipe, fill
+
+
+@dataclass(frozen=True, slots=True)
+class _Scripts:
+    """The scripts of `packages`, to be run in `root`."""
+
+    packages: Sequence[Package]
+    root: Root
+    tools: Tools
+    epoch: Callable[[int], int]
+
+    def run(self, unpack: Callable[[], Any]) -> Any:  # noqa: ANN401  # JSON, as the two halves of it
+        """Have `unpack` called inside, and configure what is unpacked then; return what it returned."""
+        from provisioner.configure import configure
+
+        with self.tools.progress.phase("configure", len(self.packages)) as advance:
+            unpacked = configure(
+                self.root,
+                self.packages,
+                sandbox=self.tools.sandbox,
+                unpack=unpack,
+                epoch=self.epoch,
+            )
+            advance(len(self.packages))
+        return unpacked
+
+    def after(self, unpack: Callable[[], Any]) -> Any:  # noqa: ANN401  # as `run`
+        """Do as `run` while `unpack` is timed: what the scripts took is configuring."""
+        began = time.monotonic()
+        unpacked = self.run(unpack)
+        spent = time.monotonic() - began - unpacked["seconds"]
+        for phase, more in (("unpack", -spent), ("configure", spent)):
+            self.tools.timings[phase] = self.tools.timings.get(phase, 0.0) + more
+        return unpacked
+
+
+def _epoch(newest: int, below: Sequence[Layer], facts: Facts) -> int:
+    """Return the latest time that a layer may hold in which `newest` is that of its packages."""
+    return facts.epoch or max(newest, *(layer.epoch for layer in below), 0)
 
 
 @contextmanager

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Protocol
 
 from valuetypes import dataclass
-
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +51,35 @@ class Finished(Protocol):
         """What was called `after` it returned; empty where it was not called."""
         ...
 
+    @property
+    def begun(self) -> bytes:
+        """What was called `before` it returned."""
+        ...
+
+
+class Around(Protocol):
+    """What a sandboxed program finds, and what is called around it in the same root: each way in takes 15 ms."""
+
+    @property
+    def covers(self) -> Mapping[str, str]:
+        """In place of which file of the root which other one is seen, where that can be had: it only saves time.
+
+        The other file is made where it is not there. Where the first is not there, nothing is covered.
+        """
+        ...
+
+    def before(self, start: Callable[[], None], originals: Mapping[str, int]) -> tuple[bool, bytes]:
+        """Do what comes first, as by `call`; return whether the program goes on, and what is `begun`.
+
+        It has to call `start`, which starts the program; until this returns, the program's standard input does not
+        end. `originals`: the files that are covered, open for reading, by path; -1 for one that is not there.
+        """
+        ...
+
+    def after(self) -> bytes:
+        """Do what comes last, where the program succeeded and left nothing running; return what is the `answer`."""
+        ...
+
 
 class Sandbox(Protocol):
     """A small container: own user, mount, pid, ipc, uts and net namespaces, no network, nothing but `root` in reach."""
@@ -70,15 +96,9 @@ class Sandbox(Protocol):
         *,
         environment: Mapping[str, str],
         timeout: float,
-        covers: Mapping[str, str] = NOTHING,
-        after: Callable[[], bytes] | None = None,
+        around: Around | None = None,
     ) -> Finished:
-        """Run `argv` (absolute path below `root`) as its root user; /dev, /proc and /tmp are there.
-
-        `covers`: in place of which file of the root which other one is seen; where that can be had, for it only
-        saves time. `after`: what is called in the same root when it has succeeded and left nothing running, as by
-        `call`: each way into a root takes 15 ms.
-        """
+        """Run `argv` (absolute path below `root`) as its root user; /dev, /proc and /tmp are there."""
         ...
 
     def call(self, root: Root, function: Callable[[], bytes]) -> bytes:

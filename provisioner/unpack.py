@@ -37,7 +37,6 @@ class Contents:
 
     newest: int  # the latest modification time inside its archives
     notes: tuple[str, ...]
-    covers: Mapping[str, str]  # what the surroundings answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +49,17 @@ class _Job:
     ready: bool
 
 
+class Filled(TypedDict):
+    """What the child answers."""
+
+    fresh: list[int]  # jobs whose raw archive was written, or found damaged
+    newest: int
+    notes: list[str]
+
+
+Fill = Callable[[], Filled]  # unpacks a batch; called inside the root
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """How a root is laid out beyond what its packages say."""
@@ -57,20 +67,11 @@ class Layout:
     merged_usr: tuple[str, ...] = ()  # links into usr/ that are made before anything is unpacked
     # Tells by a member's name and type whether it is left out.
     exclude: Callable[[bytes, bytes], bool] | None = None
-    # Called inside when all is unpacked, as each way into a root takes 15 ms; see `configure.surroundings`.
-    surroundings: Callable[[], dict[str, str]] = dict
+    # Has the last batch done inside the root, and whatever follows it there: each way into a root takes 15 ms.
+    last: Callable[[Fill], Filled] | None = None
 
 
 PLAIN = Layout()
-
-
-class Filled(TypedDict):
-    """What the child answers."""
-
-    fresh: list[int]  # jobs whose raw archive was written, or found damaged
-    newest: int
-    notes: list[str]
-    covers: dict[str, str]
 
 
 def unpack(
@@ -86,26 +87,30 @@ def unpack(
 
     Raises BadArchive (E_DEB_FORMAT, E_ARCHIVE_*, E_TRUST_MISMATCH, E_CORRUPT, E_IDMAP) and StoreFailed.
     """
-    newest = 0
-    notes: list[str] = []
-    covers: dict[str, str] = {}
     order = turns(packages, configured=bool(root.lowers))
     (cache / "tar").mkdir(mode=0o700, exist_ok=True)
+
+    def unpacked(number: int, send: Callable[[Fill], Filled]) -> Filled:
+        with contextlib.ExitStack() as opened:
+            jobs = [_open(package, cache, opened) for package in batches[number]]
+            now = replace(layout, merged_usr=()) if number else layout
+            found = send(partial(_fill, jobs, now, order))
+            _keep(jobs, found["fresh"], cache)
+            return found
+
+    batches = [packages[start : start + BATCH] for start in range(0, len(packages), BATCH)]
+    plain = len(batches) - bool(layout.last)
+    found: list[Filled] = []
     with progress.phase("unpack", len(packages)) as advance:
-        for start in range(0, len(packages), BATCH):
-            batch = packages[start : start + BATCH]
-            with contextlib.ExitStack() as opened:
-                jobs = [_open(package, cache, opened) for package in batch]
-                last = start + BATCH >= len(packages)
-                now = layout if last else replace(layout, surroundings=dict)
-                found = errand.send(sandbox, root, partial(_fill, jobs, now, order))
-                layout = replace(layout, merged_usr=())
-                _keep(jobs, found["fresh"], cache)
-            newest = max(newest, found["newest"])
-            notes += found["notes"]
-            covers = found["covers"]
-            advance(len(batch))
-    return Contents(newest=newest, notes=tuple(notes), covers=covers)
+        for number in range(plain):
+            found.append(unpacked(number, partial(errand.send, sandbox, root)))
+            advance(len(batches[number]))
+    if layout.last:
+        found.append(unpacked(plain, layout.last))
+    return Contents(
+        newest=max(each["newest"] for each in found),
+        notes=tuple(note for each in found for note in each["notes"]),
+    )
 
 
 def folded(packages: Sequence[Package], cache: Path) -> list[Package]:
@@ -205,12 +210,7 @@ def _fill(jobs: Sequence[_Job], layout: Layout, order: Mapping[str, Turn]) -> Fi
             pool.shutdown(wait=False, cancel_futures=True)
     _record(placer, order)
     placer.finish()  # last: what is recorded lies in directories of packages
-    return {
-        "fresh": fresh,
-        "newest": placer.newest,
-        "notes": placer.notes,
-        "covers": layout.surroundings(),
-    }
+    return {"fresh": fresh, "newest": placer.newest, "notes": placer.notes}
 
 
 def _load(job: _Job) -> tuple[tuple[memoryview, memoryview], bool]:

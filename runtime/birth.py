@@ -37,6 +37,8 @@ _HOST_CODES = {
     "E_OVERLAY_RO",
 }
 
+# What init does in the end, with its end of the report, and with the results of the program's calls.
+Body = Callable[[int, Mapping[str, int]], NoReturn]
 FAILURE, TRACE, ANSWER, REFUSED = b"!", b"?", b"=", b"-"  # the first byte of a report
 
 
@@ -102,10 +104,8 @@ class Born:
         return b"".join(chunks)
 
 
-def bear(
-    program: Program, subject: str, body: Callable[[int], NoReturn], slots: Mapping[str, int]
-) -> Born:
-    """Perform `program`; init then runs `body` with its end of the report. Raises what a failed stage means."""
+def bear(program: Program, subject: str, body: Body, slots: Mapping[str, int]) -> Born:
+    """Perform `program`; init then runs `body`. Raises what a failed stage means."""
     if not NUMBERS:
         raise HostError("E_KERNEL_FEATURE", os.uname().machine, "is not a machine we know")
     go, report, lifeline, pids = (Pipe.open() for _ in range(4))
@@ -180,7 +180,7 @@ def _live(
     slots: dict[str, int],
     parent: int,
     reports: tuple[int, int],
-    body: Callable[[int], NoReturn],
+    body: Body,
 ) -> NoReturn:
     """Be the stage, and after the clone init too."""
     report, _ = reports
@@ -212,7 +212,7 @@ class _Life:
     slots: dict[str, int]
     which: int
 
-    def walk(self, reports: tuple[int, int], body: Callable[[int], NoReturn]) -> NoReturn:
+    def walk(self, reports: tuple[int, int], body: Body) -> NoReturn:
         """Perform the lists; init goes on with `body`, the stage ends."""
         report, pids = reports
         perform(self.program.stage, self.slots)
@@ -221,7 +221,7 @@ class _Life:
             os.close(self.slots["go_write"])
             os.close(pids)
             perform(self.program.init, self.slots)
-            body(report)
+            body(report, self.slots)
         self.which = _HOST
         _map(self.program.maps, self.slots["init"])
         perform(self.program.host, self.slots)

@@ -265,7 +265,7 @@ def _differing(pid: int) -> int:
     )
 
 
-def _never(_report: int) -> NoReturn:
+def _never(*_: object) -> NoReturn:
     os._exit(125)
 
 
@@ -326,4 +326,4 @@ def born(
         program = target.join(account or Account(), before, (), namespaces)
         for slot, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
             target.slots[slot] = console.high(stream)  # dup3(2) refuses a descriptor for itself
-        yield bear(program, container.name, body, target.slots)
+        yield bear(program, container.name, lambda report, _: body(report), target.slots)

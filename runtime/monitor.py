@@ -192,7 +192,7 @@ def _bear(
         "console_out": theirs.fileno(),
         **order.shared,
     }
-    born = bear(order.program, order.run.name, lambda _: os._exit(125), slots)
+    born = bear(order.program, order.run.name, lambda *_: os._exit(125), slots)
     given.callback(born.close)
     given.callback(_reap, born)
     theirs.close()

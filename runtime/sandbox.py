@@ -16,13 +16,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
 from typing import NoReturn, Protocol
 
 from runtime import capabilities, confinement, kernelfs, steps
-from runtime.birth import ANSWER, FAILURE, TRACE, Born, Pipe, bear, failure, gone
+from runtime.birth import ANSWER, FAILURE, TRACE, Body, Born, Pipe, bear, failure, gone
 from runtime.errors import LaunchError
 from runtime.idmap import IdMap, is_nested
 from runtime.kernel import mount as m
@@ -35,9 +35,10 @@ from runtime.seccomp_profile import default_profile
 from runtime.way import die_with_parent, map_commands, wait_for_go, way
 from valuetypes import dataclass
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 TAIL = 64 << 10  # bytes of output that are kept
-_ENDED = struct.Struct("=iI")  # exit status, how many bytes of names follow
+_ENDED = struct.Struct(
+    "=iII"
+)  # exit status, how many bytes of names and of what `before` returned follow
 _SYNCS = frozenset(("fsync", "fdatasync", "sync", "syncfs", "sync_file_range", "msync"))
 
 
@@ -60,6 +61,23 @@ class Root(Protocol):
         ...
 
 
+class Around(Protocol):
+    """What a program finds, and what is called around it. See `provisioner.sandbox`."""
+
+    @property
+    def covers(self) -> Mapping[str, str]:
+        """In place of which file of the root which other one is seen."""
+        ...
+
+    def before(self, start: Callable[[], None], originals: Mapping[str, int]) -> tuple[bool, bytes]:
+        """Do what comes first; return whether the program goes on, and what `begun` is."""
+        ...
+
+    def after(self) -> bytes:
+        """Do what comes last, where the program succeeded and left nothing running."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """How a sandboxed program ended."""
@@ -68,6 +86,7 @@ class Finished:
     output: bytes
     timed_out: bool = False
     leftover: tuple[str, ...] = ()
+    begun: bytes = b""
     answer: bytes = b""
 
 
@@ -90,19 +109,22 @@ class KernelSandbox:
         *,
         environment: Mapping[str, str],
         timeout: float,
-        covers: Mapping[str, str] = _NOTHING,
-        after: Callable[[], bytes] | None = None,
+        around: Around | None = None,
     ) -> Finished:
         """Run `argv` (absolute path below `root`) as its root user for at most `timeout` seconds.
 
-        `covers`: in place of which file of the root which other one is seen; `after`: what pid 1 calls at the end.
+        `around`: what it finds covered, and what pid 1 calls before and after it.
         """
+        covers = around.covers if around else {}
         import subprocess  # noqa: F401  # here, as nothing can be imported inside
 
         output = Pipe.open()
 
-        def body(report: int) -> NoReturn:
-            _reap(argv, environment, output.write, report, after)
+        def body(report: int, slots: Mapping[str, int]) -> NoReturn:
+            originals = {path: slots[_original(path)] for path in covers}
+            started = _Started(argv, environment, output.write, waits=around is not None)
+            begin = partial(around.before, started, originals) if around else started.alone
+            _reap(started, begin, report, around.after if around else None)
 
         try:
             with self._born(root, body, (*_system(), *_covered(covers))) as born:
@@ -120,16 +142,14 @@ class KernelSandbox:
     def begin(self, root: Root, function: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
         """Call `function` as `call` does, beside the block; what is yielded waits for what it returns."""
 
-        def body(report: int) -> NoReturn:
+        def body(report: int, _: Mapping[str, int]) -> NoReturn:
             _answer(function, report)
 
         with self._born(root, body, ()) as born:
             yield lambda: _answered(born, str(root.upper))
 
     @contextmanager
-    def _born(
-        self, root: Root, body: Callable[[int], NoReturn], system: tuple[Call, ...]
-    ) -> Iterator[Born]:
+    def _born(self, root: Root, body: Body, system: tuple[Call, ...]) -> Iterator[Born]:
         """Have a pid 1 in `root`, furnished with `system`, for as long as the block lasts."""
         born = bear(_program(root, self._idmap, system), str(root.upper), body, {})
         try:
@@ -204,27 +224,50 @@ def _system() -> tuple[Call, ...]:
 
 
 def _covered(covers: Mapping[str, str]) -> Iterator[Call]:
-    """Yield what binds one file of the root over another; neither path may lead through a symlink."""
-    ordinary = steps.how(os.O_PATH, steps.ORDINARY)
+    """Yield what binds one file of the root over another; no path may lead through a symlink.
+
+    A file that is to be seen instead is made where it is not there: who covers something may write it later. What is
+    covered is open, for who has to read it; where it is not there, nothing is covered.
+    """
     for path, other in covers.items():
-        for slot, name in (("target", path), ("source", other)):
-            yield Call(
-                name="openat2",
-                args=(Slot("root"), steps.c(name.lstrip("/")), *ordinary),
-                result=slot,
-                failure=Failure("E_ROOTFS_SYMLINK", name, "must be an ordinary file"),
-            )
+        calls = tuple(_covering(path, other))
         yield Call(
-            name="open_tree",
-            args=(
-                Slot("source"),
-                steps.c(""),
-                m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_EMPTY_PATH,
-            ),
-            result="cover",
-        )
-        yield steps.attach("cover", Slot("target"))
-        yield from map(steps.close, ("cover", "source", "target"))
+            name="openat2",
+            args=(Slot("root"), steps.c(path.lstrip("/")), *steps.how(os.O_RDONLY | os.O_NONBLOCK, steps.ORDINARY)),
+            result=_original(path),
+            ignore=(errno.ENOENT,),
+            skip=len(calls),
+            failure=Failure("E_ROOTFS_SYMLINK", path, "must be an ordinary file"),
+        )  # fmt: skip
+        yield from calls
+
+
+def _original(path: str) -> str:
+    """Return the slot of the file that is covered at `path`; -1 there: no such file."""
+    return f"original {path}"
+
+
+def _covering(path: str, other: str) -> Iterator[Call]:
+    *folders, name = other.strip("/").split("/")
+    failure = Failure("E_ROOTFS_SYMLINK", other, "must be an ordinary file")
+    at = "root"
+    for folder in folders:
+        yield Call(name="mkdirat", args=(Slot(at), steps.c(folder), 0o755), ignore=(errno.EEXIST,))
+        yield steps.open_directory(Slot(at), folder, "folder", failure)
+        at = "folder"
+    yield Call(
+        name="openat2",
+        args=(Slot(at), steps.c(name), *steps.how(os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK, steps.ORDINARY, 0o755)),
+        result="source",
+        failure=failure,
+    )  # fmt: skip
+    yield Call(
+        name="open_tree",
+        args=(Slot("source"), steps.c(""), m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_EMPTY_PATH),
+        result="cover",
+    )  # fmt: skip
+    yield steps.attach("cover", Slot(_original(path)))
+    yield from map(steps.close, ("cover", "source"))
 
 
 def _watch(born: Born, output: int, deadline: float, subject: str) -> Finished:
@@ -296,14 +339,18 @@ def _drain(descriptor: int, tail: bytearray) -> bool:
 def _finished(answer: bytes, output: bytes, timed_out: bool) -> Finished:
     if answer[:1] != ANSWER:
         return Finished(status=128 + signal.SIGKILL, output=output, timed_out=timed_out)
-    status, size = _ENDED.unpack_from(answer, 1)
-    rest = answer[1 + _ENDED.size :]
+    status, *sizes = _ENDED.unpack_from(answer, 1)
+    at = 1 + _ENDED.size
+    names, begun = (
+        answer[start:end] for start, end in pairwise((at, at + sizes[0], at + sum(sizes)))
+    )
     return Finished(
         status=status,
         output=output,
         timed_out=timed_out,
-        leftover=tuple(filter(None, rest[:size].decode(errors="replace").split("\0"))),
-        answer=rest[size:],
+        leftover=tuple(filter(None, names.decode(errors="replace").split("\0"))),
+        begun=begun,
+        answer=answer[at + sum(sizes) :],
     )
 
 
@@ -319,55 +366,93 @@ def _tell(report: int, function: Callable[[], bytes], before: bytes = b"") -> No
         answer = ANSWER + before + function()
     except BaseException:  # noqa: BLE001  # whatever it is, the caller must hear of it
         answer = TRACE + traceback.format_exc().encode()
+    _send(report, answer)
+
+
+def _send(report: int, answer: bytes) -> NoReturn:
+    """Report `answer`, and end."""
     view = memoryview(answer)
     while view:
         view = view[os.write(report, view) :]
     os._exit(0)
 
 
+class _Started:
+    """The program of `run`, once it is called: in a session of its own, with nothing open but its output.
+
+    Its standard input ends when it may go on.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], output: int, *, waits: bool
+    ) -> None:
+        """Say what is to be started; what it writes goes to `output`."""
+        self._argv = argv
+        self._environment = environment
+        self._output = output
+        self._input = os.open("/dev/null", os.O_RDONLY)
+        if waits:
+            self._input, _ = os.pipe2(os.O_CLOEXEC)  # whose other end `_reap` closes
+        self.pid = 0
+        self.status: int | None = None  # where it could not be started
+
+    def __call__(self) -> None:
+        """Start it, by vfork(2), as subprocess does: a copy of this process would take longer than most programs."""
+        from subprocess import Popen  # `run` has imported it
+
+        try:
+            started = Popen(
+                self._argv,
+                env=self._environment,
+                stdin=self._input,
+                stdout=self._output,
+                stderr=self._output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            words = f"{self._argv[0]}: {error.strerror}\n"
+            os.write(self._output, words.encode(errors="replace"))
+            self.status = 127 if error.errno == errno.ENOENT else 126
+            return
+        started.returncode = 0  # `_reap` waits for whatever ends
+        self.pid = started.pid
+
+    def alone(self) -> tuple[bool, bytes]:
+        """Start it, where there is nothing to do before it goes on."""
+        self()
+        return True, b""
+
+
 def _reap(
-    argv: Sequence[str],
-    environment: Mapping[str, str],
-    output: int,
+    started: _Started,
+    begin: Callable[[], tuple[bool, bytes]],
     report: int,
     after: Callable[[], bytes] | None,
 ) -> NoReturn:
-    """Be init for `run`: start the program, reap whatever ends, and name what the program leaves behind.
+    """Be init for `run`: call `begin`, reap whatever ends, and name what the program leaves behind.
 
     Where it succeeded and left nothing, `after` is called: nobody else is in the root then.
     """
     os.umask(0o022)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    status = None
+    process.close_range(3, 0xFFFFFFFF, process.CLOSE_RANGE_CLOEXEC)
     try:
-        child = _start(argv, environment, output)
-    except OSError as error:
-        os.write(output, f"{argv[0]}: {error.strerror}\n".encode(errors="replace"))
-        status = 127 if error.errno == errno.ENOENT else 126
+        goes, begun = begin()
+    except BaseException:  # noqa: BLE001  # whatever it is, the caller must hear of it
+        _send(report, TRACE + traceback.format_exc().encode())
+    if not goes:  # whoever waits ends with us
+        _send(report, ANSWER + _ENDED.pack(0, 0, len(begun)) + begun)
     process.close_range(0, report - 1)
     process.close_range(report + 1, 0xFFFFFFFF)
+    status = started.status
     while status is None:
         pid, ended = os.wait()
-        if pid == child:
+        if pid == started.pid:
             status = os.waitstatus_to_exitcode(ended)
     status = status if status >= 0 else 128 - status
     names = b"\0".join(_others())
     done = after if after and not status and not names else bytes
-    _tell(report, done, _ENDED.pack(status, len(names)) + names)
-
-
-def _start(argv: Sequence[str], environment: Mapping[str, str], output: int) -> int:
-    """Start the program in a session of its own, with nothing open but its output; return its pid.
-
-    By vfork(2), as subprocess does: a copy of this process would take longer than most of what a driver starts.
-    """
-    from subprocess import DEVNULL, Popen  # `run` has imported it
-
-    started = Popen(
-        argv, env=environment, stdin=DEVNULL, stdout=output, stderr=output, start_new_session=True
-    )
-    started.returncode = 0  # `_reap` waits for whatever ends
-    return started.pid
+    _tell(report, done, _ENDED.pack(status, len(names), len(begun)) + names + begun)
 
 
 def _others() -> list[bytes]:

@@ -23,7 +23,7 @@ from typing import NoReturn
 from provisioner import removal
 from provisioner.content import OPAQUE, walk
 from provisioner.flatten import flatten
-from provisioner.sandbox import NOTHING, Root
+from provisioner.sandbox import Around, Root
 from provisioner.store import Layer
 from runtime.errors import HostError, LaunchError
 from runtime.kernel import process
@@ -66,10 +66,14 @@ class ChrootSandbox:
         *,
         environment: Mapping[str, str],
         timeout: float,
-        covers: Mapping[str, str] = NOTHING,  # nothing can be mounted here
-        after: Callable[[], bytes] | None = None,
+        around: Around | None = None,
     ) -> Finished:
-        """Run `argv` (absolute path below `root`) as root for at most `timeout` seconds."""
+        """Run `argv` (absolute path below `root`) as root for at most `timeout` seconds; nothing can be covered."""
+        begun = b""
+        if around:
+            goes, begun = self._before(root, around)
+            if not goes:
+                return Finished(status=0, output=b"", begun=begun)
         top = self._assemble(root)
         _refuse_bare(top)
         output, tell = os.pipe2(os.O_CLOEXEC)
@@ -90,18 +94,29 @@ class ChrootSandbox:
             _clear(times)
         self._keep(root)
         if len(answer) < _ENDED.size:
-            return Finished(status=128 + signal.SIGKILL, output=said)
+            return Finished(status=128 + signal.SIGKILL, output=said, begun=begun)
         status, timed_out = _ENDED.unpack_from(answer)
         names = answer[_ENDED.size :].decode(errors="replace").split("\0")
         left = tuple(filter(None, names))
-        done = after if not (status or timed_out or left) else None
+        done = around.after if around and not (status or timed_out or left) else None
         return Finished(
             status=status,
             output=said,
             timed_out=timed_out,
             leftover=left,
+            begun=begun,
             answer=self.call(root, done) if done else b"",
         )
+
+    def _before(self, root: Root, around: Around) -> tuple[bool, bytes]:
+        """Do what comes before the program, which is started after it."""
+
+        def function() -> bytes:
+            goes, begun = around.before(lambda: None, {})
+            return bytes([goes]) + begun
+
+        told = self.call(root, function)
+        return bool(told[0]), told[1:]
 
     def call(self, root: Root, function: Callable[[], bytes]) -> bytes:
         """Return what `function` returns when it is called in a child below `root`."""

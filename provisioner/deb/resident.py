@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from provisioner.inside import put, read
+from provisioner.inside import content, put, read
 
 FOLDER = b"/.mktemplate/perl"
 PERL = b"/usr/bin/perl"
@@ -200,34 +200,39 @@ sub perform {
 """
 
 
-def lay(shims: bytes) -> dict[str, str]:
-    """Lay out residents and their shims, those found in PATH in `shims`; return what is to be bound over which file.
+def covers(shims: bytes) -> dict[str, str]:
+    """Return which file of the folder `shims` is to be seen in place of which program."""
+    return {path.decode(): f"{(shims + path[path.rindex(b'/') :]).decode()}" for path in BY_PATH}
 
-    Runs inside the root. Nothing is laid out where there is none of the programs, or no perl that we know to ask.
+
+def lay(shims: bytes, originals: Mapping[str, int]) -> None:
+    """Lay out residents, and their shims in `shims`; runs inside the root.
+
+    `originals`: what is covered by shims that are empty still, open for reading. Where there is no perl that we know
+    to ask, these become what they cover, and nothing else is laid out.
     """
     perl = read(PERL, 20)
     calls = _CALLS.get(perl[18:20]) if perl.startswith(_ELF64) else None
-    if calls is None:
-        return {}
     os.makedirs(FOLDER, 0o755, exist_ok=True)
-    return dict(
-        cover
-        for path in (*IN_PATH, *BY_PATH)
-        if (first := _FIRST.match(text := read(path)))
-        for cover in _lay(path, text, first, shims, calls)
-    )
+    texts = {path: read(path) for path in IN_PATH if calls}
+    texts |= {path: content(originals[path.decode()]) for path in BY_PATH}
+    for path, text in texts.items():
+        first = _FIRST.match(text)
+        if calls and first:
+            _lay(path, text, first, shims, calls)
+        elif path in BY_PATH and text:
+            put(shims + path[path.rindex(b"/") :], text, 0o755)
 
 
 def _lay(
     path: bytes, text: bytes, first: re.Match[bytes], shims: bytes, calls: Mapping[str, bytes]
-) -> Iterator[tuple[str, str]]:
-    """Lay out the resident of the program at `path`, whose first line is matched; yield what covers which file."""
+) -> None:
+    """Lay out the resident of the program at `path`, whose first line is matched."""
     name = path.rpartition(b"/")[2]
     place, shim, plain = FOLDER + b"/" + name, shims + b"/" + name, path
     if path in BY_PATH:
         plain = place
         put(plain, text, 0o755)
-        yield path.decode(), shim.decode()
     words = {
         **calls,
         "ORIGINAL": path,

@@ -12,6 +12,7 @@ from provisioner.tar import printable
 
 BUILD = b"/.mktemplate"
 VERSION = BUILD + b"/version"  # of the dpkg inside
+EPOCH = BUILD + b"/epoch"  # SOURCE_DATE_EPOCH
 QUEUE = (
     BUILD + b"/preinst/"
 )  # one numbered directory per preinst, with notes beside it, filled by unpack
@@ -38,8 +39,10 @@ stay() {
 }
 trap '[ -z "$residents" ] || { kill $residents; wait $residents; } 2>/dev/null' EXIT
 stay frontend
+read -r unpacked  # until its end
 read -r DPKG_RUNNING_VERSION </.mktemplate/version
-export DPKG_RUNNING_VERSION
+read -r SOURCE_DATE_EPOCH </.mktemplate/epoch
+export DPKG_RUNNING_VERSION SOURCE_DATE_EPOCH
 configured=' '
 for queued in /.mktemplate/preinst/*/; do
     [ -d "$queued" ] || break
@@ -87,7 +90,7 @@ _SCRIPT = re.compile(rb"package ([a-z-]+) script subprocess")
 _NAMES = {b"post-installation": "postinst", b"pre-installation": "preinst"}
 
 
-def environment(epoch: int) -> Mapping[str, str]:
+def environment() -> Mapping[str, str]:
     """Return all that maintainer scripts see of the outside: nothing that differs between hosts or days."""
     return {
         "PATH": f"{SHIMS.decode()}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -95,7 +98,6 @@ def environment(epoch: int) -> Mapping[str, str]:
         "LC_ALL": "C.UTF-8",
         "DEBIAN_FRONTEND": "noninteractive",
         "DEBCONF_NONINTERACTIVE_SEEN": "true",
-        "SOURCE_DATE_EPOCH": str(epoch),
         "PERL_HASH_SEED": "0",  # debconf writes its database in hash order
     }
 

@@ -8,12 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from provisioner.sandbox import NOTHING
 from runtime.errors import ContainerError
 from runtime.idmap import for_build
 from runtime.sandbox import Finished, KernelSandbox
@@ -38,20 +37,38 @@ def root(tiny: Path, tmp_path: Path) -> Root:
     return Root(upper=tmp_path / "upper", lowers=(tiny,), work=tmp_path / "work")
 
 
+def _begun(start: Callable[[], None], originals: Mapping[str, int]) -> tuple[bool, bytes]:
+    start()
+    return True, b"%d" % len(originals)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What is around a program."""
+
+    covers: Mapping[str, str] = field(default_factory=dict)
+    first: Callable[[Callable[[], None], Mapping[str, int]], tuple[bool, bytes]] = _begun
+    last: Callable[[], bytes] = bytes
+
+    def before(self, start: Callable[[], None], originals: Mapping[str, int]) -> tuple[bool, bytes]:
+        return self.first(start, originals)
+
+    def after(self) -> bytes:
+        return self.last()
+
+
 def run(
     root: Root,
     script: str,
     timeout: float = 10,
-    covers: Mapping[str, str] = NOTHING,
-    after: Callable[[], bytes] | None = None,
+    around: Scene | None = None,
 ) -> Finished:
     return KernelSandbox(for_build()).run(
         root,
         ["/bin/sh", "-c", script],
         environment=ENVIRONMENT,
         timeout=timeout,
-        covers=covers,
-        after=after,
+        around=around,
     )
 
 
@@ -84,7 +101,7 @@ def test_the_root_alone_is_written_to(tiny: Path, tmp_path: Path) -> None:
 def test_a_covered_file_shows_another_ones_content_and_keeps_its_own(root: Root) -> None:
     run(root, "echo own >/own; echo other >/other")
 
-    finished = run(root, "cat /own; echo more >>/other", covers={"/own": "/other"})
+    finished = run(root, "cat /own; echo more >>/other", around=Scene(covers={"/own": "/other"}))
 
     assert finished.output == b"other\n"
     assert (root.upper / "own").read_bytes() == b"own\n"
@@ -94,7 +111,84 @@ def test_a_cover_is_not_laid_through_a_symlink(root: Root) -> None:
     run(root, "mkdir /real; echo own >/real/own; ln -s real /alias; echo other >/other")
 
     with pytest.raises(ContainerError, match="/alias/own"):
-        run(root, "true", covers={"/alias/own": "/other"})
+        run(root, "true", around=Scene(covers={"/alias/own": "/other"}))
+
+
+def test_what_is_covered_can_be_read_and_its_cover_written_before_the_program_goes_on(
+    root: Root,
+) -> None:
+    run(root, "echo own >/own")
+
+    def first(start: Callable[[], None], originals: Mapping[str, int]) -> tuple[bool, bytes]:
+        read = os.read(originals["/own"], 99)
+        with open("/build/bin/shim", "wb") as shim:
+            shim.write(b"shim\n")
+        start()
+        return True, read + b"%d" % originals["/absent"]
+
+    covers = {"/own": "/build/bin/shim", "/absent": "/build/bin/other"}
+    finished = run(
+        root, "cat /own; ls /absent /build/bin", around=Scene(covers=covers, first=first)
+    )
+
+    assert finished.begun == b"own\n-1"
+    assert b"shim\n" in finished.output
+    assert b"other" not in finished.output.replace(b"/other", b"")
+    assert (root.upper / "own").read_bytes() == b"own\n"
+
+
+@pytest.mark.parametrize("folder", ["/build", "/build/bin"])
+def test_a_cover_is_not_made_behind_a_symlink(root: Root, tmp_path: Path, folder: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    run(root, f"echo own >/own; mkdir -p {os.path.dirname(folder)}; ln -s {outside} {folder}")
+
+    with pytest.raises(ContainerError, match="/build/bin/shim"):
+        run(root, "true", around=Scene(covers={"/own": "/build/bin/shim"}))
+
+    assert list(outside.iterdir()) == []
+
+
+def _after_it_waits(start: Callable[[], None], _: Mapping[str, int]) -> tuple[bool, bytes]:
+    """Write what the program reads once it has been seen to have begun, and to wait."""
+    start()
+    while not os.path.exists("/begun"):
+        time.sleep(0.001)
+    with open("/written", "wb") as file:
+        file.write(b"in time\n")
+    return True, b"done"
+
+
+def test_a_program_is_started_and_waits_for_what_comes_before_it(root: Root) -> None:
+    finished = run(
+        root, "touch /begun; read -r x; cat /written", around=Scene(first=_after_it_waits)
+    )
+
+    assert (finished.status, finished.output, finished.begun) == (0, b"in time\n", b"done")
+
+
+def _no(start: Callable[[], None], _: Mapping[str, int]) -> tuple[bool, bytes]:
+    start()
+    return False, b"refused"
+
+
+def test_a_program_does_not_go_on_where_what_comes_before_it_says_no(root: Root) -> None:
+    finished = run(root, "read -r x; touch /made", around=Scene(first=_no, last=_remove_it))
+
+    assert (finished.status, finished.begun, finished.answer) == (0, b"refused", b"")
+    assert not (root.upper / "made").exists()
+
+
+def _raised(start: Callable[[], None], _: Mapping[str, int]) -> tuple[bool, bytes]:
+    start()
+    raise ValueError("of its own")
+
+
+def test_what_is_raised_before_a_program_goes_on_is_told_with_its_trace(root: Root) -> None:
+    with pytest.raises(ContainerError, match="of its own"):
+        run(root, "read -r x; touch /made", around=Scene(first=_raised))
+
+    assert not (root.upper / "made").exists()
 
 
 # Leaves a sleep running, which was a shell before.
@@ -111,7 +205,7 @@ def _fail_at_it() -> bytes:
 
 
 def test_what_comes_after_is_called_in_the_same_root(root: Root) -> None:
-    finished = run(root, "echo said; touch /made /kept", after=_remove_it)
+    finished = run(root, "echo said; touch /made /kept", around=Scene(last=_remove_it))
 
     assert (finished.status, finished.output, finished.answer) == (0, b"said\n", b"gone")
     assert sorted(os.listdir(root.upper)) == ["kept"]
@@ -127,7 +221,7 @@ def test_what_comes_after_is_called_in_the_same_root(root: Root) -> None:
 def test_what_comes_after_is_not_called_after_a_failure_nor_beside_others(
     root: Root, script: str, status: int, leftover: tuple[str, ...]
 ) -> None:
-    finished = run(root, script, after=_remove_it)
+    finished = run(root, script, around=Scene(last=_remove_it))
 
     assert (finished.status, finished.leftover, finished.answer) == (status, leftover, b"")
     assert (root.upper / "made").exists()
@@ -135,7 +229,7 @@ def test_what_comes_after_is_not_called_after_a_failure_nor_beside_others(
 
 def test_what_comes_after_and_fails_is_an_error_of_ours(root: Root) -> None:
     with pytest.raises(ContainerError, match="ValueError: of its own"):
-        run(root, "true", after=_fail_at_it)
+        run(root, "true", around=Scene(last=_fail_at_it))
 
 
 def test_there_is_no_network_and_no_right_to_mount(root: Root) -> None:

@@ -217,7 +217,7 @@ def python_says(made: Program) -> ContainerError:
     names = ("stdin", "stdout", "stderr")
     slots = {name: fcntl.fcntl(n, fcntl.F_DUPFD_CLOEXEC, 10) for n, name in enumerate(names)}
     try:
-        born = birth.bear(made, "web", lambda _: os._exit(0), slots)
+        born = birth.bear(made, "web", lambda *_: os._exit(0), slots)
     except ContainerError as error:
         return error
     finally:

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from provisioner import collect, content, recovery, tree
-from provisioner.configure import configure, surroundings
+from provisioner.configure import configure
 from provisioner.errors import ConfigureFailed, ProvisionError
 from provisioner.flatten import flatten
 from provisioner.index import Package
 from provisioner.provision import Facts, Tools, package_layer, tree_layer
 from provisioner.sandbox import Root
 from provisioner.store import Layer, Store
-from provisioner.unpack import Layout, unpack
+from provisioner.unpack import unpack
 from runtime.idmap import single_range
 from runtime.sandbox import Finished, KernelSandbox
 from tests.hostile import HostileDeb, cached, directory, file
@@ -255,11 +255,17 @@ def test_a_script_that_hangs_is_ended(made: Store, base: Layer) -> None:
     package = cached(script("hangs", "sleep 1000"), made.cache)
     with made.draft("service") as draft:
         root = Root(upper=draft.root, lowers=(base.path,), work=draft.work)
-        layout = Layout(surroundings=surroundings([package], SANDBOX))
-        found = unpack([package], root, cache=made.cache, sandbox=SANDBOX, layout=layout)
+        found = unpack([package], root, cache=made.cache, sandbox=SANDBOX)
 
         with pytest.raises(ConfigureFailed) as failed:
-            configure(root, sandbox=SANDBOX, covers=found.covers, epoch=1, timeout=1.5)
+            configure(
+                root,
+                [package],
+                sandbox=SANDBOX,
+                unpack=lambda: {"newest": found.newest},
+                epoch=lambda newest: newest,
+                timeout=1.5,
+            )
 
     assert (failed.value.code, failed.value.subject) == ("E_SCRIPT_TIMEOUT", "hangs.postinst")
 
