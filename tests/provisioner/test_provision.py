@@ -251,6 +251,24 @@ def test_a_hostile_script_fails_alone(
     assert abs(time.time() - started) < 60
 
 
+def test_a_perl_that_is_a_script_is_asked_for_nothing_new(made: Store, base: Layer) -> None:
+    wrap = (
+        "mv /usr/bin/perl /usr/bin/perl.real\n"
+        "printf '#!/bin/sh\\nexec /usr/bin/perl.real \"$@\"\\n' >/usr/bin/perl; chmod 755 /usr/bin/perl"
+    )
+    odd = build(made, base, script("odd", wrap))
+    ask = ". /usr/share/debconf/confmodule; db_version 2.0; cat /usr/share/debconf/frontend >/asked"
+    package = cached(script("asks", ask), made.cache)
+
+    layer = package_layer(
+        [package], [base, odd], FACTS, Tools(store=made, sandbox=SANDBOX), lambda packages: None
+    )
+
+    frontend = "usr/share/debconf/frontend"
+    assert (layer.path / "asked").read_bytes() == (base.path / frontend).read_bytes()
+    assert not (layer.path / frontend).exists()
+
+
 def test_a_script_that_hangs_is_ended(made: Store, base: Layer) -> None:
     package = cached(script("hangs", "sleep 1000"), made.cache)
     with made.draft("service") as draft:
