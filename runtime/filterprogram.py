@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from runtime.errors import HostError
-from valuetypes import dataclass
 
 ALLOW = 0x7FFF0000
 KILL_THREAD, KILL_PROCESS = 0x00000000, 0x80000000
@@ -31,8 +31,7 @@ def errno_action(number: int) -> int:
     return 0x00050000 | number
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Test:
+class Test(NamedTuple):
     """A comparison of an argument, all 64 bits of it: NE LT LE EQ GE GT, MASKED_EQ."""
 
     argument: int
@@ -41,8 +40,7 @@ class Test:
     mask: int = 2**64 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`action` where all `tests` hold."""
 
     action: int
