@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import select
 import signal
 import struct
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -30,6 +28,7 @@ from runtime.kernel import namespace as ns
 from runtime.kernel import process
 from runtime.program import Call, Failure, Program, Slot
 from runtime.rootfs import Written, stage
+from runtime.sandboxinit import ENDED, Started, answer, reap
 from runtime.seccomp import compile_profile
 from runtime.seccomp_profile import default_profile
 from runtime.way import die_with_parent, map_commands, wait_for_go, way
@@ -122,9 +121,9 @@ class KernelSandbox:
 
         def body(report: int, slots: Mapping[str, int]) -> NoReturn:
             originals = {path: slots[_original(path)] for path in covers}
-            started = _Started(argv, environment, output.write, waits=around is not None)
+            started = Started(argv, environment, output.write, waits=around is not None)
             begin = partial(around.before, started, originals) if around else started.alone
-            _reap(started, begin, report, around.after if around else None)
+            reap(started, begin, report, around.after if around else None)
 
         try:
             with self._born(root, body, (*_system(), *_covered(covers))) as born:
@@ -143,7 +142,7 @@ class KernelSandbox:
         """Call `function` as `call` does, beside the block; what is yielded waits for what it returns."""
 
         def body(report: int, _: Mapping[str, int]) -> NoReturn:
-            _answer(function, report)
+            answer(function, report)
 
         with self._born(root, body, ()) as born:
             yield lambda: _answered(born, str(root.upper))
@@ -339,8 +338,8 @@ def _drain(descriptor: int, tail: bytearray) -> bool:
 def _finished(answer: bytes, output: bytes, timed_out: bool) -> Finished:
     if answer[:1] != ANSWER:
         return Finished(status=128 + signal.SIGKILL, output=output, timed_out=timed_out)
-    status, *sizes = _ENDED.unpack_from(answer, 1)
-    at = 1 + _ENDED.size
+    status, *sizes = ENDED.unpack_from(answer, 1)
+    at = 1 + ENDED.size
     names, begun = (
         answer[start:end] for start, end in pairwise((at, at + sizes[0], at + sum(sizes)))
     )
@@ -352,119 +351,3 @@ def _finished(answer: bytes, output: bytes, timed_out: bool) -> Finished:
         begun=begun,
         answer=answer[at + sum(sizes) :],
     )
-
-
-def _answer(function: Callable[[], bytes], report: int) -> NoReturn:
-    """Be init for `call`: answer with what `function` returns."""
-    os.umask(0o022)
-    _tell(report, function)
-
-
-def _tell(report: int, function: Callable[[], bytes], before: bytes = b"") -> NoReturn:
-    """Report `before` and what `function` returns, or what it raised; and end."""
-    try:
-        answer = ANSWER + before + function()
-    except BaseException:  # noqa: BLE001  # whatever it is, the caller must hear of it
-        answer = TRACE + traceback.format_exc().encode()
-    _send(report, answer)
-
-
-def _send(report: int, answer: bytes) -> NoReturn:
-    """Report `answer`, and end."""
-    view = memoryview(answer)
-    while view:
-        view = view[os.write(report, view) :]
-    os._exit(0)
-
-
-class _Started:
-    """The program of `run`, once it is called: in a session of its own, with nothing open but its output.
-
-    Its standard input ends when it may go on.
-    """
-
-    def __init__(
-        self, argv: Sequence[str], environment: Mapping[str, str], output: int, *, waits: bool
-    ) -> None:
-        """Say what is to be started; what it writes goes to `output`."""
-        self._argv = argv
-        self._environment = environment
-        self._output = output
-        self._input = os.open("/dev/null", os.O_RDONLY)
-        if waits:
-            self._input, _ = os.pipe2(os.O_CLOEXEC)  # whose other end `_reap` closes
-        self.pid = 0
-        self.status: int | None = None  # where it could not be started
-
-    def __call__(self) -> None:
-        """Start it, by vfork(2), as subprocess does: a copy of this process would take longer than most programs."""
-        from subprocess import Popen  # `run` has imported it
-
-        try:
-            started = Popen(
-                self._argv,
-                env=self._environment,
-                stdin=self._input,
-                stdout=self._output,
-                stderr=self._output,
-                start_new_session=True,
-            )
-        except OSError as error:
-            words = f"{self._argv[0]}: {error.strerror}\n"
-            os.write(self._output, words.encode(errors="replace"))
-            self.status = 127 if error.errno == errno.ENOENT else 126
-            return
-        started.returncode = 0  # `_reap` waits for whatever ends
-        self.pid = started.pid
-
-    def alone(self) -> tuple[bool, bytes]:
-        """Start it, where there is nothing to do before it goes on."""
-        self()
-        return True, b""
-
-
-def _reap(
-    started: _Started,
-    begin: Callable[[], tuple[bool, bytes]],
-    report: int,
-    after: Callable[[], bytes] | None,
-) -> NoReturn:
-    """Be init for `run`: call `begin`, reap whatever ends, and name what the program leaves behind.
-
-    Where it succeeded and left nothing, `after` is called: nobody else is in the root then.
-    """
-    os.umask(0o022)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    process.close_range(3, 0xFFFFFFFF, process.CLOSE_RANGE_CLOEXEC)
-    try:
-        goes, begun = begin()
-    except BaseException:  # noqa: BLE001  # whatever it is, the caller must hear of it
-        _send(report, TRACE + traceback.format_exc().encode())
-    if not goes:  # whoever waits ends with us
-        _send(report, ANSWER + _ENDED.pack(0, 0, len(begun)) + begun)
-    process.close_range(0, report - 1)
-    process.close_range(report + 1, 0xFFFFFFFF)
-    status = started.status
-    while status is None:
-        pid, ended = os.wait()
-        if pid == started.pid:
-            status = os.waitstatus_to_exitcode(ended)
-    status = status if status >= 0 else 128 - status
-    names = b"\0".join(_others())
-    done = after if after and not status and not names else bytes
-    _tell(report, done, _ENDED.pack(status, len(names), len(begun)) + names + begun)
-
-
-def _others() -> list[bytes]:
-    """Return the names of the other processes of our pid namespace that are not dead already."""
-    names = []
-    for entry in os.listdir(b"/proc"):
-        if entry.isdigit() and entry != b"1":
-            try:
-                with open(b"/proc/%b/stat" % entry, "rb") as file:
-                    name, _, rest = file.read().partition(b"(")[2].rpartition(b") ")
-            except OSError:  # it ended meanwhile
-                continue
-            if rest[:1] not in b"ZX":
-                names.append(name)
-    return names

@@ -69,11 +69,11 @@ class ChrootSandbox:
         around: Around | None = None,
     ) -> Finished:
         """Run `argv` (absolute path below `root`) as root for at most `timeout` seconds; nothing can be covered."""
-        begun = b""
+        begun = b"1"  # whether the program goes on, and what came before it
         if around:
-            goes, begun = self._before(root, around)
-            if not goes:
-                return Finished(status=0, output=b"", begun=begun)
+            begun = self.call(root, lambda: b"%d%b" % around.before(lambda: None, {}))
+        if begun[:1] != b"1":
+            return Finished(status=0, output=b"", begun=begun[1:])
         top = self._assemble(root)
         _refuse_bare(top)
         output, tell = os.pipe2(os.O_CLOEXEC)
@@ -93,9 +93,8 @@ class ChrootSandbox:
             os.close(proc)
             _clear(times)
         self._keep(root)
-        if len(answer) < _ENDED.size:
-            return Finished(status=128 + signal.SIGKILL, output=said, begun=begun)
-        status, timed_out = _ENDED.unpack_from(answer)
+        killed = _ENDED.pack(128 + signal.SIGKILL, False)
+        status, timed_out = _ENDED.unpack_from(answer if len(answer) >= _ENDED.size else killed)
         names = answer[_ENDED.size :].decode(errors="replace").split("\0")
         left = tuple(filter(None, names))
         done = around.after if around and not (status or timed_out or left) else None
@@ -104,19 +103,9 @@ class ChrootSandbox:
             output=said,
             timed_out=timed_out,
             leftover=left,
-            begun=begun,
+            begun=begun[1:],
             answer=self.call(root, done) if done else b"",
         )
-
-    def _before(self, root: Root, around: Around) -> tuple[bool, bytes]:
-        """Do what comes before the program, which is started after it."""
-
-        def function() -> bytes:
-            goes, begun = around.before(lambda: None, {})
-            return bytes([goes]) + begun
-
-        told = self.call(root, function)
-        return bool(told[0]), told[1:]
 
     def call(self, root: Root, function: Callable[[], bytes]) -> bytes:
         """Return what `function` returns when it is called in a child below `root`."""
