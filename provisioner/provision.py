@@ -153,7 +153,7 @@ def _of_packages(
         layout = Layout(
             merged_usr=() if below else merged,
             exclude=slim.leaves_out if facts.slim else None,
-            last=scripts.after if at_once else None,
+            last=scripts.at_once if at_once else None,
         )
         with tools.store.lock("downloads", shared=True):  # over both: what came is not collected
             with tools.timed("download"):
@@ -203,7 +203,7 @@ class _Scripts:
             advance(len(self.packages))
         return unpacked
 
-    def after(self, unpack: Callable[[], Any]) -> Any:  # noqa: ANN401  # as `run`
+    def at_once(self, unpack: Callable[[], Any]) -> Any:  # noqa: ANN401  # as `run`
         """Do as `run` while `unpack` is timed: what the scripts took is configuring."""
         began = time.monotonic()
         unpacked = self.run(unpack)

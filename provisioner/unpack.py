@@ -108,7 +108,7 @@ def unpack(
     if layout.last:
         found.append(unpacked(plain, layout.last))
     return Contents(
-        newest=max(each["newest"] for each in found),
+        newest=max((each["newest"] for each in found), default=0),
         notes=tuple(note for each in found for note in each["notes"]),
     )
 

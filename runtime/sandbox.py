@@ -10,7 +10,6 @@ import errno
 import os
 import select
 import signal
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,9 +34,6 @@ from runtime.way import die_with_parent, map_commands, wait_for_go, way
 from valuetypes import dataclass
 
 TAIL = 64 << 10  # bytes of output that are kept
-_ENDED = struct.Struct(
-    "=iII"
-)  # exit status, how many bytes of names and of what `before` returned follow
 _SYNCS = frozenset(("fsync", "fdatasync", "sync", "syncfs", "sync_file_range", "msync"))
 
 

@@ -18,9 +18,8 @@ from typing import NoReturn
 from runtime.birth import ANSWER, TRACE
 from runtime.kernel import process
 
-ENDED = struct.Struct(
-    "=iII"
-)  # exit status, how many bytes of names and of what `before` returned follow
+# How a program ended: exit status, how many bytes of names and of what `before` returned follow.
+ENDED = struct.Struct("=iII")
 
 
 def answer(function: Callable[[], bytes], report: int) -> NoReturn:
@@ -66,9 +65,8 @@ class Started:
         self._argv = argv
         self._environment = environment
         self._output = output
-        self._input = os.open("/dev/null", os.O_RDONLY)
-        if waits:
-            self._input, _ = os.pipe2(os.O_CLOEXEC)  # whose other end `reap` closes
+        # Of the pipe, `reap` closes the other end.
+        self._input = os.pipe2(os.O_CLOEXEC)[0] if waits else os.open("/dev/null", os.O_RDONLY)
         self.pid = 0
         self.status: int | None = None  # where it could not be started
 

@@ -21,10 +21,8 @@ from runtime.fstab import MountEntry
 from valuetypes import dataclass, field, fields, replace
 
 FOLDER = "texts"  # below PATH/.store/cache
-_NAMING = frozenset(
-    ("_distro/common.config.j2",)
-)  # what may look at a container's name: it has this line
-_NAME = "\nlxc.uts.name = {}\n"
+_NAMING = frozenset(("_distro/common.config.j2",))  # what may look at a container's name …
+_NAME = "\nlxc.uts.name = {}\n"  # … since this line is all that it makes of it
 _NOBODY = "\0"  # in place of a name; no text holds one
 _KINDS: Mapping[str, Any] = {
     kind.__name__: kind

@@ -26,8 +26,6 @@ from provisioner import tree as trees
 from valuetypes import dataclass
 
 _LOW = 1024  # ip(7): ports below are root's, or of who has CAP_NET_BIND_SERVICE
-
-
 _BIN = ("/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/")
 
 
