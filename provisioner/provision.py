@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from provisioner import slim
@@ -95,10 +94,10 @@ def provision(
             base = _of_packages(chosen.essential, (), facts, tools, download, coming=chosen.added)
             layers.append(beside.enter_context(building(*base, tools)))
         if chosen.added:
-            layers.append(package_layer(chosen.added, layers, facts, tools, download))
-    layers = [tools.store.held(layer.digest) for layer in layers]
-    layers.append(tree_layer(tree, layers, tools))
-    return tuple(layers)
+            service = _of_packages(chosen.added, tuple(layers), facts, tools, download)
+            layers.append(beside.enter_context(building(*service, tools)))
+        top = tree_layer(tree, layers, tools)
+    return (*(tools.store.held(layer.digest) for layer in layers), top)
 
 
 def package_layer(
@@ -345,22 +344,17 @@ def building(recipe: Recipe, fill: Fill, tools: Tools) -> Iterator[Layer]:
         if found is not None:
             yield found
             return
-        from provisioner import content, errand
-
         with tools.store.draft(recipe["origin"]) as draft:
             epoch = _filled(fill, draft, tools)
             meta, digest = {**recipe, "epoch": epoch}, layer_name(recipe)
-            with tools.timed("commit"):
-                tools.store.settle(draft, meta)
-            tree = Root(upper=draft.root)
-            with errand.begin(tools.sandbox, tree, lambda: content.digest(Path("/"))) as answered:
+            with tools.store.digested(draft, meta) as digested:
                 try:
                     yield Layer(
                         digest=digest, path=draft.root, origin=recipe["origin"], epoch=epoch
                     )
                 finally:
                     with tools.timed("commit"):
-                        tools.store.commit(draft, digest, meta, answered())
+                        tools.store.commit(draft, digest, meta, digested())
 
 
 @contextmanager

@@ -238,7 +238,7 @@ class _Suites:
         if keyring is None:
             verified = _unverified(files, subject)
         elif len(files) == 1:
-            asked = question(files[0], keyring)
+            asked = question(files[0], keyring, source.arch)
             now = self._policy.now
             known = verified_before(asked, keyring, now, state) if state else None
             verified = known or verify(files[0], keyring, f"{subject}/InRelease", now)

@@ -25,10 +25,12 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from provisioner import errand, removal
+from provisioner.apart import apart
 from provisioner.disk import (
     CODES,
     disk_error,
@@ -115,7 +117,8 @@ class Store:
         try:
             self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
             for name in _FOLDERS:
-                (self.path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+                if not os.path.isdir(f"{self.path}/{name}"):
+                    (self.path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.path / "cache").chmod(0o700)
             version = self.path / "version"
             if not version.exists():
@@ -183,17 +186,35 @@ class Store:
             self.trash(path)
         journal(path).unlink(missing_ok=True)
 
-    def settle(self, draft: Draft, meta: Mapping[str, Any]) -> None:
-        """Give the draft's root the form in which it is committed: nothing of its building, no time after its epoch."""
+    @contextlib.contextmanager
+    def digested(self, draft: Draft, meta: Mapping[str, Any]) -> Iterator[Callable[[], str]]:
+        """Settle the draft's root, and hash it beside the block; what is yielded waits for what it consists of.
+
+        A base is settled before the block: what is built upon it has a later epoch, and copies times.
+        """
         from provisioner import content
 
-        self._settle(draft, meta, content.settle)
+        work: Callable[[Path], str] = content.digest
+        if meta.get("below"):
+            work = self._settling(draft, meta, content.settled)
+        else:
+            self.among(draft.root, self._settling(draft, meta, content.settle))
+        if self.sandbox is None:
+            with apart(lambda: work(draft.root).encode()) as told:
+                yield lambda: told().decode()
+        else:
+            with errand.begin(
+                self.sandbox, Root(upper=draft.root), lambda: work(Path("/"))
+            ) as told:
+                yield told
 
-    def _settle(self, draft: Draft, meta: Mapping[str, Any], walk: Callable[..., T]) -> T:
+    def _settling(
+        self, draft: Draft, meta: Mapping[str, Any], walk: Callable[..., T]
+    ) -> Callable[[Path], T]:
+        """Return what gives the draft's root the form in which it is committed, and no time after its epoch."""
         with contextlib.suppress(FileNotFoundError):
             self.remove(draft.work)
-        epoch, overlaid = int(meta["epoch"]), bool(meta.get("below"))
-        return self.among(draft.root, lambda top: walk(top, epoch, overlaid=overlaid))
+        return partial(walk, newest=int(meta["epoch"]), overlaid=bool(meta.get("below")))
 
     def commit(self, draft: Draft, digest: str, meta: Mapping[str, Any], found: str = "") -> Layer:
         """Make the draft's root the layer `digest`; an equal layer that came first stays, and is returned.
@@ -204,7 +225,7 @@ class Store:
         if not found:
             from provisioner import content
 
-            found = self._settle(draft, meta, content.settled)
+            found = self.among(draft.root, self._settling(draft, meta, content.settled))
         facts = {**meta, "content": found}
         write_new(
             draft.path / "meta.json", json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"

@@ -60,9 +60,10 @@ def verify(
     return Verified(text, signers, until)
 
 
-def question(data: bytes, keyring: Keyring) -> str:
+def question(data: bytes, keyring: Keyring, arch: str) -> str:
     """Return a name for what `verify` is asked: one name has one answer `until` the time that it names."""
     asked = hashlib.sha256(data)
+    asked.update(arch.encode())
     for each in keyring.certificates:
         asked.update(hashlib.sha256(each.data).digest())
     return asked.hexdigest()

@@ -27,7 +27,6 @@ _HASH_LINE = re.compile(
     r"^([0-9a-f]{64})[ \t]+(0|[1-9][0-9]{0,12})[ \t]+([!-~]+)$", re.ASCII | re.MULTILINE
 )
 _HASHES = ("md5sum", "sha1", "sha256", "sha512")
-_PACKAGES = re.compile(r"[ \t][^ \t/]+/binary-[^/]+/Packages[^/]*$")
 _DATE = re.compile(
     r"(?:[A-Z][a-z]{2}, )?([ 0-3]?[0-9]) ([A-Z][a-z]{2}) ([0-9]{4}) "
     r"([0-9]{2}):([0-9]{2}):([0-9]{2}) (?:UTC|GMT|Z|\+0000)",
@@ -177,7 +176,7 @@ def parse(verified: Verified, source: Source) -> Release:
     fields = _fields(text, subject)
     release = Release(
         source=source,
-        extract=text if verified.sha256 else extract(text),
+        extract=text if verified.sha256 else extract(text, source.arch),
         sha256=verified.sha256 or hashlib.sha256(verified.text).hexdigest(),
         signers=verified.signers,
         until=verified.until,
@@ -196,14 +195,15 @@ def parse(verified: Verified, source: Source) -> Release:
     return release
 
 
-def extract(text: str) -> str:
-    """Return of a Release what `parse` looks at: of its hashes, which are most of it, those of Packages files."""
+def extract(text: str, arch: str) -> str:
+    """Return of a Release what `parse` looks at for `arch`: of its hashes, which are most of it, very few."""
+    wanted = re.compile(rf"[ \t][^ \t/]+/binary-(?:{re.escape(arch)}|all)/Packages[^/]*$")
     lines = []
     block = ""
     for line in text.split("\n"):
         if line[:1] not in {" ", "\t"}:
             block = line.partition(":")[0].lower()
-        elif block in _HASHES and (block != "sha256" or not _PACKAGES.search(line)):
+        elif block in _HASHES and (block != "sha256" or not wanted.search(line)):
             continue
         lines.append(line)
     return "\n".join(lines)

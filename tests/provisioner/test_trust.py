@@ -158,10 +158,16 @@ def test_other_bytes_or_other_keys_are_another_question(signers: Signers) -> Non
     message = signers.sign(signers.second)
     ring, more = signers.keyring(signers.second), signers.keyring(signers.second, signers.third)
 
-    questions = {question(message, ring), question(message + b"\n", ring), question(message, more)}
+    asked = (
+        (message, ring, "amd64"),
+        (message + b"\n", ring, "amd64"),
+        (message, more, "amd64"),
+        (message, ring, "arm64"),
+    )
+    questions = {question(*each) for each in asked}
 
-    assert len(questions) == 3
-    assert question(message, ring) in questions
+    assert len(questions) == 4
+    assert question(*asked[0]) in questions
 
 
 def _replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
