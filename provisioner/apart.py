@@ -6,6 +6,7 @@ Who begins one must have no other thread.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ from contextlib import contextmanager
 def apart(function: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
     """Have `function` called beside the block, in a copy of this process; what is yielded waits for what it returns.
 
-    It may import nothing and touch no file. Where there can be no other process, or it ends early, it is called here.
+    It may import nothing, and what it does to files must bear to be done twice: where there can be no other process, or
+    it ends early, it is called here. It ends with the block, and with this process.
     """
     read, write = os.pipe2(os.O_CLOEXEC)
     child = _copied()
@@ -70,14 +72,22 @@ def _do(function: Callable[[], object], lifeline: int) -> None:
         os._exit(0)
 
 
+def _end_without_reader(write: int) -> None:
+    poll = select.poll()
+    poll.register(write, 0)  # POLLERR is told always: nobody has the other end any more, pipe(7)
+    poll.poll()
+    os._exit(1)
+
+
 def _end_with(lifeline: int) -> None:
     os.read(lifeline, 1)
     os._exit(1)
 
 
 def _answer(function: Callable[[], bytes], write: int) -> None:
-    """Be the other process."""
+    """Be the other process, for as long as somebody waits."""
     try:
+        threading.Thread(target=_end_without_reader, args=(write,), daemon=True).start()
         with open(write, "wb") as out:
             out.write(function() + b".")
     finally:

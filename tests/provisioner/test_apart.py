@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -65,14 +66,29 @@ def test_what_goes_on_beside_ends_with_the_block() -> None:
     assert children() <= before
 
 
-def test_what_goes_on_beside_ends_with_the_caller() -> None:
-    body = """
+def test_where_nobody_waits_for_its_answer_it_ends_with_the_block() -> None:
+    before = children()
+    with apart(_pause):
+        pass
+
+    assert children() <= before
+
+
+def _pause() -> bytes:
+    signal.pause()
+    return b""
+
+
+@pytest.mark.parametrize("how", [apart, beside], ids=["apart", "beside"])
+def test_it_ends_with_the_caller(how: Callable[..., object]) -> None:
+    name = how.__name__
+    body = f"""
 import os, signal
-from provisioner.apart import beside
+from provisioner.apart import {name}
 def tell_and_stay():
     print(os.getpid(), flush=True)
     signal.pause()
-with beside(tell_and_stay):
+with {name}(tell_and_stay):
     input()
     os.kill(os.getpid(), signal.SIGKILL)
 """
