@@ -17,9 +17,8 @@ from mktemplate.failures import failures_in
 
 _LAUNCHER_FAILED = 125  # what `run` and `exec` answer for every failure of ours
 _BROKEN_PIPE = 128 + signal.SIGPIPE
-_GARBAGE = (
-    1_000_000  # objects after which cycles are looked for: not in a create, where it took 26 ms
-)
+# Objects after which cycles are looked for: not in a create, where it took 26 ms.
+_GARBAGE = 1_000_000
 
 
 def main(argv: Sequence[str]) -> int:

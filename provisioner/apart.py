@@ -72,22 +72,18 @@ def _do(function: Callable[[], object], lifeline: int) -> None:
         os._exit(0)
 
 
-def _end_without_reader(write: int) -> None:
+def _end_with(end: int) -> None:
+    """End when nobody has the other end of a pipe any more: poll(2) always tells POLLHUP and POLLERR."""
     poll = select.poll()
-    poll.register(write, 0)  # POLLERR is told always: nobody has the other end any more, pipe(7)
+    poll.register(end, 0)
     poll.poll()
-    os._exit(1)
-
-
-def _end_with(lifeline: int) -> None:
-    os.read(lifeline, 1)
     os._exit(1)
 
 
 def _answer(function: Callable[[], bytes], write: int) -> None:
     """Be the other process, for as long as somebody waits."""
     try:
-        threading.Thread(target=_end_without_reader, args=(write,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(write,), daemon=True).start()
         with open(write, "wb") as out:
             out.write(function() + b".")
     finally:

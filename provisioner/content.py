@@ -65,24 +65,18 @@ def _names(directory: int) -> list[str]:
     return sorted(os.listdir(directory))
 
 
-def settle(top: Path, newest: int, *, overlaid: bool) -> None:
-    """Make `top` what two builds agree on: no time later than `newest`, none of an overlay's own notes.
-
-    `overlaid`: it was an overlay's upper. Its notes (origin, uuid, impure) name inodes of this disk; as a lower layer
-    it only needs whiteouts and `opaque`.
-    """
+def settle(top: Path, newest: int) -> None:
+    """Make `top`, which was no overlay's upper, what two builds agree on: no time later than `newest`."""
     for entry in walk(top):
-        if overlaid and entry.status.st_mode & _TYPES in (stat.S_IFDIR, stat.S_IFREG):
-            fd = os.open(entry.name, _FILE, dir_fd=entry.directory)
-            try:
-                _attributes(fd, noted=True)
-            finally:
-                os.close(fd)
         _clamp(entry, newest)
 
 
 def settled(top: Path, newest: int, *, overlaid: bool) -> str:
-    """Do as `settle` and return the `digest`, in one walk that opens each object once."""
+    """Do as `settle` and return the `digest`, in one walk that opens each object once.
+
+    `overlaid`: it was an overlay's upper. Its notes (origin, uuid, impure) name inodes of this disk; as a lower layer
+    it only needs whiteouts and `opaque`.
+    """
     return _digest(top, partial(_clamp, newest=newest), noted=overlaid)
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from provisioner import slim
@@ -91,11 +91,11 @@ def provision(
     layers: list[Layer] = []
     with ExitStack() as beside:
         if facts.scripts:
-            base = _of_packages(chosen.essential, (), facts, tools, download, coming=chosen.added)
-            layers.append(beside.enter_context(building(*base, tools)))
+            base = package_layer(chosen.essential, (), facts, tools, download, coming=chosen.added)
+            layers.append(beside.enter_context(base))
         if chosen.added:
-            service = _of_packages(chosen.added, tuple(layers), facts, tools, download)
-            layers.append(beside.enter_context(building(*service, tools)))
+            service = package_layer(chosen.added, tuple(layers), facts, tools, download)
+            layers.append(beside.enter_context(service))
         top = tree_layer(tree, layers, tools)
     return (*(tools.store.held(layer.digest) for layer in layers), top)
 
@@ -106,9 +106,13 @@ def package_layer(
     facts: Facts,
     tools: Tools,
     download: Download,
-) -> Layer:
-    """Return the layer of `packages` over the layers `below` (bottom first), built where the store lacks it."""
-    return build(*_of_packages(packages, below, facts, tools, download), tools)
+    coming: Sequence[Package] = (),
+) -> AbstractContextManager[Layer]:
+    """Have the layer of `packages` over the layers `below` (bottom first) for a block, and the store after it.
+
+    See `building`. What is `coming` next is decompressed beside the scripts, which keep one processor busy at best.
+    """
+    return building(*_of_packages(packages, below, facts, tools, download, coming), tools)
 
 
 def _of_packages(
@@ -117,12 +121,9 @@ def _of_packages(
     facts: Facts,
     tools: Tools,
     download: Download,
-    coming: Sequence[Package] = (),
+    coming: Sequence[Package],
 ) -> tuple[Recipe, Fill]:
-    """Return what names the layer of `packages`, and what fills it.
-
-    Scripts keep one processor busy at best, so what is `coming` next is decompressed beside them.
-    """
+    """Return what names the layer of `packages`, and what fills it."""
     merged = (*_MERGED, *_MERGED_ALSO.get(facts.arch, ())) if facts.merged_usr else ()
     sources = facts.sources if any(package.name == "apt" for package in packages) else ""
     preseed = facts.preseed if below else {}

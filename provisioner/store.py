@@ -194,11 +194,10 @@ class Store:
         """
         from provisioner import content
 
-        work: Callable[[Path], str] = content.digest
-        if meta.get("below"):
-            work = self._settling(draft, meta, content.settled)
-        else:
-            self.among(draft.root, self._settling(draft, meta, content.settle))
+        work = self._settled(draft, meta)
+        if not meta.get("below"):
+            self.among(draft.root, partial(content.settle, newest=int(meta["epoch"])))
+            work = content.digest
         if self.sandbox is None:
             with apart(lambda: work(draft.root).encode()) as told:
                 yield lambda: told().decode()
@@ -208,13 +207,14 @@ class Store:
             ) as told:
                 yield told
 
-    def _settling(
-        self, draft: Draft, meta: Mapping[str, Any], walk: Callable[..., T]
-    ) -> Callable[[Path], T]:
-        """Return what gives the draft's root the form in which it is committed, and no time after its epoch."""
+    def _settled(self, draft: Draft, meta: Mapping[str, Any]) -> Callable[[Path], str]:
+        """Return what gives the draft's root the form in which it is committed, and returns its digest."""
+        from provisioner import content
+
         with contextlib.suppress(FileNotFoundError):
             self.remove(draft.work)
-        return partial(walk, newest=int(meta["epoch"]), overlaid=bool(meta.get("below")))
+        newest, overlaid = int(meta["epoch"]), bool(meta.get("below"))
+        return partial(content.settled, newest=newest, overlaid=overlaid)
 
     def commit(self, draft: Draft, digest: str, meta: Mapping[str, Any], found: str = "") -> Layer:
         """Make the draft's root the layer `digest`; an equal layer that came first stays, and is returned.
@@ -223,9 +223,7 @@ class Store:
         settled already consists of.
         """
         if not found:
-            from provisioner import content
-
-            found = self.among(draft.root, self._settling(draft, meta, content.settled))
+            found = self.among(draft.root, self._settled(draft, meta))
         facts = {**meta, "content": found}
         write_new(
             draft.path / "meta.json", json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"

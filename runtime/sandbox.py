@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -331,19 +330,16 @@ def _drain(descriptor: int, tail: bytearray) -> bool:
             return False
 
 
-def _finished(answer: bytes, output: bytes, timed_out: bool) -> Finished:
-    if answer[:1] != ANSWER:
+def _finished(report: bytes, output: bytes, timed_out: bool) -> Finished:
+    if report[:1] != ANSWER:
         return Finished(status=128 + signal.SIGKILL, output=output, timed_out=timed_out)
-    status, *sizes = ENDED.unpack_from(answer, 1)
-    at = 1 + ENDED.size
-    names, begun = (
-        answer[start:end] for start, end in pairwise((at, at + sizes[0], at + sum(sizes)))
-    )
+    status, names, begun = ENDED.unpack_from(report, 1)
+    rest = report[1 + ENDED.size :]
     return Finished(
         status=status,
         output=output,
         timed_out=timed_out,
-        leftover=tuple(filter(None, names.decode(errors="replace").split("\0"))),
-        begun=begun,
-        answer=answer[at + sum(sizes) :],
+        leftover=tuple(filter(None, rest[:names].decode(errors="replace").split("\0"))),
+        begun=rest[names : names + begun],
+        answer=rest[names + begun :],
     )

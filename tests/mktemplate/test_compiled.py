@@ -17,6 +17,7 @@ from mktemplate.making import asked
 from mktemplate.template import known, rendering, texts
 from mktemplate.template.compiled import FOLDER, compiled
 from mktemplate.template.keeping import is_ours
+from tests.mktemplate.test_templates import folder
 
 
 @pytest.fixture
@@ -111,11 +112,7 @@ def test_a_folder_of_another_user_above_is_a_way_in(cache: Path) -> None:
 
 
 def test_a_users_template_is_compiled_in_its_jail_each_time(cache: Path, tmp_path: Path) -> None:
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "template.toml").write_text('summary = "mine"\ndistros = ["debian"]\n')
-    (mine / "tree.j2").write_text('{% extends "_distro/debian.tree.j2" %}\n')
-    (mine / "config.j2").write_text('{% extends "_distro/debian.config.j2" %}\n')
+    folder(tmp_path)
 
     plan(cache, "mine", "--template-path", str(tmp_path))
 

@@ -16,6 +16,7 @@ from mktemplate.errors import CommandError
 from mktemplate.making import asked
 from mktemplate.template import known, library, rendering, texts
 from mktemplate.template.plan import Plan
+from tests.mktemplate.test_templates import folder
 
 TEMPLATES = sorted(filter(library.is_built_in, library.built_in().names("")))  # fmt: skip
 
@@ -197,11 +198,7 @@ def test_nothing_is_kept_where_others_have_a_way_in(cache: Path) -> None:
 
 
 def test_a_strangers_template_is_rendered_each_time(cache: Path, tmp_path: Path) -> None:
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "template.toml").write_text('summary = "mine"\ndistros = ["debian"]\n')
-    (mine / "tree.j2").write_text('{% extends "_distro/debian.tree.j2" %}\n')
-    (mine / "config.j2").write_text('{% extends "_distro/debian.config.j2" %}\n')
+    folder(tmp_path)
 
     plan(cache, "mine", "one", "--template-path", str(tmp_path))
 

@@ -71,7 +71,13 @@ class PlainPerl(KernelSandbox):
 def build(store: Store, base: Layer, *debs: HostileDeb, sandbox: KernelSandbox = SANDBOX) -> Layer:
     packages = [cached(deb, store.cache) for deb in debs]
     tools = Tools(store=store, sandbox=sandbox)
-    return package_layer(packages, [base], FACTS, tools, lambda packages: None)
+    return layer_of(packages, [base], tools)
+
+
+def layer_of(packages: Sequence[Package], below: Sequence[Layer], tools: Tools) -> Layer:
+    with package_layer(packages, below, FACTS, tools, lambda packages: None) as made:
+        pass
+    return tools.store.held(made.digest)
 
 
 def run(store: Store, layers: Sequence[Layer], command: str) -> Finished:
@@ -155,7 +161,7 @@ def test_scripts_run_and_their_triggers_too(made: Store, base: Layer) -> None:
     ]
     tools = Tools(store=made, sandbox=SANDBOX)
 
-    speaker = package_layer(packages, [base, listener], FACTS, tools, lambda packages: None)
+    speaker = layer_of(packages, [base, listener], tools)
 
     assert (speaker.path / "var/lib/listener").read_text() == (
         "configure \ntriggered /usr/share/heard\n"
@@ -188,7 +194,7 @@ def test_what_a_package_pre_depends_on_is_configured_before_its_preinst(
     )
     tools = Tools(store=made, sandbox=SANDBOX)
 
-    layer = package_layer([needy, needed], [base], FACTS, tools, lambda packages: None)
+    layer = layer_of([needy, needed], [base], tools)
 
     assert "Status: install ok installed" in (layer.path / "var/lib/dpkg/status").read_text()
 
@@ -260,9 +266,7 @@ def test_a_perl_that_is_a_script_is_asked_for_nothing_new(made: Store, base: Lay
     ask = ". /usr/share/debconf/confmodule; db_version 2.0; cat /usr/share/debconf/frontend >/asked"
     package = cached(script("asks", ask), made.cache)
 
-    layer = package_layer(
-        [package], [base, odd], FACTS, Tools(store=made, sandbox=SANDBOX), lambda packages: None
-    )
+    layer = layer_of([package], [base, odd], Tools(store=made, sandbox=SANDBOX))
 
     frontend = "usr/share/debconf/frontend"
     assert (layer.path / "asked").read_bytes() == (base.path / frontend).read_bytes()
@@ -304,7 +308,7 @@ def test_a_killed_build_leaves_no_process_and_nothing_after_recover(
         "facts = Facts(distro='debian', release='trixie', arch='amd64')\n"
         "tools = Tools(store=store, sandbox=KernelSandbox(single_range(1_000_000)))\n"
         f"package = Package(name='orphans', version='1', arch='all', sha256={package.sha256!r})\n"
-        "package_layer([package], [base], facts, tools, lambda packages: None)\n"
+        "with package_layer([package], [base], facts, tools, lambda packages: None): pass\n"
     )
     builder = subprocess.Popen([sys.executable, "-c", code], cwd=Path.cwd())
     deadline = time.monotonic() + 30
