@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ _SKEW = 10  # seconds that a Date may lie ahead, apt's Acquire::Max-FutureTime
 _DAY = 86400
 _OLDEST = 400 * _DAY  # a suite without an expiry may be this old
 _VERSION = 1
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-")  # what a state's file is called by
 _KINDS: dict[str, type] = {
     "keys": tuple,
     "signers": tuple,
@@ -73,7 +73,8 @@ def state_key(source: Source, keys: Iterable[str]) -> str:
     """Return the name of the state of a suite under a set of keys, the same for all of its mirrors."""
     own = (source.distro or source.url) + (f"@{source.as_of}" if source.as_of else "")
     identity = "\0".join((own, source.suite, *sorted(keys)))
-    words = re.sub(r"[^a-z0-9.-]+", "-", source.name.lower()).strip("-.")[:80]
+    plain = (char if char in _PLAIN else " " for char in source.name.lower())
+    words = "-".join("".join(plain).split()).strip("-.")[:80]
     return f"{words}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 

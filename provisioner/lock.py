@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -43,6 +44,7 @@ _SOURCE = re.compile(
     re.ASCII,
 )
 _LAYERS = ("base", "service")
+_NEW = "\n"  # what a value begins with that has its first line below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +165,7 @@ def _stanza(package: Package, file: str, layer: str) -> str:
         ("Size", str(package.size)),
         ("SHA256", package.sha256),
         ("X-Layer", layer),
-        ("X-Origin", quote(package.origin, safe=" ")),
+        ("X-Origin", _quoted(package.origin)),
         ("X-URL", package.url if _is_web(package.url) else ""),
     ]
     return _fields(rows)
@@ -171,10 +173,11 @@ def _stanza(package: Package, file: str, layer: str) -> str:
 
 def _fields(rows: list[tuple[str, str]]) -> str:
     return "".join(
-        f"{name}:{value}\n" if value.startswith("\n") else f"{name}: {value}\n"
-        for name, value in rows
-        if value
+        [f"{name}:{'' if value[0] == _NEW else ' '}{value}\n" for name, value in rows if value]
     )
+
+
+_quoted = lru_cache(maxsize=64)(partial(quote, safe=" "))  # a few origins have all packages
 
 
 def _is_web(url: str) -> bool:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -251,8 +252,9 @@ class _Suites:
 
     def is_kept(self, accepted: _Accepted) -> bool:
         """Whether a Release is what was kept last, and its file is there."""
-        place = self._store / "cache" / "lists" / f"{accepted.key}.InRelease"
-        return accepted.known and place.exists()
+        return accepted.known and os.path.exists(
+            f"{self._store}/cache/lists/{accepted.key}.InRelease"
+        )
 
     def keep(self, accepted: _Accepted) -> None:
         """Record an accepted Release, and keep its files for a run without a network."""

@@ -60,8 +60,7 @@ def resolve(
     Raise Unresolvable where a name does not exist or where the packages do not fit together.
     """
     with _deep_recursion():
-        asked = [_find(word, index) for word in wanted]
-        pinned = [package for word, package in zip(wanted, asked, strict=True) if "=" in word]
+        pinned = [_find(word, index) for word in wanted if "=" in word]
         empty = partial(Universe, index, (), pinned, recommends=False)
 
         def find() -> tuple[Package, ...]:
@@ -71,15 +70,15 @@ def resolve(
         if base:
             essential = tuple(find() if pinned else index.base(find))
         whole = partial(Universe, index, essential, pinned, recommends=recommends)
-        added = index.recall(
-            (*wanted, recommends, base),
-            lambda: ordered(_mark(whole, asked, recommends=recommends)),
-        )
-        return PackageSet(
-            essential=essential,
-            added=tuple(added),
-            wanted=tuple(each.name for each in asked),
-        )
+
+        def find_added() -> tuple[Package, ...]:
+            asked = [_find(word, index) for word in wanted]
+            return ordered(_mark(whole, asked, recommends=recommends))
+
+        added = tuple(index.recall((*wanted, recommends, base), find_added))
+        names = {each.name for each in (*essential, *added)}
+        meant = tuple(_meant(word, names, index) for word in wanted)
+        return PackageSet(essential=essential, added=added, wanted=meant)
 
 
 def why(chosen: PackageSet, name: str) -> tuple[str, ...]:
@@ -139,6 +138,12 @@ def _find(word: str, index: Index) -> Package:
     if version and packages:
         return _at_version(packages, version)
     return packages[0] if packages else _only_provider(name, version, index)
+
+
+def _meant(word: str, chosen: set[str], index: Index) -> str:
+    """Return the name of the `chosen` package that `word` means: that name, unless it is a virtual one."""
+    name = word.partition("=")[0].partition(":")[0]
+    return name if name in chosen else _find(word, index).name
 
 
 def _at_version(packages: Sequence[Package], version: str) -> Package:

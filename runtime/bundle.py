@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ResourceError, StateError
-from valuetypes import asdict, dataclass, field, is_dataclass
+from valuetypes import asdict, dataclass, field, fields, is_dataclass
 
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)  # I-10
@@ -192,8 +192,13 @@ def write(bundle: Bundle) -> None:
 
 
 def encode(record: Record) -> bytes:
-    """Return what stands in state.json."""
-    return json.dumps({"version": VERSION, **asdict(record)}, indent=1).encode() + b"\n"
+    """Return what stands in state.json: a line for each fact, as only without an indent json is not slow."""
+    facts = [
+        ("version", VERSION),
+        *((each.name, getattr(record, each.name)) for each in fields(record)),
+    ]
+    lines = [f' "{name}": {json.dumps(value, default=asdict)}' for name, value in facts]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def now() -> str:

@@ -190,7 +190,7 @@ def for_build(files: tuple[Path, Path] = FILES) -> IdMap:
 
 def is_nested() -> bool:
     """Whether our user namespace is not the host's: then its root can id-map no mount of the host's."""
-    with open("/proc/self/uid_map", encoding="ascii") as file:
+    with open("/proc/self/uid_map", "rb") as file:
         return [int(word) for word in file.read().split()] != [0, 0, _END]
 
 
@@ -210,10 +210,10 @@ def read(file: Path) -> tuple[Line, ...]:
 
 def _own(file: Path) -> Line | None:
     """Return the largest range of ours in `file`, which overlaps nobody's."""
-    lines = read(file)
     mine = {"root", "0"} if os.geteuid() == 0 else {str(os.geteuid()), user()}
-    own = max((line for line in lines if line.owner in mine), key=lambda x: x.count, default=None)
-    for line in _others(file) if own else ():
+    lines = (line for line in read(file) if line.owner in mine)
+    own = max(lines, key=lambda line: line.count, default=None)
+    for line in _others(file, range(own.first, own.first + own.count)) if own else ():
         if own and line.owner not in mine and _overlap(own, line):
             raise HostError(
                 "E_SUBUID_OVERLAP",
@@ -281,13 +281,13 @@ def usual_range(files: tuple[Path, Path] = FILES) -> Line:
     return Line(owner="root", first=first, count=count)
 
 
-def _others(file: Path) -> tuple[Line, ...]:
-    """Return the lines of `file`, and the ids that users or groups have."""
+def _others(file: Path, within: range = range(_END)) -> tuple[Line, ...]:
+    """Return the lines of `file`, and the ids `within` a range that users or groups have."""
     if file.name == "subgid":
         accounts = [(group.gr_name, group.gr_gid) for group in grp.getgrall()]
     else:
         accounts = [(user.pw_name, user.pw_uid) for user in pwd.getpwall()]
-    ids = (Line(owner=name, first=number, count=1) for name, number in accounts)
+    ids = (Line(owner=name, first=number, count=1) for name, number in accounts if number in within)
     return (*read(file), *ids)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runtime import idmap
 from runtime.errors import ResourceError, StateError
 from runtime.kernel import mount as m
 from runtime.sandbox import KernelSandbox
@@ -47,7 +46,7 @@ def container(path: Path, name: str) -> Iterator[None]:
         os.rename(path / name, trash / waste)
         yield
         if os.geteuid() != 0:
-            KernelSandbox(idmap.for_build()).call(_Root(trash / waste), _empty_root)
+            KernelSandbox().call(_Root(trash / waste), _empty_root)
         tree(descriptor, waste)
     finally:
         os.close(descriptor)

@@ -20,7 +20,7 @@ from typing import NoReturn, Protocol
 from runtime import capabilities, confinement, kernelfs, steps
 from runtime.birth import ANSWER, FAILURE, TRACE, Body, Born, Pipe, bear, failure, gone
 from runtime.errors import LaunchError
-from runtime.idmap import IdMap, is_nested
+from runtime.idmap import IdMap, for_build, is_nested
 from runtime.kernel import mount as m
 from runtime.kernel import namespace as ns
 from runtime.kernel import process
@@ -85,10 +85,13 @@ class Finished:
 
 
 class KernelSandbox:
-    """Namespaces of its own for each call, with the ids of `idmap`; satisfies `provisioner.sandbox.Sandbox`."""
+    """Namespaces of its own for each call, with host ids of ours; satisfies `provisioner.sandbox.Sandbox`."""
 
-    def __init__(self, idmap: IdMap) -> None:
-        """Use the host ids of `idmap` for whatever runs inside; on disk owners stay as they are inside."""
+    def __init__(self, idmap: IdMap | None = None) -> None:
+        """Use the host ids of `idmap` for whatever runs inside; on disk owners stay as they are inside.
+
+        Without one they are those of builds, which are looked up when something first runs.
+        """
         self._idmap = idmap
 
     @property
@@ -145,6 +148,7 @@ class KernelSandbox:
     @contextmanager
     def _born(self, root: Root, body: Body, system: tuple[Call, ...]) -> Iterator[Born]:
         """Have a pid 1 in `root`, furnished with `system`, for as long as the block lasts."""
+        self._idmap = self._idmap or for_build()
         born = bear(_program(root, self._idmap, system), str(root.upper), body, {})
         try:
             yield born

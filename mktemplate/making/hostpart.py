@@ -24,9 +24,11 @@ from runtime import ipv6, lease, state
 from runtime import network as networks
 from runtime.fstab import MountEntry
 from runtime.idmap import is_nested
+from runtime.kernel import process
 from valuetypes import dataclass
 
 _REFUSED_BELOW = ("/proc", "/sys", "/dev", "/run/mktemplate")  # F-5
+_UNNAMED = frozenset((":", ",", "\\", *map(chr, range(0x20))))
 _SYS_RESOURCE = 1 << 24
 _PRLIMIT = re.compile(r"lxc\.prlimit\.([a-z]+) = ([0-9]+|unlimited):([0-9]+|unlimited)")
 
@@ -70,7 +72,7 @@ def may_map() -> bool:
 
 def check_path(path: Path) -> None:
     """Raise E_PARAM for a PATH that the texts could not name: `:` parts layers, a comma parts overlay's options."""
-    if re.search(r"[:,\\\s\x00-\x1f]", str(path)):
+    if any(char in _UNNAMED or char.isspace() for char in str(path)):
         raise CommandError(
             "E_PARAM",
             f"--path {escape(str(path))}",
@@ -97,9 +99,7 @@ def clamp_limits(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _may_raise() -> bool:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        found = re.search(r"^CapEff:\s*([0-9a-f]+)$", file.read(), re.MULTILINE)
-    return bool(found and int(found[1], 16) & _SYS_RESOURCE) and not is_nested()
+    return bool(process.capget()[0] & _SYS_RESOURCE) and not is_nested()
 
 
 def volumes(

@@ -19,7 +19,7 @@ _SYS_ADMIN = (
 
 def sandbox() -> Sandbox:
     """Return what packages are unpacked and configured in. HostError says what a normal user lacks for it."""
-    return _chroot() or KernelSandbox(idmap.for_build())
+    return _chroot() or KernelSandbox(None if os.geteuid() == 0 else idmap.for_build())
 
 
 def degraded() -> tuple[str, ...]:

@@ -58,9 +58,7 @@ class Packaged:
 
     def read(self, name: str) -> bytes:
         """Return the bytes of the file; raise E_TEMPLATE_PATH for what is none of its files."""
-        node = self.root
-        for part in _parts(name):
-            node = node / part
+        node = self.root.joinpath(*_parts(name))
         try:
             return node.read_bytes()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

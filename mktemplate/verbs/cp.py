@@ -12,7 +12,7 @@ from mktemplate.cli.parsing import Request
 from mktemplate.console import Console
 from mktemplate.errors import CommandError, escape
 from mktemplate.places import containers_path
-from runtime import enter, idmap, state, transfer
+from runtime import enter, state, transfer
 from runtime.container import Container
 from runtime.image import is_image
 from runtime.sandbox import KernelSandbox
@@ -115,7 +115,7 @@ def _inside(container: Container, work: Callable[[], bytes]) -> bytes:
     root = _Root(upper=layers[-1], lowers=layers[:-1])
     with ExitStack() as stack:
         stack.enter_context(state.lock(container.path, container.name))
-        return KernelSandbox(idmap.for_build()).call(root, work)
+        return KernelSandbox().call(root, work)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

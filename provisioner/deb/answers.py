@@ -15,17 +15,11 @@ from provisioner.index import Package
 from valuetypes import fields
 
 _RULES = 1  # of index and solver; whatever changes an answer changes this number
-_CLAUSES = frozenset(("pre_depends", "depends", "recommends", "suggests"))
-_RELATIONS = frozenset(("provides", "conflicts", "breaks"))
 _NAMES = tuple(each.name for each in fields(Package))
-_READ = tuple(
-    relation.parse_clauses
-    if name in _CLAUSES
-    else relation.parse_relations
-    if name in _RELATIONS
-    else None
-    for name in _NAMES
-)
+_READ = {
+    **dict.fromkeys(("pre_depends", "depends", "recommends", "suggests"), relation.parse_clauses),
+    **dict.fromkeys(("provides", "conflicts", "breaks"), relation.parse_relations),
+}
 
 
 def place(cache: Path, facts: Sequence[object]) -> Path:
@@ -62,6 +56,7 @@ def _plain(value: object) -> object:
 
 
 def _package(row: Sequence[Any]) -> Package:
-    values = (parse(value) if parse else value for parse, value in zip(_READ, row, strict=True))
-    facts: dict[str, Any] = dict(zip(_NAMES, values, strict=True))
+    facts = dict(zip(_NAMES, row, strict=True))
+    for name, parse in _READ.items():
+        facts[name] = parse(facts[name])
     return Package(**facts)

@@ -176,10 +176,16 @@ class _File:
     def __init__(self, source: IndexFile, path: Path) -> None:
         self.source = source
         self._path = path
-        try:
-            self._flat = flat.Flat(path)
-        except (FileNotFoundError, flat.Damaged):
+        self._opened: flat.Flat | None = None
+        if not path.exists():
             self._make()
+
+    @property
+    def _flat(self) -> flat.Flat:
+        """The map, opened where somebody looks into it: what is known of the solver's answers needs none."""
+        if self._opened is None:
+            self._opened = flat.Flat(self._path)
+        return self._opened
 
     def named(self, name: str, arch: str) -> list[Package]:
         encoded = name.encode()
@@ -200,15 +206,15 @@ class _File:
         return self._read(lambda: list(map(_name_of, map(self._flat.stanza, self._flat.special()))))
 
     def mentioned(self, name: str) -> int:
-        return self._flat.mentioned(name.encode())
+        return self._read(lambda: self._flat.mentioned(name.encode()))
 
     def names(self) -> Iterable[str]:
-        return (name.decode() for name in self._flat.every_name())
+        return self._read(lambda: [name.decode() for name in self._flat.every_name()])
 
     def _read(self, read: Callable[[], T]) -> T:
         try:
             return read()
-        except (flat.Damaged, UntrustedIndex, IndexError, ValueError):
+        except (FileNotFoundError, flat.Damaged, UntrustedIndex, IndexError, ValueError):
             self._make()  # either the map is damaged, or its text really says this, and says so again
             return read()
 
@@ -233,7 +239,7 @@ class _File:
                 raise UntrustedIndex("E_TRUST_HASH", subject, "differs from what is signed")
 
         flat.write(self._path, text, check)
-        self._flat = flat.Flat(self._path)
+        self._opened = flat.Flat(self._path)
 
 
 def read_index(

@@ -44,7 +44,7 @@ def unpack():
 (home / "root").mkdir()
 (home / "root").chmod(0o755)
 stream = open(home.parent / "root.tar", "rb")
-sandbox = KernelSandbox(idmap.for_build())
+sandbox = KernelSandbox()
 sandbox.call(Root(upper=home / "root", lowers=(), work=None), unpack)
 """
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import ContainerError
-from runtime.idmap import for_build
 from runtime.sandbox import Finished, KernelSandbox
 
 pytestmark = pytest.mark.root
@@ -63,7 +62,7 @@ def run(
     timeout: float = 10,
     around: Scene | None = None,
 ) -> Finished:
-    return KernelSandbox(for_build()).run(
+    return KernelSandbox().run(
         root,
         ["/bin/sh", "-c", script],
         environment=ENVIRONMENT,
@@ -275,9 +274,7 @@ def test_the_status_is_the_programs(root: Root, script: str, status: int) -> Non
 
 
 def test_a_program_that_is_not_there_is_127(root: Root) -> None:
-    finished = KernelSandbox(for_build()).run(
-        root, ["/nowhere"], environment=ENVIRONMENT, timeout=10
-    )
+    finished = KernelSandbox().run(root, ["/nowhere"], environment=ENVIRONMENT, timeout=10)
 
     assert finished.status == 127
     assert b"No such file" in finished.output
@@ -312,7 +309,7 @@ def test_a_function_answers_from_inside(root: Root) -> None:
         os.mkdir("/made")
         return b" ".join(sorted(os.fsencode(name) for name in os.listdir("/")))
 
-    answer = KernelSandbox(for_build()).call(root, inside)
+    answer = KernelSandbox().call(root, inside)
 
     assert b"made" in answer.split()
     assert b"home" not in answer.split()
@@ -324,7 +321,7 @@ def test_nothing_inside_waits_for_the_disk(root: Root) -> None:
         os.fsync(os.pipe()[0])  # of which the kernel says EINVAL
         return b"done"
 
-    answer = KernelSandbox(for_build()).call(root, sync)
+    answer = KernelSandbox().call(root, sync)
 
     assert answer == b"done"
 
@@ -332,13 +329,13 @@ def test_nothing_inside_waits_for_the_disk(root: Root) -> None:
 def test_a_function_has_the_callers_descriptors(root: Root, tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(b"content")
     with open(tmp_path / "archive", "rb") as archive:
-        answer = KernelSandbox(for_build()).call(root, archive.read)
+        answer = KernelSandbox().call(root, archive.read)
 
     assert answer == b"content"
 
 
 def test_a_long_answer_arrives_whole(root: Root) -> None:
-    assert KernelSandbox(for_build()).call(root, lambda: b"x" * 3_000_000) == b"x" * 3_000_000
+    assert KernelSandbox().call(root, lambda: b"x" * 3_000_000) == b"x" * 3_000_000
 
 
 def test_an_exception_in_a_function_is_an_error_with_its_trace(root: Root) -> None:
@@ -346,7 +343,7 @@ def test_an_exception_in_a_function_is_an_error_with_its_trace(root: Root) -> No
         raise KeyError("inside")
 
     with pytest.raises(ContainerError, match="KeyError: 'inside'"):
-        KernelSandbox(for_build()).call(root, inside)
+        KernelSandbox().call(root, inside)
 
 
 def test_a_layer_that_is_not_there_is_named(root: Root) -> None:
@@ -422,7 +419,7 @@ def _wait(condition: object, seconds: float = 60) -> None:
 
 
 def test_a_function_can_be_called_beside_other_work(root: Root) -> None:
-    sandbox = KernelSandbox(for_build())
+    sandbox = KernelSandbox()
     reading, writing = os.pipe()
 
     with sandbox.begin(root, lambda: os.read(reading, 9)) as answer:
@@ -438,7 +435,7 @@ def test_a_function_can_be_called_beside_other_work(root: Root) -> None:
 def test_a_function_ends_with_the_block_that_does_not_wait_for_it(root: Root) -> None:
     reading, writing = os.pipe()
 
-    with KernelSandbox(for_build()).begin(root, lambda: os.read(reading, 9)):
+    with KernelSandbox().begin(root, lambda: os.read(reading, 9)):
         os.close(writing)  # the child has a copy, so its read never ends by itself
 
     os.set_blocking(reading, False)
