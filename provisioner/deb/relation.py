@@ -107,13 +107,13 @@ def spell(relation: Relation) -> str:
 
 def spell_clauses(clauses: Sequence[Clause]) -> str:
     """Return a field with alternatives as a person writes it."""
-    if isinstance(clauses, Field) and clauses.is_spelt():
+    if type(clauses) is Field and clauses.is_spelt():
         return clauses.text
-    return ", ".join(" | ".join(map(spell, each.alternatives)) for each in clauses)
+    return ", ".join([" | ".join(map(spell, each.alternatives)) for each in clauses])
 
 
 def spell_relations(relations: Sequence[Relation]) -> str:
     """Return a field without alternatives as a person writes it."""
-    if isinstance(relations, Field) and relations.is_spelt() and "|" not in relations.text:
+    if type(relations) is Field and relations.is_spelt() and "|" not in relations.text:
         return relations.text
     return ", ".join(map(spell, relations))
