@@ -14,13 +14,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from runtime.bundle import Port
 from runtime.errors import ResourceError
 from runtime.netscripts import Script
-from valuetypes import asdict, dataclass, field, fields, replace
+from valuetypes import asdict, dataclass, field, replace
 
 FOLDER = Path("/run/mktemplate/net")
 PREFIX = 24
@@ -29,9 +30,8 @@ _ADDRESSES = range(2, 255)  # .1 is the bridge's
 _PRIVATE = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """What one container holds on a bridge of ours."""
+class Lease(NamedTuple):
+    """What one container holds on a bridge of ours. A NamedTuple: every start reads all that there are."""
 
     key: str
     bridge: str
@@ -45,9 +45,10 @@ class Lease:
     others: tuple[str, ...] = ()  # while it runs: what else it may send from, `ip6` among them
 
 
-_NAMES = tuple(one.name for one in fields(Lease))
 # What an earlier version of ours knows nothing of lies in a file of its own: it could not read it, and would drop it.
 _BESIDE = ("hosts", "hostname", "ip6", "others")
+_NAMES = tuple(name for name in Lease._fields if name not in _BESIDE)
+_own = itemgetter(*_NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +84,9 @@ class Ledger:
         _write(self._path, {"networks": book.networks, "leases": leases})
         beside = {
             "hosts": {
-                key: [getattr(lease, name) for name in _BESIDE]
+                key: told
                 for key, lease in book.leases.items()
-                if any(getattr(lease, name) for name in _BESIDE)
+                if any(told := [*lease[len(_NAMES) : -1], list(lease.others)])
             },
             "downs": {key: [asdict(one) for one in scripts] for key, scripts in book.downs.items()},
             "networks6": book.networks6,
@@ -143,7 +144,7 @@ def take(
         if ip not in others and _usable(ip, network):
             hardware = _chosen(mac, wanted) or _mac(ip)
             new = Lease(key=key, bridge=bridge, ip=ip, mac=hardware)
-            lease = replace(held, bridge=bridge, ip=ip, mac=hardware) if held else new
+            lease = held._replace(bridge=bridge, ip=ip, mac=hardware) if held else new
             return book.put(lease), lease
     for left in book.leases.values():
         if left.bridge == bridge and _is_left(left):
@@ -227,20 +228,24 @@ def _mac(ip: str) -> str:
 
 
 def _row(lease: Lease) -> dict[str, Any]:
-    row = {name: getattr(lease, name) for name in _NAMES if name not in _BESIDE}
-    return row | {"ports": [asdict(port) for port in lease.ports]}
+    row = dict(zip(_NAMES, lease, strict=False))
+    row["ports"] = [asdict(port) for port in lease.ports]
+    return row
+
+
+def _lease(row: dict[str, Any], hosts: dict[str, Any]) -> Lease:
+    *own, ports = _own(row)
+    if not (row["host_name"] or ports):
+        return Lease(*own)  # as it stands: there may be hundreds
+    beside = hosts.get(row["key"], ()) if row["host_name"] else ()
+    published = tuple([Port(**port) for port in ports])
+    told = [*own, published, *beside[:3], *map(tuple, beside[3:])]
+    return Lease(*told)
 
 
 def _book(value: dict[str, Any], beside: dict[str, Any]) -> Book:
     hosts = beside.get("hosts", {})
-    leases = {}
-    for row in value["leases"]:
-        ports = tuple(Port(**port) for port in row.pop("ports"))
-        runs = bool(row.get("host_name"))
-        more = dict(zip(_BESIDE, hosts.get(row["key"], ()) if runs else (), strict=False))
-        told = {name: text for name, text in (row | more).items() if name in _NAMES}
-        lease = Lease(**told | {"ports": ports, "others": tuple(told.get("others", ()))})
-        leases[lease.key] = lease
+    leases = {row["key"]: _lease(row, hosts) for row in value["leases"]}
     downs = {
         key: tuple(_script(script) for script in scripts)
         for key, scripts in beside.get("downs", {}).items()

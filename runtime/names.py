@@ -12,7 +12,6 @@ from pathlib import Path
 
 from runtime import etcfiles, lease
 from runtime.lease import Lease, Ledger
-from valuetypes import replace
 
 
 def join(key: str, hosts: Path, hostname: str, folder: Path = lease.FOLDER) -> None:
@@ -23,7 +22,7 @@ def join(key: str, hosts: Path, hostname: str, folder: Path = lease.FOLDER) -> N
         held = book.book.leases.get(key)
         if held is None or not held.host_name:
             return  # it is on no network of ours
-        book.save(book.book.put(replace(held, hosts=str(hosts), hostname=hostname)))
+        book.save(book.book.put(held._replace(hosts=str(hosts), hostname=hostname)))
         tell(book, held.bridge)
 
 

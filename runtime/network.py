@@ -64,7 +64,7 @@ def reserve(
         bridges.choose(host, book, bridge, host.link(bridge), "", six=six)
         new, leased = lease.take(book.book, key, bridge)
         book.save(new)
-    return replace(leased, ip6=ipv6.address(new.networks6[bridge], leased.ip)) if six else leased
+    return leased._replace(ip6=ipv6.address(new.networks6[bridge], leased.ip)) if six else leased
 
 
 def prepare(nics: Sequence[Nic], key: str, folder: Path = lease.FOLDER) -> tuple[Prepared, ...]:
@@ -129,7 +129,7 @@ def publish(key: str, ports: Sequence[Port], folder: Path = lease.FOLDER) -> Non
             )
         for port in ports:
             _check_port(port, held, [one for one in book.book.leases.values() if one.key != key])
-        book.save(book.book.put(replace(held, ports=tuple(ports))))
+        book.save(book.book.put(held._replace(ports=tuple(ports))))
         firewall.commit(firewall.publish(ports, held.ip, held.ip6))
 
 
@@ -181,7 +181,7 @@ def _take_back(book: lease.Ledger, key: str) -> None:
         host.delete(held.host_name)
     firewall.commit(firewall.unguard(held.host_name))
     firewall.drop(firewall.unpublish(held.ports, held.ip, held.ip6))
-    gone = replace(held, host_name="", ports=(), hosts="", hostname="", ip6="", others=())
+    gone = held._replace(host_name="", ports=(), hosts="", hostname="", ip6="", others=())
     book.save(book.book.put(gone))
     names.tell(book, held.bridge)
 
@@ -220,8 +220,7 @@ def _prepare_ours(nic: Nic, key: str, folder: Path) -> Prepared:
         new, leased = lease.take(book.book, key, nic.link, wanted=wanted, mac=_digits(nic.mac))
         prepared = _settled(nic, leased, new)
         ips = [address.ip for address in (*prepared.nic.ipv4, *prepared.nic.ipv6)]
-        held = replace(
-            leased,
+        held = leased._replace(
             host_name=prepared.host_name,
             ip6=next((ip for ip in ips if ":" in ip), ""),
             others=prepared.guarded[1:],

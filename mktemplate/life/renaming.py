@@ -78,4 +78,4 @@ def _keep_address(old: str, new: str) -> None:
             return
         left = {key: one for key, one in ledger.book.leases.items() if key != old}
         book = replace(ledger.book, leases=left)
-        ledger.save(book.put(replace(held, key=new)))
+        ledger.save(book.put(held._replace(key=new)))

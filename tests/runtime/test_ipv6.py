@@ -43,6 +43,6 @@ def test_the_book_keeps_what_a_running_container_has_of_it(tmp_path: Path) -> No
     with lease.ledger(tmp_path / "net") as ledger:
         assert ledger.book.leases["k.one"] == held
         assert ledger.book.networks6 == networks6
-        ledger.save(ledger.book.put(replace(held, host_name="", ip6="", others=())))
+        ledger.save(ledger.book.put(held._replace(host_name="", ip6="", others=())))
     with lease.ledger(tmp_path / "net") as ledger:
-        assert ledger.book.leases["k.one"] == replace(held, host_name="", ip6="", others=())
+        assert ledger.book.leases["k.one"] == held._replace(host_name="", ip6="", others=())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runtime import lease
+from runtime.bundle import Port
 from runtime.errors import ResourceError
 from runtime.lease import Book
 
@@ -39,7 +39,7 @@ def test_a_container_keeps_its_address_and_two_never_share_one() -> None:
     seen = set()
     for number in range(253):
         held, one = lease.take(held, f"k.{number}", "mkt0")
-        held = held.put(replace(one, host_name=f"mkt{number}"))
+        held = held.put(one._replace(host_name=f"mkt{number}"))
         seen.add(one.ip)
 
     again, same = lease.take(held, "k.7", "mkt0")
@@ -55,7 +55,7 @@ def test_the_address_of_a_container_that_is_no_more_is_the_last_to_be_given_away
     held = book()
     for number in range(253):
         held, one = lease.take(held, f"k.{number}", "mkt0")
-        held = held.put(replace(one, host_name="" if number == 99 else f"mkt{number}"))
+        held = held.put(one._replace(host_name="" if number == 99 else f"mkt{number}"))
 
     after, late = lease.take(held, "k.late", "mkt0")
 
@@ -85,3 +85,29 @@ def test_the_book_is_read_back_and_a_damaged_one_is_empty(tmp_path: Path) -> Non
 
     assert read == held
     assert damaged == Book()
+
+
+def test_what_stands_beside_is_read_back_and_written_again_only_where_it_changes(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run" / "net"
+    folder.parent.mkdir()
+    held, one = lease.take(book(), "k.a", "mkt0")
+    runs = one._replace(
+        host_name="mkt1",
+        ports=(Port(host=8080, container=80),),
+        hosts="/k/a/hosts",
+        hostname="a",
+        ip6="fd00::2",
+        others=("fd00::2",),
+    )
+    with lease.ledger(folder) as ledger:
+        ledger.save(held.put(runs))
+        first = (folder / "beside.json").stat().st_ino
+    with lease.ledger(folder) as ledger:
+        read = ledger.book.leases["k.a"]
+        ledger.save(ledger.book)
+    second = (folder / "beside.json").stat().st_ino
+
+    assert read == runs
+    assert second == first
