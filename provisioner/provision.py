@@ -97,7 +97,8 @@ def provision(
             service = package_layer(chosen.added, tuple(layers), facts, tools, download)
             layers.append(beside.enter_context(service))
         top = tree_layer(tree, layers, tools)
-    return (*(tools.store.held(layer.digest) for layer in layers), top)
+    there = [layer if layer.content else tools.store.held(layer.digest) for layer in layers]
+    return (*there, top)
 
 
 def package_layer(

@@ -105,7 +105,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, value: dict[str, Any]) -> None:
     draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(value), encoding="utf-8")
+    draft.write_bytes(json.dumps(value).encode())
     os.rename(draft, path)
 
 

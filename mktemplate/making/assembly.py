@@ -258,10 +258,10 @@ def write_texts(
         ("fstab.made", fstab),
         ("seccomp", _profile(plan, build)),
     ):
-        (draft.path / name).write_text(text, encoding="utf-8")
+        (draft.path / name).write_bytes(text.encode())
     if built.got:
         lock = write_lock(to_lock(built.got, built.layers[-1].epoch))
-        (draft.path / locks.NAME).write_text(lock, encoding="utf-8")
+        (draft.path / locks.NAME).write_bytes(lock.encode())
     return clamped
 
 
