@@ -31,6 +31,7 @@ from provisioner.deb.index import read_index  # noqa: E402
 from provisioner.fetch import HttpFetch  # noqa: E402
 from provisioner.freshness import Policy  # noqa: E402
 from provisioner.resolver import resolve  # noqa: E402
+from runtime import network, state  # noqa: E402
 
 SETS = {"ssh": "openssh-server", "nginx": "nginx"}
 DOCUMENT = CHECKOUT / "docs/benchmarks.md"
@@ -63,6 +64,8 @@ def places(only: list[str]) -> Iterator[dict[str, Path]]:
             (Path(disk) / "disk").mkdir()
             yield {name: path for name, path in found.items() if wanted(name, only, found)}
         finally:
+            for record in Path(disk).glob("*/*/*/*/state.json"):  # its address is another's now
+                network.forget(state.key(record.parents[1], record.parent.name))
             subprocess.run(["umount", "--lazy", memory], check=True, timeout=60)
 
 
