@@ -59,7 +59,7 @@ class Layer:
     digest: str
     path: Path  # its root/
     origin: str  # "base", "service" or "tree"
-    content: str = ""  # digest of what it consists of
+    content: str = ""  # digest of what it consists of; "" while it is being committed
     epoch: int = 0  # the latest time in it
 
 

@@ -192,7 +192,7 @@ def write(bundle: Bundle) -> None:
 
 
 def encode(record: Record) -> bytes:
-    """Return what stands in state.json: a line for each fact, as only without an indent json is not slow."""
+    """Return what stands in state.json: one line for each fact. With an indent, json takes ten times as long."""
     facts = [
         ("version", VERSION),
         *((each.name, getattr(record, each.name)) for each in fields(record)),
