@@ -235,6 +235,26 @@ def test_an_answer_is_found_once_for_the_same_files(tmp_path: Path) -> None:
     assert resolve(["web"], index_of(tmp_path, *lines)) == first
 
 
+def test_a_known_answer_needs_no_map_of_the_index(tmp_path: Path) -> None:
+    lines = ("sh 1 ; Essential: yes", "exim 1 ; Provides: mta", "web 1 ; Depends: mta")
+    first = resolve(["web", "exim"], index_of(tmp_path, *lines))
+
+    index = index_of(tmp_path, *lines)
+    for each in tmp_path.glob("*.index"):
+        each.write_bytes(b"")
+
+    assert resolve(["web", "exim"], index) == first
+    assert [each.stat().st_size for each in tmp_path.glob("*.index")] == [0]
+
+
+def test_a_virtual_name_means_the_same_package_when_its_answer_is_known(tmp_path: Path) -> None:
+    lines = ("sh 1 ; Essential: yes", "exim 1 ; Provides: mta")
+
+    meant = [resolve(["mta"], index_of(tmp_path, *lines)).wanted for _ in range(2)]
+
+    assert meant == [("exim",), ("exim",)]
+
+
 def test_another_question_has_another_answer(tmp_path: Path) -> None:
     lines = ("sh 1 ; Essential: yes", "web 1 ; Recommends: more", "more 1", "web 2")
 

@@ -228,6 +228,16 @@ def test_a_damaged_map_is_made_again(damage: str, tmp_path: Path) -> None:
     assert index.essential()[0].name == "alpha"
 
 
+def test_a_map_that_has_gone_is_made_again_when_it_is_needed(tmp_path: Path) -> None:
+    index = index_of(tmp_path, "curl 1")
+    later = index_of(tmp_path, "curl 1")
+    cached(tmp_path).unlink()
+
+    assert later.nearest("curk") == ["curl"]
+    assert cached(tmp_path).exists()
+    assert later.versions("curl") == index.versions("curl")
+
+
 def test_a_builder_that_was_killed_leaves_nothing_that_stays(tmp_path: Path) -> None:
     left = tmp_path / ".draft-left"
     left.write_bytes(b"half")
