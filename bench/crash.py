@@ -43,7 +43,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from provisioner import collect, content  # noqa: E402 - the checkout must be found first
 from provisioner.store import Store  # noqa: E402
-from runtime import bundle, state  # noqa: E402
+from runtime import bundle, network, orphans, state  # noqa: E402
 from tests.archive import new_key, serve  # noqa: E402
 from tests.system.command import Mkt  # noqa: E402
 from tests.tiny import HELLO, Tiny, publish_tiny, write_template  # noqa: E402
@@ -100,6 +100,7 @@ class Scene:
     prepare: Callable[[Mkt, Tiny], None]
     argv: Callable[[Tiny], tuple[str, ...]]
     repeated: str  # the code with which the command ends once its work is done, "" where it succeeds again
+    gone: str = ""  # the container that somebody removed by hand: its address is reserved still
 
 
 class Place:
@@ -116,14 +117,18 @@ class Place:
             "MKT_CRASH": str(folder),
         }
         (folder / "home").mkdir(parents=True)
-        self._kept = ""
+        self._kept = self._gone = ""
 
     def prepare(self, scene: Scene) -> None:
         """Make the scene; `restore` brings it back."""
         run("rm", "-rf", self.mkt.path, self.folder / "before")
+        self._gone = ""
+        self._reserve()
         scene.prepare(self.mkt, self.tiny)
         if self.mkt.path.exists():
             run("cp", "-a", self.mkt.path, self.folder / "before")
+        self._gone = scene.gone
+        self._reserve()
         self._kept = self.fingerprint()
 
     def restore(self) -> None:
@@ -131,6 +136,14 @@ class Place:
         run("rm", "-rf", self.mkt.path)
         if (self.folder / "before").exists():
             run("cp", "-a", self.folder / "before", self.mkt.path)
+        self._reserve()
+
+    def _reserve(self) -> None:
+        """Have an address reserved for what is gone, and nothing else that is not there, as runs before leave it."""
+        for name in orphans.names(self.mkt.path):
+            orphans.release(self.mkt.path, name)
+        if self._gone:
+            network.reserve(state.key(self.mkt.path, self._gone))
 
     def fingerprint(self) -> str:
         """Return what the container `keep` consists of, "" where the scene has none."""
@@ -213,6 +226,8 @@ class Place:
         for path in drafts:
             if path.name != ".lock":
                 yield f"left: {path}"
+        for name in orphans.names(self.mkt.path):
+            yield f"something is reserved for {name}, which is not there"
         owners = sorted(str(path.readlink()) for path in store.glob("ids/*"))
         if owners != sorted(names):
             yield f"ids are reserved for {owners}, there is {sorted(names)}"
@@ -367,10 +382,10 @@ SCENES = {
     for scene in (
         Scene("create", _nothing, lambda tiny: tiny.create("own"), "E_EXISTS"),
         Scene("destroy", _with_containers, lambda tiny: ("destroy", "own"), "E_NOTFOUND"),
-        Scene("prune", _with_waste, lambda tiny: ("prune",), ""),
+        Scene("prune", _with_waste, lambda tiny: ("prune",), "", "gone"),
         Scene("upgrade", _with_newer, lambda tiny: ("upgrade", "own"), ""),
         Scene("rollback", _with_upgraded, lambda tiny: ("rollback", "own"), ""),
-        Scene("recover", _with_waste, lambda tiny: tiny.create("own"), "E_EXISTS"),
+        Scene("recover", _with_waste, lambda tiny: tiny.create("own"), "E_EXISTS", "gone"),
     )
 }
 
