@@ -64,9 +64,10 @@ def places(only: list[str]) -> Iterator[dict[str, Path]]:
             (Path(disk) / "disk").mkdir()
             yield {name: path for name, path in found.items() if wanted(name, only, found)}
         finally:
-            for record in Path(disk).glob("*/*/*/*/state.json"):  # its address is another's now
-                network.forget(state.key(record.parents[1], record.parent.name))
+            made = [record.parent for record in Path(disk).glob("*/*/*/*/state.json")]
             subprocess.run(["umount", "--lazy", memory], check=True, timeout=60)
+            for container in made:  # its address is another's now
+                network.forget(state.key(container.parent, container.name))
 
 
 def wanted(name: str, only: Iterable[str], names: Iterable[str]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from provisioner.deb import version
 from provisioner.index import Package, Relation
 from provisioner.lock import Lock, Provenance
+from provisioner.resolver import name_of
 from valuetypes import dataclass
 
 
@@ -106,7 +107,7 @@ def _security(package: Package, sources: Sequence[Provenance]) -> bool:
 
 
 def _names(wanted: Iterable[str]) -> set[str]:
-    return {word.partition("=")[0].partition(":")[0] for word in wanted}
+    return set(map(name_of, wanted))
 
 
 def _users(package: Package, packages: Iterable[Package]) -> Iterable[Package]:

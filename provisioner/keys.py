@@ -133,7 +133,7 @@ def read(file: Path) -> tuple[Certificate, ...]:
             if bad:
                 hints = (f"chmod go-w {name}",) if detail == _WRITABLE else ()
                 raise UntrustedIndex("E_TRUST_KEYRING", name, detail, path=name, hints=hints)
-        return _parsed(stream.read(facts.st_size), name)
+        return _parsed(stream.read(_MAX_KEYRING + 1), name)
 
 
 _certificates = lru_cache(maxsize=4)(certificates)  # the suites of a distribution have one keyring

@@ -27,7 +27,7 @@ from provisioner.deb import index, relation
 from provisioner.deb.trust import Release
 from provisioner.errors import ProvisionError, UntrustedIndex
 from provisioner.index import Clause, Package
-from provisioner.resolver import PackageSet
+from provisioner.resolver import PackageSet, name_of
 from provisioner.url import check_url
 from valuetypes import dataclass, replace
 
@@ -44,7 +44,6 @@ _SOURCE = re.compile(
     re.ASCII,
 )
 _LAYERS = ("base", "service")
-_NEW = "\n"  # what a value begins with that has its first line below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +94,9 @@ def provenance(release: Release) -> Provenance:
 def lacking(lock: Lock, wanted: Sequence[str]) -> tuple[str, ...]:
     """Return which of `wanted` (as `resolve` takes them) the lock does not hold in that name and version."""
     held = {package.name: package.version for package in lock.chosen.packages}
-    names = [(word, *word.partition("=")[::2]) for word in wanted]
+    names = [(word, name_of(word), word.partition("=")[2]) for word in wanted]
     return tuple(
-        word
-        for word, name, version in names
-        if version not in ("", held.get(name.partition(":")[0]))
-        or name.partition(":")[0] not in held
+        word for word, name, version in names if name not in held or version not in ("", held[name])
     )
 
 
@@ -173,7 +169,11 @@ def _stanza(package: Package, file: str, layer: str) -> str:
 
 def _fields(rows: list[tuple[str, str]]) -> str:
     return "".join(
-        [f"{name}:{'' if value[0] == _NEW else ' '}{value}\n" for name, value in rows if value]
+        [
+            f"{name}:{value}\n" if value.startswith("\n") else f"{name}: {value}\n"
+            for name, value in rows
+            if value
+        ]
     )
 
 

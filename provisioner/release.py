@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -122,6 +121,7 @@ class _Suites:
     def __init__(self, fetch: Fetch, store: Path, policy: Policy) -> None:
         self._fetch = fetch
         self._store = store
+        self._lists = store / "cache" / "lists"
         self._policy = policy
 
     def read_or_failure(self, group: tuple[Source, ...]) -> _Accepted | str | ProvisionError:
@@ -207,8 +207,7 @@ class _Suites:
         return None
 
     def _read_file(self, key: str, name: str) -> bytes:
-        lists = self._store / "cache" / "lists"
-        return freshness.read_whole(lists / f"{key}.{name}", MAX_INRELEASE) or b""
+        return freshness.read_whole(self._lists / f"{key}.{name}", MAX_INRELEASE) or b""
 
     def _fetched(self, source: Source) -> _InRelease:
         base = _base(source)
@@ -252,22 +251,19 @@ class _Suites:
 
     def is_kept(self, accepted: _Accepted) -> bool:
         """Whether a Release is what was kept last, and its file is there."""
-        return accepted.known and os.path.exists(
-            f"{self._store}/cache/lists/{accepted.key}.InRelease"
-        )
+        return accepted.known and (self._lists / f"{accepted.key}.InRelease").exists()
 
     def keep(self, accepted: _Accepted) -> None:
         """Record an accepted Release, and keep its files for a run without a network."""
         release = accepted.release
         if release.replayed or not freshness.is_newest(self._store, accepted.key, release):
             return
-        lists = self._store / "cache" / "lists"
         for name, data in zip(_NAMES[len(accepted.files)], accepted.files, strict=True):
             if self._read_file(accepted.key, name) != data:
-                freshness.write_whole(lists / f"{accepted.key}.{name}", data)
+                freshness.write_whole(self._lists / f"{accepted.key}.{name}", data)
         for name in _NAMES[3 - len(accepted.files)]:
-            with disk_failures(lists):
-                (lists / f"{accepted.key}.{name}").unlink(missing_ok=True)
+            with disk_failures(self._lists):
+                (self._lists / f"{accepted.key}.{name}").unlink(missing_ok=True)
         keys, asked = accepted.fingerprints, accepted.question
         freshness.record(self._store, accepted.key, release, keys, asked, self._policy)
 

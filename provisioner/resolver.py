@@ -126,6 +126,11 @@ def _mark(
     )
 
 
+def name_of(word: str) -> str:
+    """Return the name in `word`, as `resolve` takes it."""
+    return word.partition("=")[0].partition(":")[0]
+
+
 def _find(word: str, index: Index) -> Package:
     """Return the package that `word` means."""
     found = _WANTED.fullmatch(word)
@@ -142,7 +147,7 @@ def _find(word: str, index: Index) -> Package:
 
 def _meant(word: str, chosen: set[str], index: Index) -> str:
     """Return the name of the `chosen` package that `word` means: that name, unless it is a virtual one."""
-    name = word.partition("=")[0].partition(":")[0]
+    name = name_of(word)
     return name if name in chosen else _find(word, index).name
 
 

@@ -37,6 +37,11 @@ def mask(names: Iterable[str]) -> int:
     return sum(1 << NUMBERS[name] for name in frozenset(names))
 
 
+def has(name: str) -> bool:
+    """Whether `name` is effective in the calling thread."""
+    return bool(process.capget()[0] & mask((name,)))
+
+
 def last() -> int:
     """Return the highest capability that this kernel knows."""
     with open("/proc/sys/kernel/cap_last_cap", "rb") as file:

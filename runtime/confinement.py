@@ -32,7 +32,7 @@ _READS_NAMES = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 def resource_limits(limits: tuple[Rlimit, ...]) -> tuple[tuple[Call, ...], tuple[str, ...]]:
     """Return the limits, no higher than our own hard ones where we may not raise those, and what was cut."""
     calls, notes = [], []
-    may_raise = bool(process.capget()[0] >> capabilities.NUMBERS["sys_resource"] & 1)
+    may_raise = capabilities.has("sys_resource")
     for limit in limits:
         number = int(limit.name) if limit.name.isdigit() else _RLIMITS.index(limit.name)
         soft, hard = (

@@ -46,8 +46,8 @@ class Lease(NamedTuple):
 
 
 # What an earlier version of ours knows nothing of lies in a file of its own: it could not read it, and would drop it.
-_BESIDE = ("hosts", "hostname", "ip6", "others")
-_NAMES = tuple(name for name in Lease._fields if name not in _BESIDE)
+_BESIDE = Lease._fields.index("hosts")  # this field, and those after it
+_NAMES = Lease._fields[:_BESIDE]
 _own = itemgetter(*_NAMES)
 
 
@@ -86,7 +86,7 @@ class Ledger:
             "hosts": {
                 key: told
                 for key, lease in book.leases.items()
-                if any(told := [*lease[len(_NAMES) : -1], list(lease.others)])
+                if any(told := [*lease[_BESIDE:-1], list(lease.others)])
             },
             "downs": {key: [asdict(one) for one in scripts] for key, scripts in book.downs.items()},
             "networks6": book.networks6,

@@ -33,14 +33,12 @@ from runtime.config import ContainerConfig
 from runtime.errors import ConfigError, HostError
 from runtime.fstab import MountEntry
 from runtime.halt import SIGPWR
-from runtime.kernel import process
 from runtime.program import Program
 from runtime.sockets import NO_SOCKETS, Sockets
 from runtime.state import RunState
 from valuetypes import dataclass, replace
 
 _STOPS = (("LXC_TARGET", "stop"),)
-_SYS_ADMIN = 1 << 21  # capabilities(7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +170,7 @@ def _check_ephemeral(settings: ContainerConfig, found: Bundle) -> None:
 
 def _check_rights(name: str) -> None:
     """Raise HostError where root itself may make no namespace, as in most containers of others."""
-    if os.geteuid() == 0 and not process.capget()[0] & _SYS_ADMIN:
+    if os.geteuid() == 0 and not capabilities.has("sys_admin"):
         raise HostError(
             "E_USERNS_DISABLED",
             name,

@@ -19,17 +19,15 @@ from pathlib import Path
 from mktemplate.cli.arguments import Volume
 from mktemplate.errors import CommandError, escape
 from mktemplate.template.facts import Network
+from runtime import capabilities, ipv6, lease, state
 from runtime import config as configs
-from runtime import ipv6, lease, state
 from runtime import network as networks
 from runtime.fstab import MountEntry
 from runtime.idmap import is_nested
-from runtime.kernel import process
 from valuetypes import dataclass
 
 _REFUSED_BELOW = ("/proc", "/sys", "/dev", "/run/mktemplate")  # F-5
-_UNNAMED = frozenset((":", ",", "\\", *map(chr, range(0x20))))
-_SYS_RESOURCE = 1 << 24
+_UNNAMED = frozenset((":", ",", "\\", *map(chr, range(0x20))))  # beside blanks, in a PATH
 _PRLIMIT = re.compile(r"lxc\.prlimit\.([a-z]+) = ([0-9]+|unlimited):([0-9]+|unlimited)")
 
 
@@ -99,7 +97,7 @@ def clamp_limits(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _may_raise() -> bool:
-    return bool(process.capget()[0] & _SYS_RESOURCE) and not is_nested()
+    return capabilities.has("sys_resource") and not is_nested()
 
 
 def volumes(

@@ -8,13 +8,9 @@ from pathlib import Path
 
 from provisioner.sandbox import Sandbox
 from provisioner.store import Store
-from runtime import idmap
-from runtime.kernel import mount, process
+from runtime import capabilities, idmap
+from runtime.kernel import mount
 from runtime.sandbox import KernelSandbox
-
-_SYS_ADMIN = (
-    1 << 21
-)  # capabilities(7); without it root has no namespace, as in most containers of others
 
 
 def sandbox() -> Sandbox:
@@ -29,8 +25,8 @@ def degraded() -> tuple[str, ...]:
 
 
 def _chroot() -> Sandbox | None:
-    if os.geteuid() != 0 or process.capget()[0] & _SYS_ADMIN:
-        return None
+    if os.geteuid() != 0 or capabilities.has("sys_admin"):
+        return None  # without it root has no namespace, as in most containers of others
     from mktemplate.making.chroot import ChrootSandbox
 
     return ChrootSandbox()
